@@ -1,0 +1,57 @@
+/** Options of a {@link Server}; every number has its default and reason in `../defaults.ts`. */
+import type { Logger } from '../log.js';
+
+/** What happens when several connections share one key. */
+export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
+
+export interface ServerOptions {
+  /** Worker threads that move packets, 1 to 64. Default: the number of cores. */
+  shards?: number;
+  /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
+  handshakeThreads?: number;
+  /** Budget in bytes of all rings between shards together; each ring gets at least 256 KiB. Default: 64 MiB. */
+  ringBytes?: number;
+  /** Packets that each of a client's two send queues holds beyond what the kernel took. Default: 32. */
+  queueDepth?: number;
+  /** Milliseconds that a client's socket may refuse output before the client is closed; 0 = never. Default: 2,000. */
+  writeTimeout?: number;
+  /** Base interval of KeepAlive frames in milliseconds; up to 1/12 of it is added per connection. Default: 60,000. */
+  keepAliveInterval?: number;
+  /** Milliseconds for the HTTP request head of a connection, TLS included. Default: 10,000. */
+  requestTimeout?: number;
+  /** Milliseconds for the client's ClientInfo, once ServerKey was sent. Default: 10,000. */
+  clientInfoTimeout?: number;
+  /** Handshakes that may be in progress at once. Default: 4,096. */
+  maxHandshakes?: number;
+  /** Bytes that all handshakes in progress may hold together. Default: 64 MiB. */
+  maxHandshakeBytes?: number;
+  /** Bytes that the send queues of one shard may hold together. Default: 256 MiB. */
+  maxQueueBytes?: number;
+  /** 64 hexadecimal characters that make a client a mesh peer. Default: none. */
+  meshKey?: string;
+  /** Default: `last-writer-active`. */
+  duplicatePolicy?: DuplicatePolicy;
+  /** Where log lines go. Default: nowhere. */
+  logger?: Logger;
+}
+
+export interface ListenOptions {
+  /** Address; a name is resolved once. Default: `::`, both families (IPv4 only where the machine has no IPv6). */
+  host?: string;
+  /** 0 takes a free one. */
+  port: number;
+  /** Milliseconds of idleness before TCP keepalive probes. Default: 600,000. */
+  tcpKeepaliveTime?: number;
+  /** TCP_USER_TIMEOUT in milliseconds. Default: 15,000. */
+  tcpUserTimeout?: number;
+  /** Serves requests that are no DERP upgrades. Default: a server with {@link relayPages}. */
+  httpServer?: import('node:http').Server;
+}
+
+/** A listener of a {@link Server}. */
+export interface Listener {
+  readonly host: string;
+  readonly port: number;
+  /** Stops accepting; connections made stay. Idempotent. */
+  close(): void;
+}
