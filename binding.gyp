@@ -1,0 +1,24 @@
+{
+  # The load generator belongs to the repository, not to the published package.
+  'variables': {'with_bench%': '<!(test -d bench/native && echo 1 || echo 0)'},
+  'target_defaults': {
+    'include_dirs': ["<!(node -p \"require('node-addon-api').include_dir\")"],
+    'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED'],
+    # Where Node's own flags differ from ours (optimisation, dialect), ours replace them.
+    'cflags!': ['-O3', '-Wno-unused-parameter', '-fno-omit-frame-pointer'],
+    'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-fno-rtti'],
+    'cflags': ['-O2', '-g1', '-Wall', '-Wextra', '-Wconversion', '-Werror', '-fvisibility=hidden'],
+    'cflags_cc': ['-std=c++20', '-fno-exceptions'],
+  },
+  'targets': [],
+  'conditions': [
+    ['with_bench==1', {
+      'targets': [
+        {
+          'target_name': 'derplane_load',
+          'sources': ["<!@(ls bench/native/*.cc)"],
+        },
+      ],
+    }],
+  ],
+}
