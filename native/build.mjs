@@ -1,0 +1,175 @@
+/**
+ * Builds the addon with node-gyp when something changed: `node native/build.mjs [--debug] [-v]`.
+ *
+ * Says nothing when all is up to date. Shows the compiler's output only when it fails, or with `-v`.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const buildFolder = join(root, 'build');
+const stampFile = join(buildFolder, 'derplane-build.json');
+const lockFile = join(buildFolder, 'derplane-build.lock');
+/** The sources of all addons; what node-gyp makes of them lies in build/Release or build/Debug. */
+const SOURCE_FOLDERS = ['native/binding', 'native/core', 'native/io', 'bench/native'];
+const SOURCE_FILES = ['binding.gyp', 'package-lock.json'];
+
+/** What to install where a tool is missing. */
+const INSTALL =
+  'install it with one of: apt-get install g++ make python3 (Debian, Ubuntu); dnf install gcc-c++ make python3 (Fedora); apk add g++ make python3 linux-headers (Alpine)';
+
+const debug = process.argv.includes('--debug');
+const verbose = process.argv.includes('-v');
+const mode = debug ? 'Debug' : 'Release';
+
+try {
+  if (!isUpToDate()) await buildLocked();
+} catch (error) {
+  console.error(`build: ${error.message}`);
+  process.exit(1);
+}
+
+/** Builds, unless another build that ran meanwhile has done it. */
+async function buildLocked() {
+  mkdirSync(buildFolder, { recursive: true });
+  await lock();
+  try {
+    if (!isUpToDate()) build();
+  } finally {
+    rmSync(lockFile, { force: true });
+  }
+}
+
+/** What the result depends on besides the sources' times. */
+function fingerprint() {
+  return JSON.stringify({
+    node: process.version,
+    arch: process.arch,
+    execPath: process.execPath,
+    mode,
+    sources: sources(),
+  });
+}
+
+function sources() {
+  const inFolders = SOURCE_FOLDERS.filter((folder) => existsSync(join(root, folder))).flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => /\.(?:h|cc)$/.test(file))
+      .map((file) => join(folder, file)),
+  );
+  return [...SOURCE_FILES, ...inFolders].sort();
+}
+
+/** The addons of this mode that exist. */
+function products() {
+  const folder = join(buildFolder, mode);
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .filter((file) => file.endsWith('.node'))
+    .map((file) => join(folder, file));
+}
+
+function isUpToDate() {
+  if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== fingerprint()) return false;
+  if (!products().some((file) => file.endsWith('/derplane.node'))) return false;
+  const built = statSync(stampFile).mtimeMs;
+  return sources().every((file) => statSync(join(root, file)).mtimeMs < built);
+}
+
+function build() {
+  requireTools();
+  rmSync(stampFile, { force: true });
+  // A source that changes while the compiler runs must count as newer than the stamp.
+  const startedAt = new Date();
+  console.error(`build: compiling the native addon (${mode}), about a minute the first time`);
+  const require = createRequire(import.meta.url);
+  const gyp = join(dirname(require.resolve('node-gyp/package.json')), 'bin/node-gyp.js');
+  const common = [debug ? '--debug' : '--release', ...headers()];
+  configure([gyp, 'configure', ...common]);
+  run([gyp, 'build', ...common, '-j', String(availableParallelism())], 'the native addon does not compile');
+  if (products().length === 0)
+    throw new Error(`node-gyp ended well, yet there is no addon in ${join(buildFolder, mode)}`);
+  writeFileSync(stampFile, fingerprint());
+  utimesSync(stampFile, startedAt, startedAt);
+}
+
+/** One clear line when a tool that node-gyp needs is missing. */
+function requireTools() {
+  const found = (names) => names.some((name) => spawnSync(name, ['--version']).status === 0);
+  const compilers = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'];
+  const missing = [
+    found(compilers) ? '' : `a C++20 compiler (${compilers.join(' or ')})`,
+    found(['make', 'gmake']) ? '' : 'make',
+    found(process.env.PYTHON ? [process.env.PYTHON] : ['python3', 'python']) ? '' : 'python3',
+  ].filter((name) => name !== '');
+  if (missing.length > 0) throw new Error(`the native addon needs ${missing.join(', ')}, not found here; ${INSTALL}`);
+}
+
+/** Node's headers from beside the running `node`, where it brings them; else node-gyp downloads them. */
+function headers() {
+  const prefix = dirname(dirname(process.execPath));
+  const versionHeader = join(prefix, 'include/node/node_version.h');
+  if (!existsSync(versionHeader)) return [];
+  const text = readFileSync(versionHeader, 'utf8');
+  const part = (name) => text.match(new RegExp(`^#define NODE_${name}_VERSION (\\d+)$`, 'm'))?.[1];
+  const version = `v${part('MAJOR')}.${part('MINOR')}.${part('PATCH')}`;
+  return version === process.version ? [`--nodedir=${prefix}`] : [];
+}
+
+/** Writes the makefiles; this is the step that may download headers. */
+function configure(args) {
+  const noHeaders = /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|FetchError|response downloading/;
+  run(args, 'node-gyp cannot configure the build', (output) => {
+    if (!noHeaders.test(output)) return;
+    throw new Error(
+      `Node's headers are neither in ${join(dirname(dirname(process.execPath)), 'include/node')} nor can they be downloaded; install them with one of: apt-get install libnode-dev (Debian, Ubuntu); dnf install nodejs-devel (Fedora); apk add nodejs-dev (Alpine); the archives of nodejs.org bring them`,
+    );
+  });
+}
+
+/** Runs node with `args`; on failure shows what it printed, after `explain` had a look at it. */
+function run(args, failure, explain = () => {}) {
+  const options = { cwd: root, encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, stdio: verbose ? 'inherit' : 'pipe' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, options);
+  if (status === 0) return;
+  const output = verbose ? '' : `${stdout}${stderr}`;
+  explain(output);
+  if (output !== '') console.error(output);
+  throw new Error(failure);
+}
+
+/** Waits for another build in this folder; the lock of a process that no longer lives is nobody's. */
+async function lock() {
+  for (;;) {
+    try {
+      writeFileSync(lockFile, String(process.pid), { flag: 'wx' });
+      return;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+    if (!isAlive(lockFile)) rmSync(lockFile, { force: true });
+    else await sleep(200);
+  }
+}
+
+function isAlive(file) {
+  let pid;
+  try {
+    pid = Number(readFileSync(file, 'utf8'));
+  } catch {
+    return false; // it was released meanwhile
+  }
+  // Between its making and its writing the file is empty: somebody is about to build.
+  if (pid === 0) return Date.now() - statSync(file).mtimeMs < 5_000;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}

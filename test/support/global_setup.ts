@@ -1,0 +1,25 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** Compiles src to dist before any test, so that no run ever tests a stale build. */
+export default function setup(): void {
+  const tsc = join(root, 'node_modules/typescript/bin/tsc');
+  const { status, stdout, stderr } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.json'], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  if (status !== 0) console.error(`src does not compile:\n${stdout}${stderr}`);
+  removeOrphans();
+}
+
+/** Removes what earlier builds left for sources that are gone. */
+function removeOrphans(): void {
+  for (const entry of readdirSync(join(root, 'dist'), { recursive: true, encoding: 'utf8' })) {
+    const stem = entry.match(/^(.*?)\.(?:js|d\.ts|js\.map)$/)?.[1];
+    if (stem !== undefined && !existsSync(join(root, 'src', `${stem}.ts`))) rmSync(join(root, 'dist', entry));
+  }
+}
