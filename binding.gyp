@@ -6,7 +6,7 @@
     'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED'],
     # Where Node's own flags differ from ours (optimisation, dialect), ours replace them.
     'cflags!': ['-O3', '-Wno-unused-parameter', '-fno-omit-frame-pointer'],
-    'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-fno-rtti'],
+    'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
     'cflags': ['-O2', '-g1', '-Wall', '-Wextra', '-Wconversion', '-Werror', '-fvisibility=hidden'],
     'cflags_cc': ['-std=c++20', '-fno-exceptions'],
   },

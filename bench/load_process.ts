@@ -1,0 +1,38 @@
+/** The process that is the load: gets one `Load` over IPC, answers one `LoadAnswer`, ends. */
+import { createRequire } from 'node:module';
+import autocannon from 'autocannon';
+import type { HttpLoad, HttpResult, Load, LoadAddon, LoadAnswer } from './load.js';
+
+const addon = createRequire(import.meta.url)('../../build/Release/derplane_load.node') as LoadAddon;
+
+process.once('message', async (load: Load) => {
+  const answer = await run(load).then(
+    (result): LoadAnswer => ({ result }),
+    (error: Error): LoadAnswer => ({ error: error.message }),
+  );
+  process.send?.(answer, () => process.disconnect());
+});
+
+function run(load: Load): Promise<unknown> {
+  return load.mode === 'http' ? runHttp(load) : addon.run(load);
+}
+
+async function runHttp(load: HttpLoad): Promise<HttpResult> {
+  const relayCpu = addon.cpuNanos(load.relayPid);
+  const loadCpu = process.cpuUsage();
+  const start = process.hrtime.bigint();
+  const result = await autocannon({ url: load.url, connections: load.connections, duration: load.duration / 1000 });
+  const used = process.cpuUsage(loadCpu);
+  return {
+    durationNanos: Number(process.hrtime.bigint() - start),
+    relayCpuNanos: addon.cpuNanos(load.relayPid) - relayCpu,
+    loadCpuNanos: (used.user + used.system) * 1000,
+    requests: result.requests.total,
+    failed: result.errors + result.timeouts + result.non2xx,
+    latencyNanos: {
+      p50: result.latency.p50 * 1e6,
+      p99: result.latency.p99 * 1e6,
+      p999: result.latency.p99_9 * 1e6,
+    },
+  };
+}

@@ -1,0 +1,27 @@
+/** The parts of untyped packages that the bench uses. */
+declare module 'sodium-native' {
+  const sodium: {
+    crypto_box_PUBLICKEYBYTES: number;
+    crypto_box_SECRETKEYBYTES: number;
+    crypto_box_NONCEBYTES: number;
+    crypto_box_MACBYTES: number;
+    crypto_box_keypair(publicKey: Buffer, secretKey: Buffer): void;
+    crypto_box_easy(out: Buffer, message: Buffer, nonce: Buffer, publicKey: Buffer, secretKey: Buffer): void;
+    randombytes_buf(out: Buffer): void;
+  };
+  export default sodium;
+}
+
+declare module 'autocannon' {
+  interface Result {
+    /** Seconds. */
+    duration: number;
+    errors: number;
+    timeouts: number;
+    non2xx: number;
+    requests: { total: number };
+    /** Milliseconds. */
+    latency: { p50: number; p99: number; p99_9: number };
+  }
+  export default function autocannon(options: { url: string; connections: number; duration: number }): Promise<Result>;
+}

@@ -1,0 +1,167 @@
+/** The relays that are compared. Each run gets a fresh process on the relay's cores. */
+import { type ChildProcess, execFile, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { get } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { nextMessage, spawnPinned, stop } from './process.js';
+import type { RelayAnswer, RelayQuestion, RelayReady } from './relay.js';
+
+/** A relay that listens on 127.0.0.1, plain. */
+export interface RunningRelay {
+  readonly pid: number;
+  readonly port: number;
+  /** Its public key, 32 bytes. */
+  readonly publicKey: Buffer;
+  readonly shards: number;
+  /** The shard that owns each key. */
+  shardOf(keys: Buffer[]): Promise<number[]>;
+  stop(): Promise<void>;
+}
+
+export interface Peer {
+  readonly name: 'derplane' | 'go';
+  /** Whether it has shards that a key's owner can be asked for. */
+  readonly sharded: boolean;
+  start(shards: number, cores: string): Promise<RunningRelay>;
+}
+
+/** Version of tailscale.com that figures are held against. */
+const GO_VERSION = '1.102.5';
+const START_TIMEOUT = 20_000;
+const PROBE_INTERVAL = 20;
+const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
+const derper = join(goBin, 'derper');
+const relayEntry = fileURLToPath(new URL('relay.js', import.meta.url));
+
+export const derplane: Peer = { name: 'derplane', sharded: true, start: startDerplane };
+
+/** The Go relay, built when it is not there yet; undefined where there is no Go. */
+export async function findGo(): Promise<Peer | undefined> {
+  if (!existsSync(derper)) {
+    if (spawnSync('go', ['version'], { stdio: 'ignore' }).status !== 0) return undefined;
+    await promisify(execFile)('go', ['install', '-p', '2', `tailscale.com/cmd/derper@v${GO_VERSION}`], {
+      env: { ...process.env, GOBIN: goBin, GOTOOLCHAIN: 'local' },
+    });
+  }
+  return { name: 'go', sharded: false, start: startGo };
+}
+
+async function startDerplane(shards: number, cores: string): Promise<RunningRelay> {
+  const child = spawnPinned(cores, process.execPath, [relayEntry, String(shards)], {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    serialization: 'advanced',
+  });
+  try {
+    const ready = await nextMessage<RelayReady>(child, 'derplane', START_TIMEOUT);
+    return {
+      pid: child.pid!,
+      port: ready.port,
+      publicKey: Buffer.from(ready.publicKey),
+      shards,
+      async shardOf(keys) {
+        const answer = nextMessage<RelayAnswer>(child, 'derplane', START_TIMEOUT);
+        child.send({ shardOf: keys } satisfies RelayQuestion);
+        return (await answer).shards;
+      },
+      stop: () => stop(child),
+    };
+  } catch (error) {
+    await stop(child);
+    throw error;
+  }
+}
+
+async function startGo(_shards: number, cores: string): Promise<RunningRelay> {
+  const folder = await mkdtemp(join(tmpdir(), 'derplane-bench-'));
+  const keyFile = join(folder, 'derper.key');
+  const port = await freePort();
+  await writeFile(keyFile, JSON.stringify({ PrivateKey: `privkey:${clampedKey().toString('hex')}` }), { mode: 0o600 });
+  const args = ['-a', `127.0.0.1:${port}`, '-http-port=-1', '-stun=false', '-c', keyFile];
+  const child = spawnPinned(cores, derper, args, {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    // One core is what the relay gets; more threads than that only cost.
+    env: { ...process.env, GOMAXPROCS: String(coreCount(cores)) },
+  });
+  let log = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    log = (log + text).slice(-4_000);
+  });
+  const end = async () => {
+    await stop(child);
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    const publicKey = await probe(child, port, () => log);
+    return { pid: child.pid!, port, publicKey, shards: 1, shardOf: async (keys) => keys.map(() => 0), stop: end };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+function clampedKey(): Buffer {
+  const key = randomBytes(32);
+  key[0]! &= 248;
+  key[31] = (key[31]! & 127) | 64;
+  return key;
+}
+
+/** Asks until the relay answers an upgrade; its answer says the public key. */
+async function probe(child: ChildProcess, port: number, log: () => string): Promise<Buffer> {
+  const deadline = Date.now() + START_TIMEOUT;
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`derper ended with exit code ${child.exitCode}: ${log()}`);
+    const key = await upgradeKey(port);
+    if (key !== undefined) return key;
+    if (Date.now() > deadline)
+      throw new Error(`derper does not answer on port ${port} after ${START_TIMEOUT} ms: ${log()}`);
+    await delay(PROBE_INTERVAL);
+  }
+}
+
+/** Public key of the relay from the answer to an ordinary upgrade; undefined while nobody listens. */
+function upgradeKey(port: number): Promise<Buffer | undefined> {
+  return new Promise((resolve) => {
+    const request = get({
+      host: '127.0.0.1',
+      port,
+      path: '/derp',
+      headers: { Connection: 'Upgrade', Upgrade: 'DERP' },
+    });
+    request.on('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve(Buffer.from(String(response.headers['derp-public-key']), 'hex'));
+    });
+    request.on('response', (response) => {
+      response.resume();
+      resolve(undefined);
+    });
+    request.on('error', () => resolve(undefined));
+  });
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Cores in a list such as `0,2-3`; all of them when nothing can be pinned. */
+function coreCount(cores: string): number {
+  const count = cores
+    .split(',')
+    .map((part) => part.split('-').map(Number))
+    .reduce((sum, [first, last]) => sum + ((last ?? first!) - first! + 1), 0);
+  return Math.min(count, availableParallelism());
+}

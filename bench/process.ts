@@ -1,0 +1,40 @@
+/** Child processes of the bench: pinned to a core, ended for sure. */
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+
+const STOP_TIMEOUT = 5_000;
+
+/** Whether processes can be pinned; without it relay and load disturb each other and figures are worth less. */
+export const canPin = spawnSync('taskset', ['--version'], { stdio: 'ignore' }).status === 0;
+
+/** Starts a program on the given cores (a list as `taskset` takes it). */
+export function spawnPinned(cores: string, command: string, args: string[], options: SpawnOptions): ChildProcess {
+  return canPin ? spawn('taskset', ['-c', cores, command, ...args], options) : spawn(command, args, options);
+}
+
+/** SIGTERM, and SIGKILL when that did not help. */
+export async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+  const ended = once(child, 'exit');
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT);
+  await ended;
+  clearTimeout(timer);
+}
+
+/** The next message of a child that was started with an IPC channel. Rejects when it ends first, or after `timeout` milliseconds. */
+export function nextMessage<T>(child: ChildProcess, what: string, timeout: number): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const settle = (action: () => void) => {
+      clearTimeout(timer);
+      child.off('message', onMessage).off('exit', onExit).off('error', onError);
+      action();
+    };
+    const onMessage = (message: unknown) => settle(() => resolve(message as T));
+    const onError = (error: Error) => settle(() => reject(error));
+    const onExit = (code: number | null, signal: string | null) =>
+      settle(() => reject(new Error(`${what} ended (${signal ?? `exit code ${code}`}) instead of answering`)));
+    const timer = setTimeout(() => settle(() => reject(new Error(`${what}: no answer in ${timeout} ms`))), timeout);
+    child.on('message', onMessage).on('exit', onExit).on('error', onError);
+  });
+}

@@ -1,0 +1,114 @@
+/** The result as plain aligned tables, one per kind of scenario. */
+import type { Figures } from './measure.js';
+import type { Results } from './results.js';
+import type { Scenario } from './scenarios.js';
+
+interface Column {
+  title: string;
+  /** Median over the rounds of this figure. */
+  figure: (figures: Figures) => number | undefined;
+  digits: number;
+}
+
+const column = (title: string, figure: Column['figure'], digits = 0): Column => ({ title, figure, digits });
+const percent = (share: number | undefined) => share && share * 100;
+const megabytes = (bytes: number | undefined) => bytes && bytes / 1e6;
+
+const latencyColumns = [
+  column('p50 us', (f) => f.latency?.p50, 1),
+  column('p99 us', (f) => f.latency?.p99, 1),
+  column('p99.9 us', (f) => f.latency?.p999, 1),
+];
+const shareColumns = [
+  column('relay CPU %', (f) => percent(f.relayShare)),
+  column('load CPU %', (f) => percent(f.loadShare)),
+];
+const packetColumns = [
+  column('us/packet', (f) => f.cost, 2),
+  column('packets/s', (f) => f.perSecond),
+  column('Gbit/s', (f) => f.gigabitsPerSecond, 2),
+  ...latencyColumns,
+  column('drops', (f) => f.lost),
+  ...shareColumns,
+];
+
+interface Section {
+  title: string;
+  kinds: Scenario['kind'][];
+  columns: Column[];
+}
+
+const sections: Section[] = [
+  { title: 'Packets, closed loop (W outstanding per sender)', kinds: ['closed'], columns: packetColumns },
+  {
+    title: 'Packets, open loop (latency from the time at which a packet was due)',
+    kinds: ['open'],
+    columns: [
+      ...packetColumns,
+      column('offered % of peak', (f) => percent(f.offered)),
+      column('delivered %', (f) => percent(f.goodput)),
+      column('RSS MB', (f) => megabytes(f.resident), 1),
+    ],
+  },
+  {
+    title: 'Connecting (TCP, HTTP, DERP handshake)',
+    kinds: ['connect'],
+    columns: [column('us/connect', (f) => f.cost, 1), column('connects/s', (f) => f.perSecond), ...shareColumns],
+  },
+  {
+    title: 'Idle clients',
+    kinds: ['idle'],
+    columns: [
+      column('B/client', (f) => f.cost),
+      column('B/client, last 2/3', (f) => f.marginalBytes),
+      column('RSS MB without', (f) => megabytes(f.residentBase), 1),
+    ],
+  },
+  {
+    title: 'Pages (autocannon)',
+    kinds: ['http'],
+    columns: [
+      column('us/request', (f) => f.cost, 1),
+      column('requests/s', (f) => f.perSecond),
+      ...latencyColumns,
+      ...shareColumns,
+    ],
+  },
+];
+
+export function report(scenarios: Scenario[], peers: string[], results: Results): string {
+  return sections
+    .map((section) => reportSection(section, scenarios, peers, results))
+    .filter((text) => text !== '')
+    .join('\n');
+}
+
+function reportSection(section: Section, scenarios: Scenario[], peers: string[], results: Results): string {
+  const rows: string[][] = [];
+  for (const scenario of scenarios.filter(({ kind }) => section.kinds.includes(kind))) {
+    for (const peer of peers) {
+      if (results.of(scenario.name, peer).length > 0) rows.push(row(section.columns, scenario, peer, results));
+    }
+  }
+  if (rows.length === 0) return '';
+  const titles = ['scenario', 'relay', ...section.columns.map(({ title }) => title), 'measured', 'target', 'verdict'];
+  return `${section.title}\n${align([titles, ...rows])}\n`;
+}
+
+function row(columns: Column[], scenario: Scenario, peer: string, results: Results): string[] {
+  const figures = columns.map(
+    ({ figure, digits }) => results.median(scenario.name, peer, figure)?.toFixed(digits) ?? '-',
+  );
+  const verdict = peer === 'derplane' ? results.verdict(scenario) : undefined;
+  const judged = verdict ? [verdict.measured, verdict.target, verdict.reached ? 'reached' : 'MISSED'] : ['', '', ''];
+  return [scenario.name, peer, ...figures, ...judged];
+}
+
+/** Text to the left, figures to the right. */
+function align(rows: string[][]): string {
+  const widths = rows[0]!.map((_, index) => Math.max(...rows.map((cells) => cells[index]!.length)));
+  const last = widths.length - 3;
+  const pad = (cell: string, index: number) =>
+    index < 2 || index > last ? cell.padEnd(widths[index]!) : cell.padStart(widths[index]!);
+  return rows.map((cells) => cells.map(pad).join('  ').trimEnd()).join('\n');
+}

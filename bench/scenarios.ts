@@ -1,0 +1,154 @@
+/**
+ * What the bench measures, as data. A scenario is run once per round against each peer, in fresh processes of relay and load.
+ *
+ * Targets: where the cost of Go's relay is the measure, the figure is that peer's cost divided by ours in the same round.
+ */
+
+/** Who sends to whom: fixed pairs, both ways; or each packet to a random other client. */
+export type Topology = 'pairs' | 'any';
+
+/** Where the two ends of a packet's way live; `any` when there is one shard only. */
+export type Placement = 'any' | 'same-shard' | 'cross-shard';
+
+/** What a scenario has to reach. */
+export type Target =
+  /** CPU of the Go relay per unit / ours. */
+  | { kind: 'go-ratio'; atLeast: number }
+  /** Our CPU per unit / ours in another scenario. */
+  | { kind: 'scenario-ratio'; scenario: string; atMost: number }
+  /** Resident bytes per client. */
+  | { kind: 'bytes'; atMost: number }
+  /** Packets delivered per second / those of the peer's own peak. */
+  | { kind: 'goodput'; atLeast: number };
+
+interface Common {
+  /** Unique; what `--only` matches. */
+  name: string;
+  clients: number;
+  /** Shards of derplane; other relays have no such thing. */
+  shards: number;
+  target?: Target;
+  /** Only run when asked for by `--all` or `--only`. */
+  optional?: boolean;
+}
+
+interface Traffic extends Common {
+  topology: Topology;
+  placement: Placement;
+  packetBytes: number;
+}
+
+/** Each sender keeps `window` packets outstanding. */
+export interface ClosedLoop extends Traffic {
+  kind: 'closed';
+  window: number;
+}
+
+/** Packets leave on schedule, whatever arrives. */
+export interface OpenLoop extends Traffic {
+  kind: 'open';
+  /** Packets per second of all senders together, or a share of what a closed loop with 64 outstanding reached just before. */
+  rate: { packetsPerSecond: number } | { shareOfPeak: number };
+}
+
+/** Connect and handshake, `concurrency` at a time. */
+export interface Connect extends Common {
+  kind: 'connect';
+  concurrency: number;
+}
+
+/** Clients that only stay connected. */
+export interface Idle extends Common {
+  kind: 'idle';
+}
+
+/** GET of a page over `clients` keep-alive connections. */
+export interface Http extends Common {
+  kind: 'http';
+  path: string;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http;
+
+/** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
+const PACKET_BYTES = 1280;
+
+const GO_RATIOS: Record<Topology, Record<number, number>> = {
+  pairs: { 1: 1.5, 4: 2.4, 16: 5 },
+  any: { 1: 1.5, 4: 2, 16: 4 },
+};
+
+const CLIENTS: Record<Topology, number> = { pairs: 20, any: 200 };
+
+function closed(topology: Topology, window: number): ClosedLoop {
+  return {
+    kind: 'closed',
+    name: `${topology} W=${window}`,
+    clients: CLIENTS[topology],
+    shards: 1,
+    placement: 'any',
+    packetBytes: PACKET_BYTES,
+    topology,
+    window,
+    target: { kind: 'go-ratio', atLeast: GO_RATIOS[topology][window]! },
+  };
+}
+
+/** Both shards run on the relay's one core, so the figure is the cost of the way between shards and of waking the other one. */
+function acrossShards(topology: Topology, window: number): ClosedLoop[] {
+  const sameShard: ClosedLoop = { ...closed(topology, window), shards: 2, placement: 'same-shard' };
+  sameShard.name = `${topology} W=${window} 2 shards, same`;
+  delete sameShard.target;
+  const crossShard: ClosedLoop = {
+    ...sameShard,
+    name: `${topology} W=${window} 2 shards, cross`,
+    placement: 'cross-shard',
+    target: { kind: 'scenario-ratio', scenario: sameShard.name, atMost: 1.5 },
+  };
+  return [sameShard, crossShard];
+}
+
+function open(name: string, rate: OpenLoop['rate'], more: Partial<OpenLoop> = {}): OpenLoop {
+  return {
+    kind: 'open',
+    name,
+    clients: CLIENTS.pairs,
+    shards: 1,
+    topology: 'pairs',
+    placement: 'any',
+    packetBytes: PACKET_BYTES,
+    rate,
+    ...more,
+  };
+}
+
+/** The cost per packet at one and the same rate must not depend on how many clients there are. */
+const flatness = [20, 200, 2_000, 9_900].map((clients) => {
+  const scenario = open(
+    `flat ${clients} clients`,
+    { packetsPerSecond: 50_000 },
+    { clients, topology: 'any', optional: true },
+  );
+  if (clients > 20) scenario.target = { kind: 'scenario-ratio', scenario: 'flat 20 clients', atMost: 1.3 };
+  return scenario;
+});
+
+export const scenarios: Scenario[] = [
+  ...[1, 4, 16].map((window) => closed('pairs', window)),
+  ...[1, 4, 16].map((window) => closed('any', window)),
+  ...[1, 4, 16].flatMap((window) => acrossShards('pairs', window)),
+  ...[1, 4, 16].flatMap((window) => acrossShards('any', window)),
+  open('latency at 20% of peak', { shareOfPeak: 0.2 }),
+  open('overload, twice the peak', { shareOfPeak: 2 }, { target: { kind: 'goodput', atLeast: 0.9 } }),
+  ...flatness,
+  {
+    kind: 'connect',
+    name: 'connect',
+    clients: 2_000,
+    shards: 1,
+    concurrency: 64,
+    target: { kind: 'go-ratio', atLeast: 1.67 },
+  },
+  { kind: 'idle', name: 'idle', clients: 9_000, shards: 1, target: { kind: 'bytes', atMost: 2_500 } },
+  { kind: 'http', name: 'GET /derp/probe', clients: 20, shards: 1, path: '/derp/probe' },
+];
