@@ -1,0 +1,48 @@
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
+import { setSecurityHeaders } from './security_headers.js';
+
+/** Whether the request only reads. */
+export function isRead(request: IncomingMessage): boolean {
+  return request.method === 'GET' || request.method === 'HEAD';
+}
+
+/** A page for browsers; 405 to all but GET and HEAD. */
+export function sendPage(request: IncomingMessage, response: ServerResponse, type: string, body: string): void {
+  setSecurityHeaders(response);
+  if (!isRead(request)) {
+    sendMethodNotAllowed(response);
+    return;
+  }
+  response.writeHead(200, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }).end(body);
+}
+
+export function sendMethodNotAllowed(response: ServerResponse, text = 'Method Not Allowed'): void {
+  response.setHeader('Allow', 'GET, HEAD');
+  sendText(response, 405, text);
+}
+
+/** An error, as a line of text. */
+export function sendText(response: ServerResponse, status: number, text: string): void {
+  const body = `${text}\n`;
+  response.writeHead(status, {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'X-Content-Type-Options': 'nosniff',
+    'Content-Length': Buffer.byteLength(body),
+  });
+  response.end(body);
+}
+
+export function sendRedirect(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: 302 | 307,
+  location: string,
+): void {
+  const body = isRead(request) ? `<a href="${escapeHtml(location)}">${STATUS_CODES[status]}</a>.\n\n` : '';
+  if (body !== '') response.setHeader('Content-Type', 'text/html; charset=utf-8');
+  response.writeHead(status, { Location: location, 'Content-Length': Buffer.byteLength(body) }).end(body);
+}
+
+function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+}

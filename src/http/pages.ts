@@ -1,0 +1,110 @@
+/**
+ * The relay's HTTP endpoints beside DERP itself: probes, captive portal check, home page.
+ *
+ * Requests that upgrade to DERP never come here when a relay serves the connection; what remains of `/derp` is answered 426.
+ */
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { type Logger, silentLogger } from '../log.js';
+import { isRead, sendMethodNotAllowed, sendPage, sendRedirect, sendText } from './answers.js';
+import { homePage } from './home.js';
+import { parseRequestPath } from './request_path.js';
+import { setSecurityHeaders } from './security_headers.js';
+
+export interface PagesOptions {
+  /** Empty: the default page; `blank`: an empty page; an http(s) URL: a redirect there. Default: empty. */
+  home?: string;
+  /** Whether DERP is served; if not, `/derp` is 404. Default: true. */
+  derpEnabled?: boolean;
+  /** Default: nowhere. */
+  logger?: Logger;
+}
+
+const ROBOTS = 'User-agent: *\nDisallow: /\n';
+/** The characters and length that the captive portal check's challenge may have. */
+const CHALLENGE = /^[A-Za-z0-9.:_-]{1,64}$/;
+
+/**
+ * A listener for an `http.Server`'s requests.
+ *
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when `home` is none of its values
+ */
+export function pages(options: PagesOptions = {}): RequestListener {
+  const derpEnabled = options.derpEnabled ?? true;
+  const home = homeHandler(options.home ?? '', derpEnabled);
+  const handlers = new Map<string, RequestListener>([
+    ['/derp', derpEnabled ? derpHandler(options.logger ?? silentLogger) : derpDisabled],
+    ['/derp/probe', probe],
+    ['/derp/latency-check', probe],
+    ['/generate_204', noContent],
+    ['/robots.txt', (request, response) => sendPage(request, response, 'text/plain; charset=utf-8', ROBOTS)],
+  ]);
+
+  return (request, response) => {
+    // Nothing here reads bodies: a connection whose body is still to come is not worth keeping.
+    if (hasBody(request)) response.setHeader('Connection', 'close');
+    const target = parseRequestPath(request.url ?? '');
+    if (target === undefined) {
+      sendText(response, 400, 'Bad Request');
+    } else if (target.redirect !== undefined) {
+      sendRedirect(request, response, 307, target.redirect);
+    } else {
+      const handler = handlers.get(target.path) ?? (target.path.startsWith('/debug/') ? notFound : home);
+      handler(request, response);
+    }
+  };
+}
+
+function hasBody(request: IncomingMessage): boolean {
+  return request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
+}
+
+/** Only requests without a known upgrade come here. */
+function derpHandler(logger: Logger): RequestListener {
+  return (request, response) => {
+    const upgrade = request.headers.upgrade;
+    if (upgrade !== undefined && !/^(?:derp|websocket)$/i.test(upgrade)) {
+      logger.debug({}, `Weird upgrade: ${JSON.stringify(upgrade.slice(0, 64))}`);
+    }
+    sendText(response, 426, 'DERP requires connection upgrade');
+  };
+}
+
+function derpDisabled(_request: IncomingMessage, response: ServerResponse): void {
+  sendText(response, 404, 'derp server disabled');
+}
+
+function notFound(_request: IncomingMessage, response: ServerResponse): void {
+  sendText(response, 404, '404 page not found');
+}
+
+/** What clients measure their latency with. */
+function probe(request: IncomingMessage, response: ServerResponse): void {
+  if (!isRead(request)) {
+    sendMethodNotAllowed(response, 'bogus probe method');
+    return;
+  }
+  response.setHeader('Access-Control-Allow-Origin', '*');
+  response.writeHead(200, { 'Content-Length': 0 }).end();
+}
+
+/** What clients find captive portals with: a portal would not know the answer to the challenge. */
+function noContent(request: IncomingMessage, response: ServerResponse): void {
+  response.setHeader('Cache-Control', 'no-cache, no-store, must-revalidate, no-transform, max-age=0');
+  const challenge = request.headers['x-tailscale-challenge'];
+  if (typeof challenge === 'string' && CHALLENGE.test(challenge)) {
+    response.setHeader('X-Tailscale-Response', `response ${challenge}`);
+  }
+  response.writeHead(204).end();
+}
+
+function homeHandler(value: string, derpEnabled: boolean): RequestListener {
+  const home = homePage(value, derpEnabled);
+  if (home.type === 'html') {
+    return (request, response) => sendPage(request, response, 'text/html; charset=utf-8', home.body);
+  }
+  return (request, response) => {
+    setSecurityHeaders(response);
+    if (isRead(request)) sendRedirect(request, response, 302, home.url);
+    else sendMethodNotAllowed(response);
+  };
+}
