@@ -1,0 +1,69 @@
+import { DerpError } from '../errors.js';
+import { Box } from '../protocol/box.js';
+import { FrameType, MAX_CLIENT_FRAME_SIZE, MAX_SERVER_KEY_SIZE, readServerKey } from '../protocol/frame.js';
+import type { Frame } from '../protocol/frame_reader.js';
+import { type ClientInfo, sealClientInfo } from '../protocol/info.js';
+import type { PrivateKey, PublicKey } from '../protocol/key.js';
+import type { Conn } from './conn.js';
+import { HANDSHAKE_TIMEOUT } from './defaults.js';
+import { FrameStream } from './frame_stream.js';
+import type { ClientOptions } from './options.js';
+
+/** A connection on which both sides know each other. */
+export interface Session {
+  readonly stream: FrameStream;
+  readonly serverPublicKey: PublicKey;
+  readonly box: Box;
+}
+
+/** The client's side of the DERP handshake: ServerKey is read, ClientInfo written. On failure the connection is closed. */
+export async function handshake(
+  privateKey: PrivateKey,
+  conn: Conn,
+  info: ClientInfo,
+  { serverPublicKey, head = Buffer.alloc(0), handshakeTimeout = HANDSHAKE_TIMEOUT }: ClientOptions,
+): Promise<Session> {
+  const stream = new FrameStream(
+    conn,
+    head,
+    serverPublicKey === undefined ? MAX_SERVER_KEY_SIZE : MAX_CLIENT_FRAME_SIZE,
+  );
+  const deadline = setTimeout(() => {
+    stream.abort(new DerpError('ERR_DERP_TIMEOUT', `no DERP handshake within ${handshakeTimeout} ms`));
+  }, handshakeTimeout);
+  try {
+    const relay = serverPublicKey ?? serverKeyOf(await firstFrame(stream));
+    stream.maxFrameSize = MAX_CLIENT_FRAME_SIZE;
+    const box = new Box(relay, privateKey);
+    await stream.write(sealClientInfo(info, privateKey.publicKey, box));
+    return { stream, serverPublicKey: relay, box };
+  } catch (error) {
+    stream.abort(error as DerpError);
+    throw error;
+  } finally {
+    clearTimeout(deadline);
+  }
+}
+
+function firstFrame(stream: FrameStream): Promise<Frame> {
+  return new Promise((resolve, reject) => {
+    stream.onActivity = () => {
+      const frame = stream.next();
+      if (frame === undefined && stream.failure === undefined) return;
+      stream.onActivity = () => {};
+      if (frame !== undefined) resolve(frame);
+      else reject(stream.failure);
+    };
+    stream.onActivity();
+  });
+}
+
+function serverKeyOf({ type, body }: Frame): PublicKey {
+  if (type !== FrameType.SERVER_KEY) {
+    throw new DerpError(
+      'ERR_DERP_BAD_HANDSHAKE',
+      `the first frame has type ${type}, needs ServerKey: this is no DERP relay`,
+    );
+  }
+  return readServerKey(body);
+}

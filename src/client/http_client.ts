@@ -1,0 +1,272 @@
+import { validateHeaderValue } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { DerpError } from '../errors.js';
+import type { PacketForwarder } from '../protocol/forwarder.js';
+import type { PrivateKey, PublicKey } from '../protocol/key.js';
+import { Client } from './client.js';
+import { CONNECT_TIMEOUT } from './defaults.js';
+import { dial, displayUrl, parseRelayUrl } from './dial.js';
+import type { ReceivedMessage } from './messages.js';
+import { type ClientInfoOptions, clientInfoOf, needMeshKey } from './options.js';
+import { upgrade } from './upgrade.js';
+
+/** Options of {@link HttpClient}. */
+export interface HttpClientOptions extends ClientInfoOptions {
+  /** Whether the relay shall leave out its HTTP answer (`Derp-Fast-Start: 1`), which saves bytes, no round trip. Default: false. */
+  fastStart?: boolean;
+  /** Name of the node that this client would rather be connected to, if this is not it. Default: none. */
+  idealNode?: string;
+  /** The relay's key, if known; another relay is then refused by its box. Default: what the relay says. */
+  serverPublicKey?: PublicKey;
+  /** Milliseconds for DNS, TCP, upgrade and handshake together. Default: 10,000. */
+  connectTimeout?: number;
+}
+
+/** A message and the connection that it came over. */
+export interface ReceivedDetail {
+  readonly message: ReceivedMessage;
+  /** Number of the connection: 1 for the first, one more after each reconnect. */
+  readonly generation: number;
+}
+
+interface Link {
+  readonly client: Client;
+  readonly generation: number;
+}
+
+/**
+ * A DERP client that dials its relay: when a method is first called, and again after the connection was lost. A loss is reported by the
+ * calls that it hits, and once by {@link recv}; the next call reconnects. Callers that retry for ever should wait between attempts.
+ *
+ * @example
+ * ```ts
+ * const client = new HttpClient(PrivateKey.generate(), 'http://127.0.0.1:3340/derp');
+ * await client.connect();
+ * await client.send(peer, Buffer.from('hello'));
+ * console.log(await client.recv());
+ * client.close();
+ * ```
+ */
+export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessage> {
+  /** The address of this client. */
+  readonly publicKey: PublicKey;
+  /** The relay. */
+  readonly url: URL;
+
+  readonly #privateKey: PrivateKey;
+  readonly #options: HttpClientOptions;
+  /** What is sent over; may have failed. */
+  #link: Link | undefined;
+  /** What is received from: stays the old link until `recv` has reported its loss. */
+  #source: Link | undefined;
+  #connecting: Promise<Link> | undefined;
+  #dialled: Duplex | undefined;
+  #generation = 0;
+  #receiving = false;
+  #preferred = false;
+  #watching = false;
+  #closed: DerpError | undefined;
+
+  /**
+   * @param url - `http://HOST[:PORT]/derp`
+   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option
+   */
+  constructor(privateKey: PrivateKey, url: string | URL, options: HttpClientOptions = {}) {
+    this.url = parseRelayUrl(url);
+    this.publicKey = privateKey.publicKey;
+    this.#privateKey = privateKey;
+    this.#options = { ...options };
+    clientInfoOf(options);
+    if (options.idealNode !== undefined) checkHeader(options.idealNode);
+  }
+
+  /** The key of the relay that was last connected to. */
+  get serverPublicKey(): PublicKey | undefined {
+    return this.#link?.client.serverPublicKey;
+  }
+
+  /** Number of connections made so far. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /**
+   * Connects, unless connected, and waits until the relay let this client in, so that peers can reach it. Other methods connect too, but
+   * do not wait for that.
+   * @throws DerpError `ERR_DERP_CONNECT` when the relay cannot be reached, `ERR_DERP_TIMEOUT`, `ERR_DERP_HTTP_STATUS` when it is no
+   *   DERP relay, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` after {@link close} or when the relay refuses this client
+   */
+  async connect(): Promise<void> {
+    const { client } = await this.#connected();
+    await client.ready();
+  }
+
+  /** As `Client.send`. @throws DerpError as that and {@link connect} */
+  async send(destination: PublicKey, packet: Uint8Array): Promise<void> {
+    await (this.#live ?? (await this.#connected())).client.send(destination, packet);
+  }
+
+  /**
+   * The next message. A lost connection is reported once, after what arrived over it; the next call reconnects.
+   * @throws DerpError as `Client.recv` and {@link connect}
+   */
+  async recv(): Promise<ReceivedMessage> {
+    return (await this.recvDetail()).message;
+  }
+
+  /** {@link recv} with the number of the connection. */
+  async recvDetail(): Promise<ReceivedDetail> {
+    if (this.#receiving) {
+      throw new DerpError(
+        'ERR_DERP_BAD_OPTION',
+        'recv is already waiting: let one party receive and hand the messages on',
+      );
+    }
+    this.#receiving = true;
+    try {
+      const { client, generation } = this.#source ?? (await this.#connected());
+      return { message: await client.recv(), generation };
+    } catch (error) {
+      this.#source = this.#live;
+      throw this.#closed ?? error;
+    } finally {
+      this.#receiving = false;
+    }
+  }
+
+  /** Messages until {@link close} is called; throws when the connection is lost, and may then be started again. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<ReceivedMessage, void, undefined> {
+    for (;;) {
+      let message: ReceivedMessage;
+      try {
+        message = await this.recv();
+      } catch (error) {
+        if (error === this.#closed) return;
+        throw error;
+      }
+      yield message;
+    }
+  }
+
+  /** As `Client.ping`. @throws DerpError as that and {@link connect} */
+  async ping(): Promise<number> {
+    return (await this.#connected()).client.ping();
+  }
+
+  /** As `Client.sendPong`. @throws DerpError as that and {@link connect} */
+  async sendPong(data: Uint8Array): Promise<void> {
+    await (await this.#connected()).client.sendPong(data);
+  }
+
+  /** As `Client.notePreferred`; said again after each reconnect. @throws DerpError as that and {@link connect} */
+  async notePreferred(preferred: boolean): Promise<void> {
+    this.#preferred = preferred;
+    const live = this.#live;
+    if (live !== undefined) await live.client.notePreferred(preferred);
+    else await this.#connected();
+  }
+
+  /** As `Client.watchConnectionChanges`; asked again after each reconnect. @throws DerpError as that and {@link connect} */
+  async watchConnectionChanges(): Promise<void> {
+    needMeshKey(this.#options.meshKey, 'watchConnectionChanges');
+    this.#watching = true;
+    const live = this.#live;
+    if (live !== undefined) await live.client.watchConnectionChanges();
+    else await this.#connected();
+  }
+
+  /** As `Client.closePeer`. @throws DerpError as that and {@link connect} */
+  async closePeer(peer: PublicKey): Promise<void> {
+    await (await this.#connected()).client.closePeer(peer);
+  }
+
+  /** As `Client.forwardPacket`. @throws DerpError as that and {@link connect} */
+  async forwardPacket(source: PublicKey, destination: PublicKey, packet: Uint8Array): Promise<void> {
+    await (this.#live ?? (await this.#connected())).client.forwardPacket(source, destination, packet);
+  }
+
+  /** Closes the connection for good; every call, waiting ones included, throws `ERR_DERP_CLOSED`. Idempotent. */
+  close(): void {
+    this.#closed ??= new DerpError('ERR_DERP_CLOSED', 'the client was closed');
+    this.#dialled?.destroy(this.#closed);
+    this.#source?.client.close();
+    this.#link?.client.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** The link, while it works. */
+  get #live(): Link | undefined {
+    return this.#link?.client.failure === undefined ? this.#link : undefined;
+  }
+
+  /** The working link; all who ask meanwhile wait for one attempt to make it. */
+  #connected(): Promise<Link> {
+    if (this.#closed !== undefined) return Promise.reject(this.#closed);
+    const live = this.#live;
+    if (live !== undefined) return Promise.resolve(live);
+    this.#connecting ??= this.#connect().finally(() => {
+      this.#connecting = undefined;
+    });
+    return this.#connecting;
+  }
+
+  async #connect(): Promise<Link> {
+    try {
+      const client = await this.#open();
+      if (this.#closed !== undefined) client.close();
+      const link = { client, generation: ++this.#generation };
+      // What the relay must know again is written before anything else, and nothing can happen in between.
+      const told = [
+        this.#preferred ? client.notePreferred(true) : undefined,
+        this.#watching ? client.watchConnectionChanges() : undefined,
+      ];
+      this.#link = link;
+      this.#source ??= link;
+      await Promise.all(told);
+      return link;
+    } catch (cause) {
+      if (this.#closed !== undefined) throw this.#closed;
+      if (cause instanceof DerpError) throw cause;
+      const { code, message } = cause as NodeJS.ErrnoException;
+      const reason = message === '' ? code : message;
+      throw new DerpError('ERR_DERP_CONNECT', `cannot connect to ${displayUrl(this.url)}: ${reason}`, { cause });
+    }
+  }
+
+  /** Dials, upgrades and does the handshake, all within one deadline, which ends the socket under whatever step is running. */
+  async #open(): Promise<Client> {
+    const { fastStart = false, idealNode, connectTimeout = CONNECT_TIMEOUT } = this.#options;
+    const socket = dial(this.url);
+    this.#dialled = socket;
+    const deadline = setTimeout(() => {
+      const message = `no DERP connection to ${displayUrl(this.url)} within ${connectTimeout} ms`;
+      socket.destroy(new DerpError('ERR_DERP_TIMEOUT', message));
+    }, connectTimeout);
+    try {
+      const head = await upgrade(socket, { url: this.url, fastStart, idealNode });
+      return await Client.connect(this.#privateKey, socket, {
+        ...this.#options,
+        head,
+        handshakeTimeout: connectTimeout,
+      });
+    } catch (error) {
+      // Whatever the socket still has to say is about an attempt that already failed.
+      socket.on('error', () => {}).destroy();
+      throw error;
+    } finally {
+      clearTimeout(deadline);
+      this.#dialled = undefined;
+    }
+  }
+}
+
+function checkHeader(idealNode: string): void {
+  try {
+    validateHeaderValue('Ideal-Node', idealNode);
+  } catch (cause) {
+    throw new DerpError('ERR_DERP_BAD_OPTION', 'idealNode has characters that an HTTP header cannot carry', { cause });
+  }
+}

@@ -1,0 +1,154 @@
+/** What a client receives, and how it is read from frames. */
+import { FrameType, PING_LENGTH } from '../protocol/frame.js';
+import type { Frame } from '../protocol/frame_reader.js';
+import type { ServerInfo } from '../protocol/info.js';
+import { KEY_LENGTH, PublicKey } from '../protocol/key.js';
+
+/** A packet of another client. */
+export interface ReceivedPacket {
+  readonly type: 'packet';
+  readonly source: PublicKey;
+  /** 0 to 65,536 bytes. Stays valid; may share memory with packets received at the same time. */
+  readonly data: Buffer;
+}
+
+/** Values of {@link PeerGoneMessage.reason}. */
+export const PeerGoneReason = {
+  /** The peer had sent a packet to this client, and is now gone from the region. */
+  DISCONNECTED: 0x00,
+  /** A packet was sent to a peer that is not here. */
+  NOT_HERE: 0x01,
+} as const;
+
+/** A peer cannot be reached over this relay. */
+export interface PeerGoneMessage {
+  readonly type: 'peerGone';
+  readonly peer: PublicKey;
+  /** A value of {@link PeerGoneReason}, or one that newer relays send. */
+  readonly reason: number;
+}
+
+/** Bits of {@link PeerPresentMessage.flags}. */
+export const PeerPresentFlags = {
+  /** None of the others. */
+  REGULAR: 1,
+  MESH_PEER: 2,
+  PROBER: 4,
+  /** The client would rather be connected to another relay of the region. */
+  NOT_IDEAL: 8,
+} as const;
+
+/** A client is connected to the relay; only for clients that watch. Repeats for every connection of a key. */
+export interface PeerPresentMessage {
+  readonly type: 'peerPresent';
+  readonly key: PublicKey;
+  /** The client's IP address, IPv4 in dotted form; missing from old relays. */
+  readonly address?: string;
+  /** The client's port; missing from old relays. */
+  readonly port?: number;
+  /** Sum of {@link PeerPresentFlags}; 0 from old relays. */
+  readonly flags: number;
+}
+
+/** The relay is alive. */
+export interface KeepAliveMessage {
+  readonly type: 'keepAlive';
+}
+
+/** The relay asks for a pong; already answered unless `canAckPings` is off. */
+export interface PingMessage {
+  readonly type: 'ping';
+  /** 8 bytes, to be sent back. */
+  readonly data: Buffer;
+}
+
+/** A pong that no `ping()` of this client waits for. */
+export interface PongMessage {
+  readonly type: 'pong';
+  /** 8 bytes. */
+  readonly data: Buffer;
+}
+
+/** Whether the relay finds something wrong with the connection. */
+export interface HealthMessage {
+  readonly type: 'health';
+  /** What is wrong; empty = healthy again. */
+  readonly problem: string;
+}
+
+/** The relay is about to restart. */
+export interface RestartingMessage {
+  readonly type: 'restarting';
+  /** Milliseconds to wait before reconnecting, so that not everybody comes back at once. */
+  readonly reconnectIn: number;
+  /** Milliseconds to keep trying. */
+  readonly tryFor: number;
+}
+
+/** The relay has let this client in; peers can reach it from now on. */
+export interface ServerInfoMessage extends ServerInfo {
+  readonly type: 'serverInfo';
+}
+
+/** What `recv` returns. */
+export type ReceivedMessage =
+  | ReceivedPacket
+  | PeerGoneMessage
+  | PeerPresentMessage
+  | KeepAliveMessage
+  | PingMessage
+  | PongMessage
+  | HealthMessage
+  | RestartingMessage
+  | ServerInfoMessage;
+
+const IP_LENGTH = 16;
+const ADDRESS_LENGTH = IP_LENGTH + 2;
+const V4_IN_V6 = Buffer.from('00000000000000000000ffff', 'hex');
+
+/** The message of a frame; `undefined` for ServerInfo, which needs a key, for unknown types and for frames shorter than their fixed part. */
+export function readMessage({ type, body }: Frame): ReceivedMessage | undefined {
+  switch (type) {
+    case FrameType.RECV_PACKET:
+      if (body.length < KEY_LENGTH) return undefined;
+      return { type: 'packet', source: keyAt(body), data: body.subarray(KEY_LENGTH) };
+    case FrameType.KEEP_ALIVE:
+      return { type: 'keepAlive' };
+    case FrameType.PEER_GONE:
+      if (body.length < KEY_LENGTH) return undefined;
+      return { type: 'peerGone', peer: keyAt(body), reason: body[KEY_LENGTH] ?? PeerGoneReason.DISCONNECTED };
+    case FrameType.PEER_PRESENT:
+      return readPeerPresent(body);
+    case FrameType.PING:
+      return body.length < PING_LENGTH ? undefined : { type: 'ping', data: body.subarray(0, PING_LENGTH) };
+    case FrameType.PONG:
+      return body.length < PING_LENGTH ? undefined : { type: 'pong', data: body.subarray(0, PING_LENGTH) };
+    case FrameType.HEALTH:
+      return { type: 'health', problem: body.toString('utf8') };
+    case FrameType.RESTARTING:
+      if (body.length < 8) return undefined;
+      return { type: 'restarting', reconnectIn: body.readUInt32BE(0), tryFor: body.readUInt32BE(4) };
+    default:
+      return undefined;
+  }
+}
+
+function keyAt(body: Buffer): PublicKey {
+  return PublicKey.fromBytes(body.subarray(0, KEY_LENGTH));
+}
+
+function readPeerPresent(body: Buffer): PeerPresentMessage | undefined {
+  if (body.length < KEY_LENGTH) return undefined;
+  const key = keyAt(body);
+  const rest = body.subarray(KEY_LENGTH);
+  if (rest.length < ADDRESS_LENGTH) return { type: 'peerPresent', key, flags: 0 };
+  const address = formatIp(rest.subarray(0, IP_LENGTH));
+  return { type: 'peerPresent', key, address, port: rest.readUInt16BE(IP_LENGTH), flags: rest[ADDRESS_LENGTH] ?? 0 };
+}
+
+function formatIp(ip: Buffer): string {
+  if (ip.subarray(0, V4_IN_V6.length).equals(V4_IN_V6)) return ip.subarray(V4_IN_V6.length).join('.');
+  const groups = Array.from({ length: 8 }, (_, i) => ip.readUInt16BE(2 * i).toString(16));
+  // URL writes IPv6 hosts in the short form of RFC 5952.
+  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
+}

@@ -1,0 +1,43 @@
+import { DerpError } from '../errors.js';
+import { PROTOCOL_VERSION } from '../protocol/frame.js';
+import type { ClientInfo } from '../protocol/info.js';
+import type { PublicKey } from '../protocol/key.js';
+import { isMeshKey } from '../protocol/mesh_key.js';
+
+/** What a client says about itself to a relay. */
+export interface ClientInfoOptions {
+  /** 64 hexadecimal digits that make the client a mesh peer, if the relay has the same. Default: none. */
+  meshKey?: string;
+  /** Whether pings of the relay are answered, and whether the relay is told so. Default: true. */
+  canAckPings?: boolean;
+  /** Whether the client is a monitoring probe. Default: false. */
+  isProber?: boolean;
+  /** Free text for the relay's statistics; newer relays want at most 32 printable ASCII characters. Default: empty. */
+  appName?: string;
+}
+
+/** Options of `Client.connect`. */
+export interface ClientOptions extends ClientInfoOptions {
+  /** The relay's key, if known: its ServerKey is then not waited for. */
+  serverPublicKey?: PublicKey;
+  /** Bytes that were already read from the connection, after the HTTP answer. Default: none. */
+  head?: Buffer;
+  /** Milliseconds for ServerKey to arrive and ClientInfo to leave. Default: 10,000. */
+  handshakeTimeout?: number;
+}
+
+/** @throws DerpError `ERR_DERP_BAD_OPTION` for a mesh key that is none */
+export function clientInfoOf(options: ClientInfoOptions): ClientInfo {
+  const { meshKey, canAckPings = true, isProber = false, appName = '' } = options;
+  if (meshKey !== undefined && !isMeshKey(meshKey)) {
+    throw new DerpError('ERR_DERP_BAD_OPTION', `meshKey: ${meshKey.length} characters, needs 64 hexadecimal digits`);
+  }
+  const info = { version: PROTOCOL_VERSION, canAckPings, isProber, appName };
+  return meshKey === undefined ? info : { ...info, meshKey: meshKey.toLowerCase() };
+}
+
+/** @throws DerpError `ERR_DERP_NO_MESH_KEY`: the relay would close the connection of a client that did not offer one */
+export function needMeshKey(meshKey: string | undefined, method: string): void {
+  if (meshKey !== undefined) return;
+  throw new DerpError('ERR_DERP_NO_MESH_KEY', `${method} is for mesh peers: give the client the option meshKey`);
+}

@@ -1,0 +1,17 @@
+import type { DerpError } from '../errors.js';
+
+/** Whether the relay let a client in; settled once. */
+export class Readiness {
+  readonly promise: Promise<void>;
+  resolve: () => void = () => {};
+  reject: (reason: DerpError) => void = () => {};
+
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    // Nobody has to ask; a failure that nobody asked about here is reported by `recv`.
+    this.promise.catch(() => {});
+  }
+}
