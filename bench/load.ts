@@ -55,12 +55,6 @@ export interface HttpLoad {
 
 export type Load = TrafficLoad | ConnectLoad | IdleLoad | HttpLoad;
 
-interface Latency {
-  p50: number;
-  p99: number;
-  p999: number;
-}
-
 /** What native/load.h says; all of the measured window only. */
 export interface TrafficResult {
   durationNanos: number;
@@ -78,7 +72,7 @@ export interface TrafficResult {
   blocked: number;
   behind: number;
   disconnected: number;
-  latencyNanos: Latency & { max: number };
+  latencyNanos: { p50: number; p99: number; p999: number; max: number };
 }
 
 export interface ConnectResult {
@@ -99,7 +93,6 @@ export interface HttpResult {
   loadCpuNanos: number;
   requests: number;
   failed: number;
-  latencyNanos: Latency;
 }
 
 export type LoadResult<L extends Load> = L extends TrafficLoad
@@ -113,6 +106,8 @@ export type LoadResult<L extends Load> = L extends TrafficLoad
 /** The native addon. */
 export interface LoadAddon {
   run<L extends TrafficLoad | ConnectLoad | IdleLoad>(load: L): Promise<LoadResult<L>>;
+  /** Starts the bare forwarder on a free port of 127.0.0.1; it ends with the process. `failed` only ever rejects. */
+  forward(publicKey: Uint8Array): { port: number; failed: Promise<never> };
   /** CPU time of a process's threads, ended ones included; -1 when there is none. */
   cpuNanos(pid: number): number;
 }

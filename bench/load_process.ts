@@ -29,10 +29,5 @@ async function runHttp(load: HttpLoad): Promise<HttpResult> {
     loadCpuNanos: (used.user + used.system) * 1000,
     requests: result.requests.total,
     failed: result.errors + result.timeouts + result.non2xx,
-    latencyNanos: {
-      p50: result.latency.p50 * 1e6,
-      p99: result.latency.p99 * 1e6,
-      p999: result.latency.p99_9 * 1e6,
-    },
   };
 }

@@ -5,7 +5,7 @@ import { availableParallelism, cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { measure } from './measure.js';
-import { derplane, findGo, type Peer } from './peers.js';
+import { bare, derplane, findGo, type Peer } from './peers.js';
 import { canPin } from './process.js';
 import { report } from './report.js';
 import { Results } from './results.js';
@@ -21,6 +21,7 @@ const usage = `usage: npm run bench -- [options]
   --list              print the scenarios' names and end
   --no-go             without the Go derper
   --no-derplane       without derplane
+  --bare              also a forwarder that only moves packets: what the machine allows
   --json FILE         every figure of every round as JSON
   --profile           perf record of the relay in the first round, to .cache/bench/
   --relay-cores LIST  cores of the relay, as taskset takes them (default 0)
@@ -37,6 +38,7 @@ const { values } = parseArgs({
     all: { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
     'no-go': { type: 'boolean', default: false },
+    bare: { type: 'boolean', default: false },
     'no-derplane': { type: 'boolean', default: false },
     json: { type: 'string' },
     profile: { type: 'boolean', default: false },
@@ -46,6 +48,7 @@ const { values } = parseArgs({
   },
 });
 
+const capacities = new Map<string, number>();
 const profileFolder = fileURLToPath(new URL('../../.cache/bench/', import.meta.url));
 
 if (values.help) {
@@ -94,13 +97,14 @@ async function runScenario(
 ): Promise<number> {
   let failures = 0;
   for (const peer of peers) {
-    if (scenario.shards > 1 && !peer.sharded) continue;
+    if ((scenario.shards > 1 && !peer.sharded) || (scenario.kind === 'http' && peer === bare)) continue;
     const label = `round ${round}  ${scenario.name}  ${peer.name}`;
     try {
       const figures = await measure(scenario, peer, {
         relayCores: values['relay-cores'],
         loadCores: values['load-cores'],
         seconds,
+        capacities,
         ...(values.profile && round === 1 ? { profile: profileFile(scenario, peer) } : {}),
       });
       results.add({ scenario: scenario.name, peer: peer.name, round, figures });
@@ -126,7 +130,7 @@ async function choosePeers(): Promise<Peer[]> {
   const go = values['no-go'] ? undefined : await findGo();
   if (!go && !values['no-go'])
     console.error('bench: no Go here: without the Go derper there are no ratios and no verdicts on them');
-  const peers = [...(values['no-derplane'] ? [] : [derplane]), ...(go ? [go] : [])];
+  const peers = [...(values['no-derplane'] ? [] : [derplane]), ...(go ? [go] : []), ...(values.bare ? [bare] : [])];
   if (peers.length === 0) throw new Error('no relay is left to measure');
   return peers;
 }

@@ -26,10 +26,12 @@ export interface Figures {
   /** Share of the measured time in which the relay's, and the load's, threads ran; 1 is one core. */
   relayShare?: number;
   loadShare?: number;
-  /** Delivered per second / the peak of the same relay process. */
+  /** Delivered per second / what the relay can carry. */
   goodput?: number;
-  /** Offered per second / that peak: what the generator managed to send. */
-  offered?: number;
+  /** Open loop: share of the packets that were due and not sent, since the relay did not read ... */
+  blocked?: number;
+  /** ... or since the generator was too slow. */
+  behind?: number;
   /** Idle: resident bytes without clients; and per client over the last two thirds of them, without what starting costs. */
   residentBase?: number;
   marginalBytes?: number;
@@ -44,6 +46,8 @@ export interface MeasureOptions {
   loadCores: string;
   /** Measured seconds of a traffic run. */
   seconds: number;
+  /** Packets per second that each peer carries in an open loop, found once per bench; filled here. */
+  capacities: Map<string, number>;
   /** File for `perf record`; no profile without. */
   profile?: string;
 }
@@ -52,26 +56,26 @@ const WARMUP = 700;
 const CONNECT_TIMEOUT = 60_000;
 const CONNECT_CONCURRENCY = 64;
 const IDLE_SETTLE = 2_000;
-/** Packets outstanding per sender in the closed loop that finds a relay's peak. */
-const PEAK_WINDOW = 64;
+/** The search for what a relay carries: rates grow until it twice delivers less than this share of them. */
+const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, warmup: 300, duration: 500 };
 
 export async function measure(scenario: Scenario, peer: Peer, options: MeasureOptions): Promise<Figures> {
   const relay = await peer.start(scenario.shards, options.relayCores);
   const profiler = options.profile === undefined ? undefined : startProfiler(relay.pid, options.profile);
   try {
-    return await run(scenario, relay, options);
+    return await run(scenario, peer.name, relay, options);
   } finally {
     if (profiler !== undefined) await endProfiler(profiler);
     await relay.stop();
   }
 }
 
-function run(scenario: Scenario, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
+function run(scenario: Scenario, peer: string, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
   switch (scenario.kind) {
     case 'closed':
       return runClosed(scenario, relay, options);
     case 'open':
-      return runOpen(scenario, relay, options);
+      return runOpen(scenario, peer, relay, options);
     case 'connect':
       return runConnect(scenario, relay, options);
     case 'idle':
@@ -89,46 +93,71 @@ const fleet = (relay: RunningRelay, clients: LoadClient[], concurrency = CONNECT
   clients,
 });
 
-/** One load with the scenario's clients; a `rate` of 0 is a closed loop. */
+interface Pace {
+  /** Outstanding per sender, when `rate` is 0. */
+  window: number;
+  /** Packets per second. */
+  rate: number;
+  /** Milliseconds. */
+  warmup: number;
+  duration: number;
+}
+
 async function traffic(
   scenario: ClosedLoop | OpenLoop,
   relay: RunningRelay,
-  options: MeasureOptions,
-  pace: { window: number; rate: number },
+  loadCores: string,
+  pace: Pace,
 ): Promise<TrafficResult> {
   const clients = await talkingClients(relay, scenario.clients, scenario.topology, scenario.placement);
-  return runLoad(
-    {
-      mode: 'traffic',
-      ...fleet(relay, clients),
-      ...pace,
-      packetBytes: scenario.packetBytes,
-      warmup: WARMUP,
-      duration: options.seconds * 1000,
-    },
-    options.loadCores,
-  );
+  return runLoad({ mode: 'traffic', ...fleet(relay, clients), ...pace, packetBytes: scenario.packetBytes }, loadCores);
 }
 
 async function runClosed(scenario: ClosedLoop, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
-  return trafficFigures(
-    await traffic(scenario, relay, options, { window: scenario.window, rate: 0 }),
-    scenario.packetBytes,
-  );
+  const pace = { window: scenario.window, rate: 0, warmup: WARMUP, duration: options.seconds * 1000 };
+  return trafficFigures(await traffic(scenario, relay, options.loadCores, pace), scenario.packetBytes);
 }
 
-async function runOpen(scenario: OpenLoop, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
-  if ('packetsPerSecond' in scenario.rate) {
-    const result = await traffic(scenario, relay, options, { window: 0, rate: scenario.rate.packetsPerSecond });
-    return trafficFigures(result, scenario.packetBytes);
+async function runOpen(
+  scenario: OpenLoop,
+  peer: string,
+  relay: RunningRelay,
+  options: MeasureOptions,
+): Promise<Figures> {
+  const capacity = 'shareOfPeak' in scenario.rate ? await capacityOf(scenario, peer, relay, options) : undefined;
+  const rate = 'shareOfPeak' in scenario.rate ? capacity! * scenario.rate.shareOfPeak : scenario.rate.packetsPerSecond;
+  const pace = { window: 0, rate, warmup: WARMUP, duration: options.seconds * 1000 };
+  const result = await traffic(scenario, relay, options.loadCores, pace);
+  const due = result.sent + result.blocked + result.behind;
+  return {
+    ...trafficFigures(result, scenario.packetBytes),
+    ...(capacity === undefined ? {} : { goodput: perSecond(result.delivered, result.durationNanos) / capacity }),
+    blocked: result.blocked / due,
+    behind: result.behind / due,
+  };
+}
+
+/** Most packets per second that the relay delivered while the offered rate grew; two poor steps in a row end the search. */
+async function capacityOf(
+  scenario: OpenLoop,
+  peer: string,
+  relay: RunningRelay,
+  options: MeasureOptions,
+): Promise<number> {
+  const key = [peer, scenario.topology, scenario.clients].join(' ');
+  const known = options.capacities.get(key);
+  if (known !== undefined) return known;
+  let best = 0;
+  let poor = 0;
+  for (let rate = RAMP.start; poor < 2 && rate < RAMP.maximum; rate *= RAMP.growth) {
+    const pace = { window: 0, rate, warmup: RAMP.warmup, duration: RAMP.duration };
+    const result = await traffic(scenario, relay, options.loadCores, pace);
+    const delivered = perSecond(result.delivered, result.durationNanos);
+    best = Math.max(best, delivered);
+    poor = delivered < rate * RAMP.carried ? poor + 1 : 0;
   }
-  const atPeak = await traffic(scenario, relay, options, { window: PEAK_WINDOW, rate: 0 });
-  const peak = perSecond(atPeak.delivered, atPeak.durationNanos);
-  const result = await traffic(scenario, relay, options, { window: 0, rate: peak * scenario.rate.shareOfPeak });
-  const figures = trafficFigures(result, scenario.packetBytes);
-  figures.goodput = figures.perSecond! / peak;
-  figures.offered = perSecond(result.sent, result.durationNanos) / peak;
-  return figures;
+  options.capacities.set(key, best);
+  return best;
 }
 
 function trafficFigures(result: TrafficResult, packetBytes: number): Figures {
@@ -195,7 +224,6 @@ async function runHttp(scenario: Http, relay: RunningRelay, options: MeasureOpti
   return {
     cost: result.relayCpuNanos / 1000 / result.requests,
     perSecond: perSecond(result.requests, result.durationNanos),
-    latency: micros(result.latencyNanos),
     ...shares(result),
     faults: result.failed === 0 ? [] : [`${result.failed} requests failed`],
   };

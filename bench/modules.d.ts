@@ -14,14 +14,10 @@ declare module 'sodium-native' {
 
 declare module 'autocannon' {
   interface Result {
-    /** Seconds. */
-    duration: number;
     errors: number;
     timeouts: number;
     non2xx: number;
     requests: { total: number };
-    /** Milliseconds. */
-    latency: { p50: number; p99: number; p99_9: number };
   }
   export default function autocannon(options: { url: string; connections: number; duration: number }): Promise<Result>;
 }

@@ -27,7 +27,7 @@ export interface RunningRelay {
 }
 
 export interface Peer {
-  readonly name: 'derplane' | 'go';
+  readonly name: 'derplane' | 'go' | 'bare';
   /** Whether it has shards that a key's owner can be asked for. */
   readonly sharded: boolean;
   start(shards: number, cores: string): Promise<RunningRelay>;
@@ -39,9 +39,16 @@ const START_TIMEOUT = 20_000;
 const PROBE_INTERVAL = 20;
 const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
 const derper = join(goBin, 'derper');
-const relayEntry = fileURLToPath(new URL('relay.js', import.meta.url));
+const entry = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
 export const derplane: Peer = { name: 'derplane', sharded: true, start: startDerplane };
+
+/** What the machine allows: one native thread that does nothing but move packets. */
+export const bare: Peer = {
+  name: 'bare',
+  sharded: false,
+  start: (_shards, cores) => startNode('bare', [entry('bare.js')], 1, cores),
+};
 
 /** The Go relay, built when it is not there yet; undefined where there is no Go. */
 export async function findGo(): Promise<Peer | undefined> {
@@ -54,20 +61,25 @@ export async function findGo(): Promise<Peer | undefined> {
   return { name: 'go', sharded: false, start: startGo };
 }
 
-async function startDerplane(shards: number, cores: string): Promise<RunningRelay> {
-  const child = spawnPinned(cores, process.execPath, [relayEntry, String(shards)], {
+function startDerplane(shards: number, cores: string): Promise<RunningRelay> {
+  return startNode('derplane', [entry('relay.js'), String(shards)], shards, cores);
+}
+
+/** A relay that is a Node program of the bench: says `RelayReady` first, then answers questions. */
+async function startNode(name: string, args: string[], shards: number, cores: string): Promise<RunningRelay> {
+  const child = spawnPinned(cores, process.execPath, args, {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     serialization: 'advanced',
   });
   try {
-    const ready = await nextMessage<RelayReady>(child, 'derplane', START_TIMEOUT);
+    const ready = await nextMessage<RelayReady>(child, name, START_TIMEOUT);
     return {
       pid: child.pid!,
       port: ready.port,
       publicKey: Buffer.from(ready.publicKey),
       shards,
       async shardOf(keys) {
-        const answer = nextMessage<RelayAnswer>(child, 'derplane', START_TIMEOUT);
+        const answer = nextMessage<RelayAnswer>(child, name, START_TIMEOUT);
         child.send({ shardOf: keys } satisfies RelayQuestion);
         return (await answer).shards;
       },

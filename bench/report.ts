@@ -45,8 +45,9 @@ const sections: Section[] = [
     kinds: ['open'],
     columns: [
       ...packetColumns,
-      column('offered % of peak', (f) => percent(f.offered)),
-      column('delivered %', (f) => percent(f.goodput)),
+      column('blocked %', (f) => percent(f.blocked)),
+      column('behind %', (f) => percent(f.behind)),
+      column('% of peak', (f) => percent(f.goodput)),
       column('RSS MB', (f) => megabytes(f.resident), 1),
     ],
   },
@@ -67,12 +68,7 @@ const sections: Section[] = [
   {
     title: 'Pages (autocannon)',
     kinds: ['http'],
-    columns: [
-      column('us/request', (f) => f.cost, 1),
-      column('requests/s', (f) => f.perSecond),
-      ...latencyColumns,
-      ...shareColumns,
-    ],
+    columns: [column('us/request', (f) => f.cost, 1), column('requests/s', (f) => f.perSecond), ...shareColumns],
   },
 ];
 

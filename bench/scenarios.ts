@@ -18,7 +18,7 @@ export type Target =
   | { kind: 'scenario-ratio'; scenario: string; atMost: number }
   /** Resident bytes per client. */
   | { kind: 'bytes'; atMost: number }
-  /** Packets delivered per second / those of the peer's own peak. */
+  /** Packets delivered per second / the most that the relay carries in an open loop. */
   | { kind: 'goodput'; atLeast: number };
 
 interface Common {
@@ -47,7 +47,7 @@ export interface ClosedLoop extends Traffic {
 /** Packets leave on schedule, whatever arrives. */
 export interface OpenLoop extends Traffic {
   kind: 'open';
-  /** Packets per second of all senders together, or a share of what a closed loop with 64 outstanding reached just before. */
+  /** Packets per second of all senders together, or a share of the most that the relay carries in an open loop. */
   rate: { packetsPerSecond: number } | { shareOfPeak: number };
 }
 

@@ -1,9 +1,12 @@
-// The load generator as a Node addon: `run(config)` does one measurement on a libuv worker thread. The typed face of it is
-// bench/load.ts, which checks nothing: whatever is missing here is a TypeError.
+// The load generator as a Node addon: `run(config)` does one measurement, `forward(key)` is the bare forwarder; both
+// work on a libuv worker thread. The typed face is bench/load.ts, which checks nothing: whatever is missing here is a
+// TypeError.
 #include <napi.h>
 
+#include <memory>
 #include <utility>
 
+#include "forwarder.h"
 #include "modes.h"
 #include "process_stats.h"
 
@@ -209,12 +212,52 @@ Napi::Value StartRun(const Napi::CallbackInfo& info) {
   return run->promise();
 }
 
+class Forward : public Napi::AsyncWorker {
+ public:
+  Forward(Napi::Env env, std::unique_ptr<Forwarder> forwarder)
+      : Napi::AsyncWorker(env, "derplane_forward"),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        forwarder_(std::move(forwarder)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ private:
+  void Execute() override { SetError(forwarder_->Run()); }
+  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+
+  const Napi::Promise::Deferred deferred_;
+  const std::unique_ptr<Forwarder> forwarder_;
+};
+
+// Returns `{port, failed}`; the promise `failed` only ever rejects.
+Napi::Value StartForward(const Napi::CallbackInfo& info) {
+  Key key{};
+  const bool fits = info[0].IsTypedArray() && info[0].As<Napi::TypedArray>().ByteLength() == kKeyBytes;
+  if (!fits) {
+    Napi::TypeError::New(info.Env(), "forward: needs a key of 32 bytes").ThrowAsJavaScriptException();
+    return info.Env().Undefined();
+  }
+  memcpy(key.data(), info[0].As<Napi::Uint8Array>().Data(), kKeyBytes);
+  auto forwarder = std::make_unique<Forwarder>(key);
+  if (const std::string error = forwarder->Listen(); !error.empty()) {
+    Napi::Error::New(info.Env(), "forward: " + error).ThrowAsJavaScriptException();
+    return info.Env().Undefined();
+  }
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("port", static_cast<double>(forwarder->port()));
+  auto* forward = new Forward(info.Env(), std::move(forwarder));  // lives as long as the process
+  forward->Queue();
+  object.Set("failed", forward->promise());
+  return object;
+}
+
 Napi::Value CpuNanosOf(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Real(CpuNanos(info[0].ToNumber().Int32Value())));
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("run", Napi::Function::New(env, StartRun, "run"));
+  exports.Set("forward", Napi::Function::New(env, StartForward, "forward"));
   exports.Set("cpuNanos", Napi::Function::New(env, CpuNanosOf, "cpuNanos"));
   return exports;
 }

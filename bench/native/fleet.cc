@@ -24,7 +24,8 @@ Error RaiseDescriptorLimit(size_t wanted) {
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return std::string("setrlimit: ") + strerror(errno);
   if (limit.rlim_cur >= wanted + kSpareDescriptors) return {};
   return std::to_string(wanted) + " clients need " + std::to_string(wanted + kSpareDescriptors) +
-         " descriptors, the hard limit is " + std::to_string(limit.rlim_cur) + "; raise it (ulimit -Hn) or use fewer clients";
+         " descriptors, the hard limit is " + std::to_string(limit.rlim_cur) +
+         "; raise it (ulimit -Hn) or use fewer clients";
 }
 
 // 200 clients share an address of 127.0.0.0/8, so that no number of clients exhausts the ports of one.
@@ -119,8 +120,8 @@ Error Fleet::Advance(uint32_t index, uint32_t events) {
   }
   if ((events & EPOLLOUT) != 0 && !WritePending(index)) return failed(failure_);
   const bool alive = (events & ~uint32_t{EPOLLOUT}) == 0 || Read(client, [&](uint8_t type, const uint8_t*, uint32_t) {
-    return OnHandshakeFrame(client, type);
-  });
+                       return OnHandshakeFrame(client, type);
+                     });
   return alive ? Error() : failed("handshake: " + failure_);
 }
 

@@ -45,8 +45,8 @@ class Fleet {
   template <class OnEvent>
   Error Poll(int64_t timeout, OnEvent&& on_event);
 
-  // Reads once and calls `on_frame(type, body, length)` for each whole frame. False when the connection is over or speaks
-  // something else than DERP; the reason is in `failure()`.
+  // Reads once and calls `on_frame(type, body, length)` for each whole frame. False when the connection is over or
+  // speaks something else than DERP; the reason is in `failure()`.
   template <class OnFrame>
   bool Read(Client& client, OnFrame&& on_frame);
 

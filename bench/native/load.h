@@ -24,13 +24,13 @@ struct ClientConfig {
 struct FleetConfig {
   uint16_t port = 0;  // on 127.0.0.1
   std::vector<ClientConfig> clients;
-  uint32_t concurrency = 64;      // handshakes in progress at once
-  int64_t connect_timeout = 0;    // for all of them together
+  uint32_t concurrency = 64;    // handshakes in progress at once
+  int64_t connect_timeout = 0;  // for all of them together
   pid_t relay_pid = 0;
 };
 
-// With `rate` 0 a closed loop: each sender keeps `window` packets outstanding. Else an open loop: `rate` packets per second,
-// spread evenly over the senders, whatever arrives.
+// With `rate` 0 a closed loop: each sender keeps `window` packets outstanding. Else an open loop: `rate` packets per
+// second, spread evenly over the senders, whatever arrives.
 struct TrafficConfig {
   uint32_t window = 1;
   double rate = 0;
@@ -52,8 +52,8 @@ struct TrafficResult {
   uint64_t misdelivered = 0;  // at another client than the one it was sent to
   uint64_t wrong_source = 0;  // under another key than its sender's
   uint64_t corrupted = 0;
-  uint64_t blocked = 0;       // open loop: due while the sender's socket refused output, not sent
-  uint64_t behind = 0;        // open loop: due while the generator itself was too slow, not sent
+  uint64_t blocked = 0;  // open loop: due while the sender's socket refused output, not sent
+  uint64_t behind = 0;   // open loop: due while the generator itself was too slow, not sent
   uint64_t disconnected = 0;
   Histogram latency;
 };

@@ -53,7 +53,8 @@ Error RunIdle(const FleetConfig& config, int64_t settle, IdleResult& result) {
   const struct {
     size_t clients;
     int64_t& resident;
-  } steps[] = {{0, result.resident_before}, {fleet.size() / 3, result.resident_third}, {fleet.size(), result.resident_all}};
+  } steps[] = {
+      {0, result.resident_before}, {fleet.size() / 3, result.resident_third}, {fleet.size(), result.resident_all}};
   for (const auto& step : steps) {
     if (Error error = fleet.Connect(step.clients); !error.empty()) return error;
     if (Error error = Rest(fleet, settle); !error.empty()) return error;

@@ -12,7 +12,8 @@ Error RunTraffic(const FleetConfig& fleet, const TrafficConfig& traffic, Traffic
 // CPU and time from the first connect until the last client has read ServerInfo.
 Error RunConnect(const FleetConfig& fleet, ConnectResult& result);
 
-// The relay's memory before, with a third of the clients and with all of them, each time after `settle` nanoseconds of rest.
+// The relay's memory before, with a third of the clients and with all of them, each time after `settle` nanoseconds of
+// rest.
 Error RunIdle(const FleetConfig& fleet, int64_t settle, IdleResult& result);
 
 }  // namespace derplane_load

@@ -1,7 +1,8 @@
 // The little of DERP that a load needs: frame headers, and the payload that our packets carry.
 //
 //   frame    1 type, 4 length of what follows (big-endian)
-//   packet   4 magic, 4 sender, 4 slot, 4 sequence, 8 send time (ns) ... filler ... 4 check (host byte order: we read our own)
+//   packet   4 magic, 4 sender, 4 slot, 4 sequence, 8 send time (ns) ... filler ... 4 check (host byte order: we read
+//   our own)
 #pragma once
 
 #include <cstddef>
