@@ -1,0 +1,182 @@
+/** What strangers send instead of a handshake: their connection ends, and nothing else happens. */
+import { randomBytes } from 'node:crypto';
+import { describe, expect, it } from 'vitest';
+import { PrivateKey } from '../dist/protocol/key.js';
+import { clientInfoBody, Frame, frame, type RawClient, upgradeHead } from './support/raw_client.js';
+import { patterned, SHARD_COUNTS, type TestRelay, withRelay } from './support/relay.js';
+
+const MAX_CLIENT_INFO = 256 * 1024;
+
+describe.each(SHARD_COUNTS)('a relay with %i shard(s) ends a connection', (shards) => {
+  it.each([
+    ['random bytes', randomBytes(512)],
+    ['a TLS greeting', Buffer.from('16030100c8010000c40303', 'hex')],
+    ['an SSH greeting', Buffer.from('SSH-2.0-OpenSSH_9.6\r\n')],
+    ['a DERP frame without an upgrade', frame(Frame.ping, patterned(8))],
+    ['zeros', Buffer.alloc(4096)],
+    ['no request line', Buffer.from('\r\n\r\n\r\n:\r\n\r\n')],
+    ['a request line without a version', Buffer.from('GET /derp\r\nUpgrade: DERP\r\n\r\n')],
+    ['HTTP/2', Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')],
+    ['a header without a colon', Buffer.from('GET /derp HTTP/1.1\r\nUpgrade DERP\r\n\r\n')],
+    ['a zero byte in a header', Buffer.from('GET /derp HTTP/1.1\r\nUpgrade: DE\0RP\r\n\r\n')],
+  ])('that sends %s instead of a request head', (_, bytes) =>
+    withRelay({ shards, requestTimeout: 500 }, async (relay) => {
+      await expectOnlyItEnds(relay, async (client) => client.push(bytes));
+    }),
+  );
+
+  it('whose request head is over 8 KiB', () =>
+    withRelay({ shards }, async (relay) => {
+      const head = upgradeHead({ lines: ['Upgrade: DERP', `X-Padding: ${'x'.repeat(9_000)}`] });
+      await expectOnlyItEnds(relay, async (client) => client.push(head));
+    }));
+
+  it('whose request head never ends, without keeping it', () =>
+    withRelay({ shards }, async (relay) => {
+      await expectOnlyItEnds(relay, async (client) => {
+        client.push(Buffer.from('GET /derp HTTP/1.1\r\n'));
+        client.push(Buffer.alloc(4 * 1024 * 1024, 'x'));
+      });
+    }));
+
+  it('that says nothing for the request timeout', () =>
+    withRelay({ shards, requestTimeout: 200 }, (relay) => expectOnlyItEnds(relay, async () => undefined)));
+
+  it('whose request head drips in for longer than the request timeout', () =>
+    withRelay({ shards, requestTimeout: 300 }, (relay) =>
+      expectOnlyItEnds(relay, async (client) => drip(client, upgradeHead())),
+    ));
+
+  it('that says nothing for the ClientInfo timeout', () =>
+    withRelay({ shards, clientInfoTimeout: 200 }, (relay) => expectOnlyItEnds(relay, upgraded)));
+
+  it('whose ClientInfo drips in for longer than the ClientInfo timeout', () =>
+    withRelay({ shards, clientInfoTimeout: 300 }, (relay) =>
+      expectOnlyItEnds(relay, async (client) => {
+        const serverKey = await upgraded(client);
+        drip(client, frame(Frame.clientInfo, clientInfoBody(client.key, { serverKey })));
+      }),
+    ));
+
+  it.each([
+    ['an empty ClientInfo', frame(Frame.clientInfo)],
+    ['a ClientInfo of 55 bytes', frame(Frame.clientInfo, patterned(55))],
+    ['a ClientInfo of 56 bytes without a box', frame(Frame.clientInfo, patterned(56))],
+    ['a ClientInfo with 15 bytes of box', frame(Frame.clientInfo, patterned(71))],
+    ['a ClientInfo with one byte too many', frame(Frame.clientInfo, patterned(MAX_CLIENT_INFO + 1))],
+    ['a ClientInfo that claims 4 GiB', frame(Frame.clientInfo, Buffer.alloc(0), 0xffff_ffff)],
+    ['a ClientInfo whose box is noise', frame(Frame.clientInfo, randomBytes(200))],
+    ['SendPacket first', frame(Frame.sendPacket, patterned(40))],
+    ['Ping first', frame(Frame.ping, patterned(8))],
+    ['an unknown frame first', frame(0x7f, patterned(100))],
+    ['ServerKey back', frame(Frame.serverKey, patterned(40))],
+  ])('that sends %s', (_, bytes) =>
+    withRelay({ shards }, async (relay) => {
+      await expectOnlyItEnds(relay, async (client) => {
+        await upgraded(client);
+        client.push(bytes);
+      });
+    }),
+  );
+
+  it('whose box was made for another relay', () =>
+    withRelay({ shards }, async (relay) => {
+      const other = PrivateKey.generate().publicKey.bytes;
+      await expectOnlyItEnds(relay, (client) =>
+        sendClientInfo(client, clientInfoBody(client.key, { serverKey: other })),
+      );
+    }));
+
+  it('whose box was made by another key', () =>
+    withRelay({ shards }, async (relay) => {
+      await expectOnlyItEnds(relay, async (client) => {
+        const serverKey = await upgraded(client);
+        const body = clientInfoBody(client.key, { serverKey });
+        body.set(PrivateKey.generate().publicKey.bytes);
+        client.push(frame(Frame.clientInfo, body));
+      });
+    }));
+
+  it('whose box was changed by one bit, anywhere', () =>
+    withRelay({ shards }, async (relay) => {
+      const { bytes: serverKey } = relay.server.publicKey;
+      for (const at of [0, 31, 32, 55, 56, 71, 72, -1]) {
+        const body = clientInfoBody(PrivateKey.generate(), { serverKey });
+        const index = at < 0 ? body.length + at : at;
+        body[index] = (body[index] as number) ^ 1;
+        await expectOnlyItEnds(relay, (client) => sendClientInfo(client, body));
+      }
+    }));
+
+  it.each([
+    ['all-zero', Buffer.alloc(32)],
+    ['of low order', Buffer.concat([Buffer.of(1), Buffer.alloc(31)])],
+  ])('whose key is %s', (_, key) =>
+    withRelay({ shards }, async (relay) => {
+      const { bytes: serverKey } = relay.server.publicKey;
+      const body = clientInfoBody(PrivateKey.generate(), { serverKey });
+      body.set(key);
+      await expectOnlyItEnds(relay, (client) => sendClientInfo(client, body));
+    }),
+  );
+
+  it.each([
+    ['nothing', ''],
+    ['no JSON', 'hello'],
+    ['half of it', '{"version":2'],
+    ['text behind it', '{"version":2}x'],
+    ['an array', '[]'],
+    ['a number', '2'],
+    ['a version that is text', '{"version":"2"}'],
+    ['a version with a fraction', '{"version":2.5}'],
+    ['CanAckPings that is a number', '{"CanAckPings":1}'],
+    ['an app name that is a number', '{"AppName":1}'],
+    ['a mesh key of 63 digits', JSON.stringify({ meshKey: 'a'.repeat(63) })],
+    ['a mesh key of other letters', JSON.stringify({ meshKey: 'g'.repeat(64) })],
+    ['an empty mesh key', '{"meshKey":""}'],
+    ['a mesh key of null', '{"meshKey":null}'],
+    ['a mesh key that is a number', '{"meshKey":1}'],
+    ['10,000 levels', `${'{"a":'.repeat(10_001)}1${'}'.repeat(10_001)}`],
+  ])('whose ClientInfo holds %s', (_, json) =>
+    withRelay({ shards }, async (relay) => {
+      const { bytes: serverKey } = relay.server.publicKey;
+      await expectOnlyItEnds(relay, (client) =>
+        sendClientInfo(client, clientInfoBody(client.key, { serverKey, json })),
+      );
+    }),
+  );
+});
+
+/** Upgrades with fast start up to ServerKey. */
+async function upgraded(client: RawClient): Promise<Buffer> {
+  await client.write(upgradeHead({ fastStart: true }));
+  return client.readServerKey();
+}
+
+async function sendClientInfo(client: RawClient, body: Buffer): Promise<void> {
+  await upgraded(client);
+  client.push(frame(Frame.clientInfo, body));
+}
+
+/** Writes a byte every 20 ms until there are none left or the connection ended. */
+function drip(client: RawClient, bytes: Buffer): void {
+  let sent = 0;
+  const timer = setInterval(() => {
+    if (client.closed || sent === bytes.length) clearInterval(timer);
+    else client.push(bytes.subarray(sent, ++sent));
+  }, 20);
+}
+
+/** Runs `misbehave` on a new connection, which must end without having become a client, while others go on. */
+async function expectOnlyItEnds(relay: TestRelay, misbehave: (client: RawClient) => Promise<unknown>): Promise<void> {
+  const before = await relay.connect();
+  const bad = await relay.dial();
+  await misbehave(bad);
+  await bad.expectClose();
+  const after = await relay.connect();
+  await before.send(after.publicKey, Buffer.from('still here'));
+  expect((await after.expectPacket()).packet.toString()).toBe('still here');
+  before.destroy();
+  after.destroy();
+  await relay.untilCounter(['gauge_clients_local'], (value) => value === 0);
+}

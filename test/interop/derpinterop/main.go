@@ -1,0 +1,128 @@
+// Command derpinterop drives a DERP relay with Tailscale's own client library and says what it saw.
+//
+//	derpinterop -url http://127.0.0.1:3340/derp [-mesh-key HEX] [-keys PRIVKEY,...] CHECK
+//
+// It prints one JSON object a line, {"check": ..., "ok": ..., "detail": ...}, and exits with 1 when one of them is not ok.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"sort"
+	"strings"
+	"time"
+
+	"go4.org/mem"
+	"tailscale.com/types/key"
+)
+
+// relay is what every check knows about the relay under test.
+type relay struct {
+	url     string
+	host    string
+	meshKey key.DERPMesh
+	// keys are identities to use in this order, so that the caller decides where they live; random ones follow.
+	keys []key.NodePrivate
+}
+
+// patience bounds every single wait of a check.
+const patience = 20 * time.Second
+
+var checks = map[string]func(*relay) error{
+	"handshake":  checkHandshake,
+	"sizes":      checkSizes,
+	"order":      checkOrder,
+	"ping":       checkPing,
+	"many":       checkMany,
+	"toobig":     checkTooBig,
+	"duplicate":  checkDuplicate,
+	"peergone":   checkPeerGone,
+	"forward":    checkForward,
+	"forbidden":  checkForwardForbidden,
+	"keepalive":  checkKeepAlive,
+	"http":       checkHTTPClient,
+	"disconnect": checkDisconnect,
+}
+
+func main() {
+	var r relay
+	var meshKey, keys string
+	flag.StringVar(&r.url, "url", "", "URL of the relay's /derp")
+	flag.StringVar(&meshKey, "mesh-key", "", "the relay's mesh key, 64 hexadecimal characters")
+	flag.StringVar(&keys, "keys", "", "comma list of privkey:HEX identities to use first")
+	flag.Parse()
+	check, known := checks[flag.Arg(0)]
+	if !known {
+		fatal(fmt.Errorf("unknown check %q; there are: %s", flag.Arg(0), strings.Join(checkNames(), " ")))
+	}
+	if err := r.configure(meshKey, keys); err != nil {
+		fatal(err)
+	}
+	if err := check(&r); err != nil {
+		report(flag.Arg(0), false, err.Error())
+		os.Exit(1)
+	}
+	report(flag.Arg(0), true, "")
+}
+
+func (r *relay) configure(meshKey, keys string) error {
+	u, err := url.Parse(r.url)
+	if err != nil {
+		return err
+	}
+	if u.Host == "" {
+		return errors.New("-url: needs http://HOST:PORT/derp")
+	}
+	r.host = u.Host
+	if meshKey != "" {
+		if r.meshKey, err = key.ParseDERPMesh(meshKey); err != nil {
+			return fmt.Errorf("-mesh-key: %w", err)
+		}
+	}
+	for text := range strings.SplitSeq(keys, ",") {
+		hex, ok := strings.CutPrefix(text, "privkey:")
+		if !ok {
+			continue
+		}
+		k, err := key.ParseNodePrivateUntyped(mem.S(hex))
+		if err != nil {
+			return fmt.Errorf("-keys: %w", err)
+		}
+		r.keys = append(r.keys, k)
+	}
+	return nil
+}
+
+// identity returns the i-th key.
+func (r *relay) identity(i int) key.NodePrivate {
+	for len(r.keys) <= i {
+		r.keys = append(r.keys, key.NewNode())
+	}
+	return r.keys[i]
+}
+
+func checkNames() []string {
+	names := make([]string, 0, len(checks))
+	for name := range checks {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+func report(check string, ok bool, detail string) {
+	line, err := json.Marshal(map[string]any{"check": check, "ok": ok, "detail": detail})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(string(line))
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "derpinterop:", err)
+	os.Exit(2)
+}

@@ -1,0 +1,143 @@
+/** Relays for tests: started with few threads, always checked for consistency and closed at the end. */
+import { type Listener, Server, type ServerOptions } from 'derplane';
+import { PrivateKey, type PublicKey } from '../../dist/protocol/key.js';
+import { RawClient, type UpgradeOptions } from './raw_client.js';
+
+/** The shard counts at which every promise of the relay must hold. */
+export const SHARD_COUNTS = [1, 2, 4] as const;
+
+/** Where the second key of a pair lives, seen from the first. */
+export type Placement = 'on one shard' | 'across shards';
+
+/** The placements that exist with so many shards. */
+export function placements(shards: number): Placement[] {
+  return shards === 1 ? ['on one shard'] : ['on one shard', 'across shards'];
+}
+
+/** Keys to try before giving up on finding one for a shard: at 64 shards a miss has a chance of 1 in 10^68. */
+const KEY_ATTEMPTS = 10_000;
+
+export class TestRelay {
+  readonly server: Server;
+  readonly shards: number;
+  readonly #listener: Listener;
+  readonly #clients: RawClient[] = [];
+
+  constructor(server: Server, shards: number, listener: Listener) {
+    this.server = server;
+    this.shards = shards;
+    this.#listener = listener;
+  }
+
+  get port(): number {
+    return this.#listener.port;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}/derp`;
+  }
+
+  /** A new key that lives on `shard`. */
+  keyOn(shard: number): PrivateKey {
+    for (let attempt = 0; attempt < KEY_ATTEMPTS; attempt++) {
+      const key = PrivateKey.generate();
+      if (this.server.shardOf(key.publicKey) === shard) return key;
+    }
+    throw new Error(`none of ${KEY_ATTEMPTS} keys lives on shard ${shard} of ${this.shards}`);
+  }
+
+  /** A new key that lives with `other` or, across shards, anywhere else. */
+  keyNear(other: PublicKey, placement: Placement): PrivateKey {
+    const home = this.server.shardOf(other);
+    return this.keyOn(placement === 'on one shard' ? home : (home + 1) % this.shards);
+  }
+
+  /** A TCP connection to the relay on which nothing was sent yet. */
+  async dial(key?: PrivateKey): Promise<RawClient> {
+    return this.track(await RawClient.dial(this.port, key));
+  }
+
+  /** A client past its handshake. */
+  async connect(options: UpgradeOptions & { key?: PrivateKey; meshKey?: string } = {}): Promise<RawClient> {
+    return (await this.dial(options.key)).open(options);
+  }
+
+  /** Two clients placed as asked. */
+  async pair(placement: Placement): Promise<[RawClient, RawClient]> {
+    const first = await this.connect({ key: this.keyOn(0) });
+    const second = await this.connect({ key: this.keyNear(first.publicKey, placement) });
+    return [first, second];
+  }
+
+  /** One client per shard. */
+  async onePerShard(): Promise<RawClient[]> {
+    return Promise.all(Array.from({ length: this.shards }, (_, shard) => this.connect({ key: this.keyOn(shard) })));
+  }
+
+  /** Destroys the client when the relay ends. */
+  track(client: RawClient): RawClient {
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** One figure of `expVar()`; `path` goes into nested objects. Missing figures are an error. */
+  counter(...path: string[]): number {
+    let value: unknown = this.server.expVar();
+    for (const name of path) value = (value as Record<string, unknown> | undefined)?.[name];
+    if (typeof value !== 'number') {
+      throw new Error(`expVar() has no figure ${path.join('.')}: ${JSON.stringify(this.server.expVar())}`);
+    }
+    return value;
+  }
+
+  /** Waits until a figure is as wanted: shards publish theirs at the end of a turn, and no event tells of it. */
+  async untilCounter(path: string[], wanted: (value: number) => boolean, patience = 10_000): Promise<number> {
+    const deadline = Date.now() + patience;
+    for (;;) {
+      const value = this.counter(...path);
+      if (wanted(value)) return value;
+      if (Date.now() > deadline) throw new Error(`${path.join('.')} is still ${value} after ${patience} ms`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  /** Packets dropped so far for a reason. */
+  dropped(reason: string, kind: 'disco' | 'other'): number {
+    return this.counter('packets_dropped', reason, kind);
+  }
+
+  untilDropped(reason: string, kind: 'disco' | 'other', wanted: (value: number) => boolean): Promise<number> {
+    return this.untilCounter(['packets_dropped', reason, kind], wanted);
+  }
+
+  hangUp(): void {
+    for (const client of this.#clients) client.destroy();
+  }
+}
+
+/** Runs `body` with a relay on a free loopback port; then checks the relay's invariants and closes it. */
+export async function withRelay(
+  options: ServerOptions & { shards: number },
+  body: (relay: TestRelay) => Promise<void>,
+): Promise<void> {
+  const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
+  try {
+    const relay = new TestRelay(server, options.shards, await server.listen({ host: '127.0.0.1', port: 0 }));
+    try {
+      await body(relay);
+      await server.consistencyCheck();
+    } finally {
+      relay.hangUp();
+    }
+    await server.consistencyCheck();
+  } finally {
+    await server.close();
+  }
+}
+
+/** Bytes of a length, in a pattern that shows shifts and mix-ups. */
+export function patterned(length: number, seed = 0): Buffer {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let i = 0; i < length; i++) bytes[i] = (i * 7 + (i >> 8) + seed) & 0xff;
+  return bytes;
+}
