@@ -218,10 +218,10 @@ export class RawClient {
   }
 
   /** The next frame, whatever it is. */
-  async nextFrame(what = 'a frame'): Promise<RawFrame> {
-    await this.#until(what, () => this.#length >= 5);
+  async nextFrame(what = 'a frame', patience = PATIENCE): Promise<RawFrame> {
+    await this.#until(what, () => this.#length >= 5, patience);
     const length = this.#peek().readUInt32BE(1);
-    await this.#until(what, () => this.#length >= 5 + length);
+    await this.#until(what, () => this.#length >= 5 + length, patience);
     const header = this.#take(5);
     return { type: header.readUInt8(0), body: this.#take(length) };
   }
@@ -306,21 +306,26 @@ export class RawClient {
     return ping;
   }
 
-  async #until(what: string, ready: () => boolean): Promise<void> {
-    const deadline = Date.now() + PATIENCE;
+  async #until(what: string, ready: () => boolean, patience = PATIENCE): Promise<void> {
+    const deadline = Date.now() + patience;
     while (!ready()) {
       if (this.#ended) throw new Error(`the connection ended while waiting for ${what}`);
       const left = deadline - Date.now();
-      if (left <= 0) throw new Error(`no ${what} within ${PATIENCE} ms; ${this.#length} bytes unread`);
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, left);
-        this.#wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-      this.#wake = undefined;
+      if (left <= 0) throw new Error(`no ${what} within ${patience} ms; ${this.#length} bytes unread`);
+      await this.#event(left);
     }
+  }
+
+  /** Resolves when something came, the connection ended or time is up. */
+  #event(timeout: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = timeout === Number.POSITIVE_INFINITY ? undefined : setTimeout(resolve, timeout);
+      this.#wake = () => {
+        clearTimeout(timer);
+        this.#wake = undefined;
+        resolve();
+      };
+    });
   }
 
   #peek(): Buffer {
