@@ -5,6 +5,8 @@ import type { HttpLoad, HttpResult, Load, LoadAddon, LoadAnswer } from './load.j
 
 const addon = createRequire(import.meta.url)('../../build/Release/derplane_load.node') as LoadAddon;
 
+// The bench has gone, or has its answer.
+process.once('disconnect', () => process.exit());
 process.once('message', async (load: Load) => {
   const answer = await run(load).then(
     (result): LoadAnswer => ({ result }),

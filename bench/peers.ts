@@ -1,12 +1,10 @@
 /** The relays that are compared. Each run gets a fresh process on the relay's cores. */
 import { type ChildProcess, execFile, spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { get } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
-import { availableParallelism, tmpdir } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -39,6 +37,8 @@ const START_TIMEOUT = 20_000;
 const PROBE_INTERVAL = 20;
 const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
 const derper = join(goBin, 'derper');
+/** Made by the relay where it is missing; a key of the bench only. */
+const keyFile = join(goBin, 'bench.key');
 const entry = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
 export const derplane: Peer = { name: 'derplane', sharded: true, start: startDerplane };
@@ -92,10 +92,7 @@ async function startNode(name: string, args: string[], shards: number, cores: st
 }
 
 async function startGo(_shards: number, cores: string): Promise<RunningRelay> {
-  const folder = await mkdtemp(join(tmpdir(), 'derplane-bench-'));
-  const keyFile = join(folder, 'derper.key');
   const port = await freePort();
-  await writeFile(keyFile, JSON.stringify({ PrivateKey: `privkey:${clampedKey().toString('hex')}` }), { mode: 0o600 });
   const args = ['-a', `127.0.0.1:${port}`, '-http-port=-1', '-stun=false', '-c', keyFile];
   const child = spawnPinned(cores, derper, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -106,24 +103,20 @@ async function startGo(_shards: number, cores: string): Promise<RunningRelay> {
   child.stderr!.setEncoding('utf8').on('data', (text: string) => {
     log = (log + text).slice(-4_000);
   });
-  const end = async () => {
-    await stop(child);
-    await rm(folder, { recursive: true, force: true });
-  };
   try {
     const publicKey = await probe(child, port, () => log);
-    return { pid: child.pid!, port, publicKey, shards: 1, shardOf: async (keys) => keys.map(() => 0), stop: end };
+    return {
+      pid: child.pid!,
+      port,
+      publicKey,
+      shards: 1,
+      shardOf: async (keys) => keys.map(() => 0),
+      stop: () => stop(child),
+    };
   } catch (error) {
-    await end();
+    await stop(child);
     throw error;
   }
-}
-
-function clampedKey(): Buffer {
-  const key = randomBytes(32);
-  key[0]! &= 248;
-  key[31] = (key[31]! & 127) | 64;
-  return key;
 }
 
 /** Asks until the relay answers an upgrade; its answer says the public key. */

@@ -1,15 +1,28 @@
 /** Child processes of the bench: pinned to a core, ended for sure. */
 import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { constants } from 'node:os';
 
 const STOP_TIMEOUT = 5_000;
 
 /** Whether processes can be pinned; without it relay and load disturb each other and figures are worth less. */
 export const canPin = spawnSync('taskset', ['--version'], { stdio: 'ignore' }).status === 0;
 
+/** Children that run now; none of them may outlive the bench. */
+const running = new Set<ChildProcess>();
+process.on('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => process.exit(128 + constants.signals[signal]));
+}
+
 /** Starts a program on the given cores (a list as `taskset` takes it). */
 export function spawnPinned(cores: string, command: string, args: string[], options: SpawnOptions): ChildProcess {
-  return canPin ? spawn('taskset', ['-c', cores, command, ...args], options) : spawn(command, args, options);
+  const child = canPin ? spawn('taskset', ['-c', cores, command, ...args], options) : spawn(command, args, options);
+  running.add(child);
+  child.once('exit', () => running.delete(child));
+  return child;
 }
 
 /** SIGTERM, and SIGKILL when that did not help. */
