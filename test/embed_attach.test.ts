@@ -3,14 +3,14 @@ import { once } from 'node:events';
 import { createServer, type Server as HttpServer, type RequestListener } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, connect, type Socket } from 'node:net';
-import { connect as connectTls, type PskCallbackResponse, type TLSSocket } from 'node:tls';
+import { connect as connectTls, type PSKCallbackNegotation, type TLSSocket } from 'node:tls';
 import { HttpClient, PrivateKey, Server, type ServerOptions } from 'derplane';
 import { describe, expect, it } from 'vitest';
 import { clientInfoBody, Frame, frame, RawClient, sendPacketFrame, upgradeHead } from './support/raw_client.js';
 import { patterned, SHARD_COUNTS } from './support/relay.js';
 
 /** TLS without certificates, so that no test needs one. */
-const psk: PskCallbackResponse = { psk: Buffer.alloc(32, 7), identity: 'test' };
+const psk: PSKCallbackNegotation = { psk: Buffer.alloc(32, 7), identity: 'test' };
 const tlsOptions = { ciphers: 'PSK', maxVersion: 'TLSv1.2', pskCallback: () => psk.psk } as const;
 
 const page: RequestListener = (request, response) => response.end(`page ${request.url}`);

@@ -110,7 +110,7 @@ export class RawClient {
   #length = 0;
   #ended = false;
   #wake: (() => void) | undefined;
-  #afterClientInfo = Buffer.alloc(0);
+  #afterClientInfo: Buffer = Buffer.alloc(0);
 
   constructor(stream: Duplex, key: PrivateKey = PrivateKey.generate()) {
     this.stream = stream;
