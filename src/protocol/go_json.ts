@@ -162,6 +162,7 @@ class Scanner {
       const closer = closers[closers.length - 1]!;
       if (this.#accept(closer)) {
         closers.pop();
+        this.#fresh = false;
         continue;
       }
       if (this.#fresh) this.#fresh = false;
@@ -171,7 +172,6 @@ class Scanner {
       this.skipSpace();
       this.#begin(closers);
     }
-    this.#fresh = false;
     return kind;
   }
 
