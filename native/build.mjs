@@ -87,8 +87,7 @@ function build() {
   // A source that changes while the compiler runs must count as newer than the stamp.
   const startedAt = new Date();
   console.error(`build: compiling the native addon (${mode}), about a minute the first time`);
-  const require = createRequire(import.meta.url);
-  const gyp = join(dirname(require.resolve('node-gyp/package.json')), 'bin/node-gyp.js');
+  const gyp = nodeGyp();
   const common = [debug ? '--debug' : '--release', ...headers()];
   configure([gyp, 'configure', ...common]);
   run([gyp, 'build', ...common, '-j', String(availableParallelism())], 'the native addon does not compile');
@@ -96,6 +95,14 @@ function build() {
     throw new Error(`node-gyp ended well, yet there is no addon in ${join(buildFolder, mode)}`);
   writeFileSync(stampFile, fingerprint());
   utimesSync(stampFile, startedAt, startedAt);
+}
+
+function nodeGyp() {
+  try {
+    return join(dirname(createRequire(import.meta.url).resolve('node-gyp/package.json')), 'bin/node-gyp.js');
+  } catch (cause) {
+    throw new Error('node-gyp is not installed; run `npm ci` first', { cause });
+  }
 }
 
 /** One clear line when a tool that node-gyp needs is missing. */
@@ -123,7 +130,8 @@ function headers() {
 
 /** Writes the makefiles; this is the step that may download headers. */
 function configure(args) {
-  const noHeaders = /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|FetchError|response downloading/;
+  const noHeaders =
+    /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|FetchError|related to network connectivity|response downloading/;
   run(args, 'node-gyp cannot configure the build', (output) => {
     if (!noHeaders.test(output)) return;
     throw new Error(

@@ -1,0 +1,175 @@
+import { type FlagTable, MAX_INT } from './flag_set.js';
+
+const CERTIFICATES = 'TLS and certificates';
+const PLAIN_ONLY = 'read only where TLS is served';
+const MESH = 'meshing with other relays';
+const ADMISSION = 'admission of clients';
+const BOOTSTRAP_DNS = 'bootstrap DNS';
+const SECRETS = 'a secret server for the mesh key';
+/** Longest time that the kernel takes for TCP_KEEPIDLE, milliseconds. */
+const MAX_KEEPALIVE = 32_767_000;
+/** Longest time that the kernel takes for TCP_USER_TIMEOUT, milliseconds. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
+
+/** Every flag of `derplane`: the reference's first, then ours. */
+export const FLAGS = {
+  dev: {
+    type: 'bool',
+    default: false,
+    help: 'development on this machine: plain HTTP on 127.0.0.1:3340, overriding -a, with a new key each time',
+  },
+  version: { type: 'bool', default: false, help: 'print the version and exit' },
+  a: {
+    type: 'string',
+    default: ':443',
+    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; without an IP all interfaces. HTTPS, which is not available yet, if the port is 443 or -certmode is manual, else plain HTTP',
+  },
+  'http-port': {
+    type: 'int',
+    default: 80,
+    max: 65_535,
+    help: 'port of plain HTTP beside HTTPS; -1 turns it off',
+    inert: 'it is opened only beside HTTPS',
+  },
+  stun: {
+    type: 'bool',
+    default: true,
+    help: 'serve STUN; a warning says that it is not available yet, -stun=false silences it',
+  },
+  'stun-port': {
+    type: 'int',
+    default: 3478,
+    min: 0,
+    max: 65_535,
+    help: 'UDP port of STUN',
+    inert: 'STUN is not served',
+  },
+  c: {
+    type: 'string',
+    default: '',
+    help: "key `file`, made when missing; needed unless -dev is given or root runs it (root's default: /var/lib/derper/derper.key)",
+  },
+  certmode: {
+    type: 'string',
+    default: 'letsencrypt',
+    help: 'where certificates come from: manual (asks for HTTPS on any port), letsencrypt or gcp',
+    inert: 'manual is an error, the others matter only where TLS is served',
+  },
+  certdir: { type: 'string', default: '', help: 'folder of certificates', inert: PLAIN_ONLY },
+  hostname: { type: 'string', default: 'derp.tailscale.com', help: 'TLS name', inert: PLAIN_ONLY },
+  'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding: key id', inert: PLAIN_ONLY },
+  'acme-eab-key': { type: 'string', default: '', help: 'ACME account binding: key', inert: PLAIN_ONLY },
+  'acme-email': { type: 'string', default: '', help: 'ACME account: email address', inert: PLAIN_ONLY },
+  'acme-ip-certs': { type: 'bool', default: false, help: 'certificates for bare IPs', pending: CERTIFICATES },
+  derp: { type: 'bool', default: true, help: 'serve DERP; if not, only the other endpoints' },
+  home: {
+    type: 'string',
+    default: '',
+    help: 'what is served at /: empty for the default page, "blank", or an http(s) `URL` to redirect to',
+  },
+  'mesh-psk-file': { type: 'string', default: '', help: '`file` of the mesh key', pending: MESH },
+  'mesh-with': { type: 'string', default: '', help: 'relays to mesh with, separated by commas', pending: MESH },
+  'secrets-url': { type: 'string', default: '', help: '`URL` of a secret server', pending: SECRETS },
+  'secrets-path-prefix': { type: 'string', default: 'prod/derp', help: 'prefix of secret names', pending: SECRETS },
+  'secrets-cache-dir': { type: 'string', default: '', help: 'cache of secrets', pending: SECRETS },
+  'bootstrap-dns-names': {
+    type: 'string',
+    default: '',
+    help: 'names answered at /bootstrap-dns, separated by commas',
+    pending: BOOTSTRAP_DNS,
+  },
+  'unpublished-bootstrap-dns-names': {
+    type: 'string',
+    default: '',
+    help: 'names answered there only when asked for, separated by commas',
+    pending: BOOTSTRAP_DNS,
+  },
+  'verify-clients': { type: 'bool', default: false, help: 'admit what the local tailscaled knows', pending: ADMISSION },
+  socket: { type: 'string', default: '', help: "`path` of tailscaled's socket", pending: ADMISSION },
+  'verify-client-url': { type: 'string', default: '', help: 'admit what this `URL` allows', pending: ADMISSION },
+  'verify-client-url-fail-open': {
+    type: 'bool',
+    default: true,
+    help: 'admit while -verify-client-url is unreachable',
+    pending: ADMISSION,
+  },
+  'accept-connection-limit': {
+    type: 'float',
+    default: Infinity,
+    help: 'connections accepted a second',
+    pending: 'limits on accepting',
+  },
+  'accept-connection-burst': {
+    type: 'int',
+    default: MAX_INT,
+    help: 'burst of -accept-connection-limit',
+    pending: 'limits on accepting',
+  },
+  'rate-config': { type: 'string', default: '', help: 'JSON `file` of rate limits', pending: 'rate limits per client' },
+  'tcp-keepalive-time': {
+    type: 'duration',
+    default: 600_000,
+    min: 1_000,
+    max: MAX_KEEPALIVE,
+    help: 'idle time of a connection before TCP keepalive probes',
+  },
+  'tcp-user-timeout': {
+    type: 'duration',
+    default: 15_000,
+    min: 0,
+    max: MAX_TIMEOUT,
+    help: 'TCP_USER_TIMEOUT of connections',
+  },
+  'tcp-write-timeout': {
+    type: 'duration',
+    default: 2_000,
+    min: 0,
+    max: MAX_TIMEOUT,
+    help: "how long a client's socket may refuse output before the client is closed; 0 for ever",
+  },
+  ace: {
+    type: 'bool',
+    default: false,
+    help: "the reference's experimental CONNECT service",
+    inert: 'a warning says so',
+  },
+
+  shards: { type: 'int', default: 0, min: 0, max: 64, help: 'threads that move packets; 0 for one per core' },
+  'handshake-threads': {
+    type: 'int',
+    default: 0,
+    min: 0,
+    max: 64,
+    help: 'threads that do handshakes; 0 for a quarter of the cores, at least 1',
+  },
+  'ring-bytes': {
+    type: 'int',
+    default: 64 * 1024 * 1024,
+    min: 0,
+    max: 2 ** 36,
+    help: 'memory of all rings between shards together, in `bytes`; each ring has at least 256 KiB',
+  },
+  'queue-depth': {
+    type: 'int',
+    default: 32,
+    min: 1,
+    max: 65_536,
+    help: "packets that each of a client's two send queues holds beyond what the kernel took; also TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH",
+  },
+  'metrics-addr': { type: 'string', default: '', help: 'listen `address` of metrics', pending: 'metrics' },
+  'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
+  'allow-keys': { type: 'string', default: '', help: '`file` of admitted node keys', pending: ADMISSION },
+  'drain-time': { type: 'duration', default: 0, help: 'time to let clients go at the end', pending: 'draining' },
+  'acme-directory': { type: 'string', default: '', help: '`URL` of an ACME directory', pending: CERTIFICATES },
+  'mesh-insecure-http': { type: 'bool', default: false, help: 'mesh over http:// off loopback', pending: MESH },
+  'log-format': { type: 'string', default: 'text', choices: ['text', 'json'], help: 'form of log lines: text or json' },
+  'log-level': {
+    type: 'string',
+    default: 'info',
+    choices: ['debug', 'info', 'warn', 'error'],
+    help: 'least level that is logged: debug, info, warn or error',
+  },
+} as const satisfies FlagTable;
+
+/** Commands that derplane will have and does not have yet. */
+export const PENDING_COMMANDS = ['doctor', 'top'];

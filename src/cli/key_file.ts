@@ -1,0 +1,115 @@
+/** The relay's key on disk: `{"PrivateKey": "privkey:<64 hex>"}`, readable by both derplane and the reference. */
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { goString, readGoObject } from '../protocol/go_json.js';
+import { PrivateKey } from '../protocol/key.js';
+import { StartError } from './exit.js';
+
+/** Bytes of a key file; real ones have about a hundred. */
+const MAX_SIZE = 64 * 1024;
+
+/**
+ * Reads the key in `path`, or makes a new one there (file 0600, missing folders 0700) when there is no such file. Whoever runs two
+ * relays on one path gets one key.
+ *
+ * @throws {@link StartError} when the file cannot be read or made, or holds no key; an existing file is never changed
+ */
+export function loadKeyFile(path: string): PrivateKey {
+  const found = read(path);
+  if (found !== undefined) return parse(path, found);
+  const key = PrivateKey.generate();
+  if (create(path, key)) return key;
+  const other = read(path);
+  if (other === undefined) throw new StartError(`key file ${path}: appeared and disappeared while it was being made`);
+  return parse(path, other);
+}
+
+function read(path: string): Buffer | undefined {
+  try {
+    const { size } = statSync(path);
+    if (size > MAX_SIZE)
+      throw new StartError(`key file ${path}: ${size} bytes are too many for a key file; it was left as it is`);
+    return readFileSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (error instanceof StartError) throw error;
+    throw new StartError(`key file ${path}: cannot be read: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+function parse(path: string, json: Buffer): PrivateKey {
+  let text = '';
+  try {
+    readGoObject(json, {
+      privatekey: (value) => {
+        text = goString(value) ?? text;
+      },
+    });
+    // An all-zero key is Go's way to say that there is none.
+    if (text === '' || /^privkey:0{64}$/.test(text)) throw new Error('no PrivateKey in it');
+    return PrivateKey.parse(text);
+  } catch (error) {
+    throw new StartError(
+      `key file ${path}: ${(error as Error).message}; it needs {"PrivateKey":"privkey:<64 hexadecimal digits>"} and was left as it is; move it away to have a new key made`,
+      { cause: error },
+    );
+  }
+}
+
+/** Makes the file whole or not at all; false when another process was faster. */
+function create(path: string, key: PrivateKey): boolean {
+  const folder = dirname(path);
+  const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}`);
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    writeDurably(temporary, `{\n\t"PrivateKey": ${JSON.stringify(key.serialize())}\n}`);
+    // Unlike a rename, a link never replaces what is there.
+    linkSync(temporary, path);
+    syncFolder(folder);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && isFile(path)) return false;
+    throw new StartError(`key file ${path}: cannot be made: ${reasonOf(error)}`, { cause: error });
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+function writeDurably(path: string, text: string): void {
+  const fd = openSync(path, 'wx', 0o600);
+  try {
+    writeSync(fd, text);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+}
+
+/** `EACCES: permission denied` of `EACCES: permission denied, open '/x'`. */
+function reasonOf(error: unknown): string {
+  return (error as Error).message.split(',')[0] as string;
+}

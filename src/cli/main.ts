@@ -1,0 +1,123 @@
+#!/usr/bin/env node
+/**
+ * `derplane [flags]` and `derplane demo [flags]`.
+ *
+ * Exit codes: 0 well, 1 cannot start or go on, 2 wrong command line. Modules are loaded when their turn comes: clients wait in TCP
+ * backoff while a relay restarts.
+ */
+import { readFileSync } from 'node:fs';
+import { DerpError } from '../errors.js';
+import type { Logger } from '../log.js';
+import { formatAddress } from './address.js';
+import { relayConfig } from './config.js';
+import { StartError, UsageError } from './exit.js';
+import { parseFlags } from './flag_set.js';
+import { FLAGS, PENDING_COMMANDS } from './flags.js';
+import { usage } from './usage.js';
+
+/** Milliseconds that closing may take before the program ends anyway. */
+const CLOSE_LIMIT = 2_000;
+
+/** Where a {@link StartError} goes once there is a logger, so that JSON logs hold it too. */
+let logger: Logger | undefined;
+let usageText = '';
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  // What was started before the failure must not keep the process.
+  process.exit(report(error));
+}
+
+async function main(args: string[]): Promise<number | undefined> {
+  const version = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version as string;
+  if (args[0] === 'demo') {
+    const { DEMO_FLAGS, demo } = await import('./demo.js');
+    usageText = usage('derplane demo', DEMO_FLAGS);
+    const flags = parseFlags(DEMO_FLAGS, args.slice(1));
+    if (flags.help) return printUsage();
+    refuseRest(flags.rest);
+    return demo(flags.values);
+  }
+  if (PENDING_COMMANDS.includes(args[0] ?? ''))
+    throw new StartError(`derplane ${version} has no command ${args[0]} yet`);
+
+  usageText = usage('derplane', FLAGS);
+  const flags = parseFlags(FLAGS, args);
+  if (flags.help) return printUsage();
+  refuseRest(flags.rest);
+  if (flags.values.version) {
+    console.log(version);
+    return 0;
+  }
+  const config = relayConfig(flags, process.env, version, process.getuid?.() === 0);
+  const { createLogger } = await import('./logging.js');
+  logger = createLogger(flags.values['log-format'], flags.values['log-level']);
+  return runRelay(config, logger);
+}
+
+/** Runs until a signal; the process then ends by itself or at the limit. */
+async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger): Promise<undefined> {
+  const stop = nextSignal();
+  process.on('SIGHUP', () => logger.info({}, 'SIGHUP: there is nothing to reload'));
+  const { startRelay } = await import('./relay.js');
+  const relay = await startRelay(config, logger);
+  if (config.dev) printNextSteps(formatAddress(relay.address));
+
+  logger.info({}, `${await stop}: closing`);
+  setTimeout(() => {
+    logger.warn({}, `closing took over ${CLOSE_LIMIT} ms, ending now`);
+    process.exit(0);
+  }, CLOSE_LIMIT).unref();
+  await relay.close();
+  process.exit(0);
+}
+
+/** Resolves with the first SIGTERM or SIGINT; a second one ends the process at once. */
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let seen = false;
+    for (const [signal, code] of [
+      ['SIGTERM', 143],
+      ['SIGINT', 130],
+    ] as const) {
+      process.on(signal, () => {
+        if (seen) process.exit(code);
+        seen = true;
+        resolve(signal);
+      });
+    }
+  });
+}
+
+function printUsage(): number {
+  process.stderr.write(usageText);
+  return 0;
+}
+
+function refuseRest(rest: string[]): void {
+  if (rest.length > 0) throw new UsageError(`unexpected argument: ${rest[0]}`);
+}
+
+function printNextSteps(address: string): void {
+  console.log(`
+derplane relays on http://${address}/derp. Try next, in another terminal:
+
+  derplane demo      two clients exchange packets through this relay (in the repository: npm run demo)
+  curl -i http://${address}/derp/probe
+  curl -isN -m 1 -H 'Connection: Upgrade' -H 'Upgrade: DERP' http://${address}/derp | head -5
+
+The last one is how every DERP client begins: the answer shows this relay's public key.
+`);
+}
+
+function report(error: unknown): number {
+  if (error instanceof UsageError) {
+    process.stderr.write(`${error.message}\n${usageText}`);
+    return 2;
+  }
+  if (!(error instanceof StartError) && !(error instanceof DerpError)) throw error;
+  if (logger) logger.error({}, error.message);
+  else process.stderr.write(`derplane: ${error.message}\n`);
+  return 1;
+}

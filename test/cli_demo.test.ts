@@ -1,0 +1,62 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { derplane, startDerplane } from './support/derplane.js';
+
+test('the demo prints every packet with its round trip, and a summary', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'derplane-demo-'));
+  const relay = await startDerplane(['-a=127.0.0.1:0', '-c', join(folder, 'derper.key'), '-shards=1', '-stun=false']);
+  const { code, stdout, stderr } = await derplane(['demo', '-url', `http://${relay.address}/derp`, '-count=3']);
+  relay.kill('SIGTERM');
+  await relay.ended;
+  await rm(folder, { recursive: true });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  const [head, ...lines] = stdout.trimEnd().split('\n');
+  expect(head).toMatch(/^relay http:\S+, client a \[.{5}\], client b \[.{5}\]$/);
+  expect(lines).toEqual([
+    ...[1, 2, 3].map((n) =>
+      expect.stringMatching(
+        new RegExp(`^packet ${n}: a -> b "hello ${n}", b -> a "hello ${n}, received", round trip \\d+\\.\\d{3} ms$`),
+      ),
+    ),
+    expect.stringMatching(/^3 packets there and back, round trip min\/avg\/max [\d.]+\/[\d.]+\/[\d.]+ ms$/),
+  ]);
+});
+
+test('without a relay the demo says what to do', async () => {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  await once(server.close(), 'close');
+  const { code, stdout, stderr } = await derplane(['demo', '-url', `http://127.0.0.1:${port}/derp`]);
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+  expect(stderr).toMatch(/^derplane: no relay answers at http:.*ECONNREFUSED.*; start one with: derplane -dev .*\n$/);
+});
+
+test('a server that is no relay is told apart', async () => {
+  const server = createHttpServer((_request, response) => response.writeHead(404).end('not here')).listen(
+    0,
+    '127.0.0.1',
+  );
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const { code, stderr } = await derplane(['demo', '-url', `http://127.0.0.1:${port}/derp`]);
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/^derplane: no relay answers at .*404.*\n$/);
+  server.closeAllConnections();
+  await once(server.close(), 'close');
+});
+
+test.each([
+  [['-url', 'nonsense'], 1, /^derplane: .*nonsense.*\n$/],
+  [['-count', '0'], 2, /^invalid value "0" for flag -count: must be 1 to 1000000\nUsage of derplane demo/],
+  [['stray'], 2, /^unexpected argument: stray\nUsage of derplane demo/],
+])('demo %j is refused', async (args, code, message) => {
+  const ended = await derplane(['demo', ...args]);
+  expect(ended.code).toBe(code);
+  expect(ended.stderr).toMatch(message);
+});

@@ -1,0 +1,103 @@
+/** Runs the built command as operators do: a process of its own. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+export interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs `derplane ARGS` to its end. */
+export async function derplane(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
+  const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
+  const closed = once(child, 'close');
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  const [code, signal] = (await closed) as [number | null, NodeJS.Signals | null];
+  return { code, signal, stdout, stderr };
+}
+
+export interface RelayProcess {
+  pid: number;
+  /** `host:port` as in the log. */
+  address: string;
+  port: number;
+  /** Milliseconds from spawning to the log line that it serves. */
+  startTime: number;
+  /** What it wrote so far. */
+  stderr(): string;
+  stdout(): string;
+  /** Resolves with the next line on stderr, from the start on, that matches. */
+  line(pattern: RegExp): Promise<string>;
+  kill(signal: NodeJS.Signals): void;
+  /** Resolves once it ended. */
+  ended: Promise<Ended>;
+}
+
+/** Starts `derplane ARGS` and resolves once it serves; rejects with what it wrote if it ends before. */
+export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {}): Promise<RelayProcess> {
+  const startedAt = performance.now();
+  const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
+  const output = { stdout: '', stderr: '' };
+  child.stdout.on('data', (chunk) => {
+    output.stdout += chunk;
+  });
+  const lines = new LineWatch(child);
+  const ended = once(child, 'close').then(([code, signal]): Ended => {
+    lines.end();
+    return { code, signal, stdout: output.stdout, stderr: lines.all() };
+  });
+  const serving = await lines.next(/derper: serving on (\S+?)(?:"| |$)/);
+  const address = serving.match(/derper: serving on ([^\s"]+)/)![1]!;
+  return {
+    pid: child.pid!,
+    address,
+    port: Number(address.slice(address.lastIndexOf(':') + 1)),
+    startTime: performance.now() - startedAt,
+    stdout: () => output.stdout,
+    stderr: () => lines.all(),
+    line: (pattern) => lines.next(pattern),
+    kill: (signal) => void child.kill(signal),
+    ended,
+  };
+}
+
+/** The lines that a process writes to stderr, to be waited for. */
+class LineWatch {
+  readonly #lines: string[] = [];
+  readonly #waiting = new Set<{ pattern: RegExp; resolve: (line: string) => void; reject: (error: Error) => void }>();
+
+  constructor(child: ChildProcess) {
+    createInterface({ input: child.stderr! }).on('line', (line) => {
+      this.#lines.push(line);
+      for (const waiter of this.#waiting) {
+        if (!waiter.pattern.test(line)) continue;
+        this.#waiting.delete(waiter);
+        waiter.resolve(line);
+      }
+    });
+  }
+
+  all(): string {
+    return this.#lines.map((line) => `${line}\n`).join('');
+  }
+
+  next(pattern: RegExp): Promise<string> {
+    const found = this.#lines.find((line) => pattern.test(line));
+    if (found !== undefined) return Promise.resolve(found);
+    return new Promise((resolve, reject) => this.#waiting.add({ pattern, resolve, reject }));
+  }
+
+  end(): void {
+    for (const { pattern, reject } of this.#waiting) {
+      reject(new Error(`derplane ended without a line ${pattern}:\n${this.all()}`));
+    }
+    this.#waiting.clear();
+  }
+}
