@@ -1,9 +1,11 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { HttpClient, PrivateKey } from 'derplane';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -198,6 +200,29 @@ describe('signals', () => {
     relay.kill('SIGHUP');
     await relay.line(/SIGHUP/);
     expect((await get(relay, '/derp/probe')).status).toBe(200);
+  });
+
+  test.each([
+    ['SIGTERM', 143],
+    ['SIGINT', 130],
+  ] as const)('a second one, %s, ends it at once', async (signal, code) => {
+    const module = new URL('../dist/cli/signals.js', import.meta.url);
+    const script = `import { nextSignal } from ${JSON.stringify(module)};
+      setInterval(() => {}, 1_000_000); // as if closing took for ever
+      nextSignal().then(console.log);
+      console.log('ready');`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const lines = createInterface({ input: child.stdout });
+    for (const [line, next] of [
+      ['ready', 'SIGTERM'],
+      ['SIGTERM', signal],
+    ] as const) {
+      expect(await once(lines, 'line')).toEqual([line]);
+      child.kill(next);
+    }
+    expect(await once(child, 'exit')).toEqual([code, null]);
   });
 
   test('a second relay can take the port at once', async () => {

@@ -13,6 +13,7 @@ import { relayConfig } from './config.js';
 import { StartError, UsageError } from './exit.js';
 import { parseFlags } from './flag_set.js';
 import { FLAGS, PENDING_COMMANDS } from './flags.js';
+import { nextSignal } from './signals.js';
 import { usage } from './usage.js';
 
 /** Milliseconds that closing may take before the program ends anyway. */
@@ -71,23 +72,6 @@ async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger):
   }, CLOSE_LIMIT).unref();
   await relay.close();
   process.exit(0);
-}
-
-/** Resolves with the first SIGTERM or SIGINT; a second one ends the process at once. */
-function nextSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    let seen = false;
-    for (const [signal, code] of [
-      ['SIGTERM', 143],
-      ['SIGINT', 130],
-    ] as const) {
-      process.on(signal, () => {
-        if (seen) process.exit(code);
-        seen = true;
-        resolve(signal);
-      });
-    }
-  });
 }
 
 function printUsage(): number {
