@@ -10,7 +10,12 @@
     'cflags': ['-O2', '-g1', '-Wall', '-Wextra', '-Wconversion', '-Werror', '-fvisibility=hidden'],
     'cflags_cc': ['-std=c++20', '-fno-exceptions'],
   },
-  'targets': [],
+  'targets': [
+    {
+      'target_name': 'derplane',
+      'sources': ["<!@(ls native/core/*.cc native/io/*.cc native/binding/*.cc)"],
+    },
+  ],
   'conditions': [
     ['with_bench==1', {
       'targets': [

@@ -11,7 +11,7 @@ export type ConnectionId = number;
 
 /** What a relay needs to know before its first shard starts. All sizes in bytes, all times in milliseconds. */
 export interface NativeRelayConfig {
-  /** Number of shards, 1 to 64. */
+  /** Number of shards, 1 to 63. */
   shards: number;
   /** The relay's own public key, 32 bytes. */
   publicKey: Uint8Array;
@@ -42,7 +42,18 @@ export interface NativeRelayConfig {
 /** What shards tell the control plane. */
 export type RelayEvent =
   /** A client's connection ended. Sent for every client adopted with `notify`, and for all when `logClients` is on. */
-  | { type: 'closed'; id: ConnectionId; key: Uint8Array; remote: string; reason: string; notify: boolean }
+  | {
+      type: 'closed';
+      id: ConnectionId;
+      key: Uint8Array;
+      /** `ip:port`, empty for a socketpair without a known address. */
+      remote: string;
+      /** Name of the reason, as in the counters `closed.*`. */
+      reason: string;
+      /** The reason in words. */
+      text: string;
+      notify: boolean;
+    }
   /** A packet for a key that has only JavaScript forwarders. */
   | { type: 'forward'; source: Uint8Array; destination: Uint8Array; packet: Buffer }
   /** Answer to `consistencyCheck`, one per shard. */
@@ -86,8 +97,9 @@ export interface NativeListener {
 export interface NativeRelay {
   /** Process-wide number that shard and handshake threads find the relay by. */
   readonly id: number;
-  /** Throws an Error with a `code` such as `EADDRINUSE`. `onAccept` gets the ids of a batch of accepted connections. */
-  listen(options: NativeListenOptions, onAccept: (ids: ConnectionId[]) => void): NativeListener;
+  /** Throws an Error with a `code` such as `EADDRINUSE`. `onAccept` gets the ids of a batch of accepted connections, and
+   * the name of the system error (`EMFILE`) when accepting had to pause. */
+  listen(options: NativeListenOptions, onAccept: (ids: ConnectionId[], trouble?: string) => void): NativeListener;
   /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is no socket. */
   importFd(fd: number, head: Uint8Array, remote: string): ConnectionId;
   /** A connected pair: one end becomes a connection, the other is returned as a descriptor that the caller owns. */
@@ -155,6 +167,8 @@ export interface NativeAddon {
   HandshakeIo: new () => NativeHandshakeIo;
   /** Names of a shard's counters, in their order in the array; documented in native/core/counters.h. */
   counterNames(): string[];
+  /** Bytes of a ring's memory that are not its data. */
+  readonly ringOverhead: number;
   /** Lowers the calling thread's scheduling priority (a nice value). */
   setThreadNice(nice: number): void;
 }

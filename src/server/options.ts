@@ -1,11 +1,11 @@
-/** Options of a {@link Server}; every number has its default and reason in `../defaults.ts`. */
+/** Options of a {@link Server}; every number has its default and reason in `defaults.ts`. */
 import type { Logger } from '../log.js';
 
 /** What happens when several connections share one key. */
 export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
 
 export interface ServerOptions {
-  /** Worker threads that move packets, 1 to 64. Default: the number of cores. */
+  /** Worker threads that move packets, 1 to 63. Default: the number of cores. */
   shards?: number;
   /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
   handshakeThreads?: number;
@@ -31,6 +31,8 @@ export interface ServerOptions {
   meshKey?: string;
   /** Default: `last-writer-active`. */
   duplicatePolicy?: DuplicatePolicy;
+  /** Whether the end of every client is logged, at debug level; costs the control plane some time per client. Default: false. */
+  logClients?: boolean;
   /** Where log lines go. Default: nowhere. */
   logger?: Logger;
 }
@@ -44,7 +46,7 @@ export interface ListenOptions {
   tcpKeepaliveTime?: number;
   /** TCP_USER_TIMEOUT in milliseconds. Default: 15,000. */
   tcpUserTimeout?: number;
-  /** Serves requests that are no DERP upgrades. Default: a server with {@link relayPages}. */
+  /** Serves requests that are no DERP upgrades; see `createPageServer`. Default: one that answers 426 to everything. */
   httpServer?: import('node:http').Server;
 }
 

@@ -1,0 +1,46 @@
+// Loader entry: what src/native.ts calls NativeAddon.
+#include <napi.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../core/counters.h"
+#include "relay_wrap.h"
+#include "worker_wraps.h"
+
+namespace derplane {
+namespace {
+
+Napi::Value counterNames(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto names = Napi::Array::New(env, kCounterCount);
+  for (uint32_t i = 0; i < kCounterCount; ++i) {
+    char name[96];
+    counterName(i, name, sizeof name);
+    names.Set(i, Napi::String::New(env, name));
+  }
+  return names;
+}
+
+// On Linux a nice value belongs to a thread.
+Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
+  const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
+  ::setpriority(PRIO_PROCESS, thread, info[0].ToNumber().Int32Value());
+  return info.Env().Undefined();
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("Relay", RelayWrap::define(env));
+  exports.Set("Shard", ShardWrap::define(env));
+  exports.Set("HandshakeIo", HandshakeIoWrap::define(env));
+  exports.Set("counterNames", Napi::Function::New(env, counterNames));
+  exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));
+  exports.Set("ringOverhead", Napi::Number::New(env, static_cast<double>(kRingOverhead)));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(derplane, init)
+
+}  // namespace derplane

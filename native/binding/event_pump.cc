@@ -1,0 +1,70 @@
+#include "event_pump.h"
+
+#include "../io/address.h"
+#include "env.h"
+
+namespace derplane {
+namespace {
+
+Napi::Object eventValue(Napi::Env env, const Event& event) {
+  const auto object = Napi::Object::New(env);
+  switch (event.kind) {
+    case Event::Kind::kClosed:
+      object.Set("type", "closed");
+      object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));
+      object.Set("key", keyValue(env, event.key));
+      object.Set("remote", addressText(event.address));
+      object.Set("reason", closeReasonName(event.reason));
+      object.Set("text", closeReasonText(event.reason));
+      object.Set("notify", Napi::Boolean::New(env, event.notify));
+      break;
+    case Event::Kind::kForward:
+      object.Set("type", "forward");
+      object.Set("source", keyValue(env, event.key));
+      object.Set("destination", keyValue(env, event.destination));
+      object.Set("packet", Napi::Buffer<uint8_t>::Copy(env, event.packet.data(), event.packet.size()));
+      break;
+    case Event::Kind::kCheck: {
+      object.Set("type", "check");
+      object.Set("ticket", Napi::Number::New(env, event.ticket));
+      object.Set("shard", Napi::Number::New(env, event.shard));
+      const auto violations = Napi::Array::New(env, event.violations.size());
+      for (uint32_t i = 0; i < event.violations.size(); ++i) violations.Set(i, event.violations[i]);
+      object.Set("violations", violations);
+      break;
+    }
+  }
+  return object;
+}
+
+}  // namespace
+
+std::shared_ptr<EventPump> EventPump::start(Napi::Env env, std::shared_ptr<RelayCore> core, const Napi::Function& callback) {
+  std::shared_ptr<EventPump> pump(new EventPump(std::move(core), callback));
+  uv_async_init(loopOf(env), &pump->async_, [](uv_async_t* handle) {
+    static_cast<EventPump*>(static_cast<LoopUser*>(handle->data))->pump();
+  });
+  pump->own(&pump->async_);
+  // The shards' workers keep the process alive, not the news of them.
+  uv_unref(reinterpret_cast<uv_handle_t*>(&pump->async_));
+  // Under the core's lock, which onClose takes too: never sent after the handle is closed.
+  pump->core_->setEventSink([p = pump.get()] { uv_async_send(&p->async_); });
+  return pump;
+}
+
+void EventPump::onClose() {
+  core_->setEventSink(nullptr);
+  callback_.Reset();
+}
+
+void EventPump::pump() {
+  const std::vector<Event> events = core_->takeEvents();
+  if (events.empty() || callback_.IsEmpty()) return;
+  const Napi::Env env = callback_.Env();
+  const Napi::HandleScope scope(env);
+  const auto list = Napi::Array::New(env, events.size());
+  for (uint32_t i = 0; i < events.size(); ++i) list.Set(i, eventValue(env, events[i]));
+  callBack(callback_, {list});
+}
+
+}  // namespace derplane

@@ -1,0 +1,348 @@
+#include "relay_wrap.h"
+
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "../io/address.h"
+#include "event_pump.h"
+
+namespace derplane {
+namespace {
+
+uint64_t idOf(const Napi::Value& value) {
+  return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 0;
+}
+
+std::string errnoName(int error) { return uv_err_name(uv_translate_sys_error(error)); }
+
+}  // namespace
+
+Napi::Function RelayWrap::define(Napi::Env env) {
+  return DefineClass(env, "Relay",
+                     {InstanceAccessor("id", &RelayWrap::getId, nullptr),
+                      InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
+                      InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
+                      InstanceMethod("listen", &RelayWrap::listen),
+                      InstanceMethod("importFd", &RelayWrap::importFd),
+                      InstanceMethod("socketPair", &RelayWrap::socketPair),
+                      InstanceMethod("detach", &RelayWrap::detach),
+                      InstanceMethod("discard", &RelayWrap::discard),
+                      InstanceMethod("remoteAddress", &RelayWrap::remoteAddress),
+                      InstanceMethod("adopt", &RelayWrap::adopt),
+                      InstanceMethod("shardOf", &RelayWrap::shardOf),
+                      InstanceMethod("closePeer", &RelayWrap::closePeer),
+                      InstanceMethod("setForwarder", &RelayWrap::setForwarder),
+                      InstanceMethod("deliver", &RelayWrap::deliver),
+                      InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
+                      InstanceMethod("setLogClients", &RelayWrap::setLogClients),
+                      InstanceMethod("close", &RelayWrap::close)});
+}
+
+RelayWrap::RelayWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<RelayWrap>(info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 1 || !info[0].IsObject()) {
+    throwCode(env, "ERR_DERP_BAD_OPTION", "Relay needs a configuration object");
+    return;
+  }
+  const auto options = info[0].As<Napi::Object>();
+  RelayConfig config;
+  if (!readConfig(options, config) || !readMemory(options, config)) return;
+  core_ = RelayCore::create(std::move(config));
+  pump_tie_ = LoopTie::make(env);
+  pump_ = EventPump::start(env, core_, options.Get("onEvents").As<Napi::Function>());
+  pump_tie_->bind(pump_);
+}
+
+// The shards hold the core too: their environments end before ours, so only the object goes here.
+RelayWrap::~RelayWrap() = default;
+
+bool RelayWrap::readConfig(const Napi::Object& options, RelayConfig& config) {
+  const Napi::Env env = options.Env();
+  if (!keyOf(options.Get("publicKey"), config.public_key)) return false;
+  if (!options.Get("onEvents").IsFunction()) {
+    throwCode(env, "ERR_DERP_BAD_OPTION", "onEvents must be a function");
+    return false;
+  }
+  const double shards = numberField(options, "shards");
+  if (shards < 1 || shards > kMaxShards) {
+    throwCode(env, "ERR_DERP_BAD_OPTION", "shards must be 1 to " + std::to_string(kMaxShards));
+    return false;
+  }
+  RouterConfig& router = config.router;
+  if (::getrandom(&router.seed, sizeof router.seed, 0) != static_cast<ssize_t>(sizeof router.seed)) {
+    throwCode(env, errnoName(errno), "no random bytes for the hash seed");
+    return false;
+  }
+  router.shards = static_cast<uint32_t>(shards);
+  router.queue_depth = static_cast<uint32_t>(numberField(options, "queueDepth"));
+  router.max_queue_bytes = static_cast<uint64_t>(numberField(options, "maxQueueBytes"));
+  router.keepalive_ms = static_cast<uint64_t>(numberField(options, "keepAliveInterval"));
+  router.duplicates =
+      boolField(options, "disableFighters") ? DuplicatePolicy::kDisableFighters : DuplicatePolicy::kLastWriterActive;
+  config.write_timeout_ms = static_cast<uint64_t>(numberField(options, "writeTimeout"));
+  config.mesh_write_timeout_ms = static_cast<uint64_t>(numberField(options, "meshWriteTimeout"));
+  config.max_handshakes = static_cast<int64_t>(numberField(options, "maxHandshakes"));
+  config.max_handshake_bytes = static_cast<size_t>(numberField(options, "maxHandshakeBytes"));
+  return true;
+}
+
+bool RelayWrap::readMemory(const Napi::Object& options, RelayConfig& config) {
+  const Napi::Env env = options.Env();
+  const auto counters = options.Get("counters").As<Napi::Array>();
+  const auto rings = options.Get("rings").As<Napi::Array>();
+  const uint32_t shards = config.router.shards;
+  if (!counters.IsArray() || !rings.IsArray() || counters.Length() != shards || rings.Length() != shards * shards) {
+    throwCode(env, "ERR_DERP_BAD_OPTION", "counters must hold one array per shard and rings one per ordered pair");
+    return false;
+  }
+  for (uint32_t i = 0; i < shards; ++i) {
+    size_t size = 0;
+    const Napi::Value value = counters.Get(i);
+    const uint8_t* bytes = bytesOf(value, size);
+    if (bytes == nullptr || size != kCounterCount * sizeof(int64_t)) {
+      throwCode(env, "ERR_DERP_BAD_OPTION", "a counters array must be a BigInt64Array of " + std::to_string(kCounterCount));
+      return false;
+    }
+    config.counters.push_back(reinterpret_cast<int64_t*>(const_cast<uint8_t*>(bytes)));
+    memory_.push_back(Napi::Persistent(value.As<Napi::Object>()));
+  }
+  for (uint32_t i = 0; i < shards * shards; ++i) {
+    if (i / shards == i % shards) {
+      config.rings.push_back(RingMemory{});
+      continue;
+    }
+    size_t size = 0;
+    const Napi::Value value = rings.Get(i);
+    const uint8_t* bytes = bytesOf(value, size);
+    const RingMemory memory = bytes == nullptr ? RingMemory{} : RingMemory::in(const_cast<uint8_t*>(bytes), size);
+    if (memory.shared == nullptr) {
+      throwCode(env, "ERR_DERP_BAD_OPTION",
+                "a ring must be a Uint8Array of at least " + std::to_string(kMinRingBytes + kRingOverhead) + " bytes");
+      return false;
+    }
+    config.rings.push_back(memory);
+    memory_.push_back(Napi::Persistent(value.As<Napi::Object>()));
+  }
+  return true;
+}
+
+Napi::Value RelayWrap::getId(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), core_->id); }
+
+Napi::Value RelayWrap::getHandshakes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->handshakes.load(std::memory_order_relaxed)));
+}
+
+Napi::Value RelayWrap::getRefused(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->refused.load(std::memory_order_relaxed)));
+}
+
+bool RelayWrap::ready(Napi::Env env) {
+  if (!core_->closed.load(std::memory_order_relaxed)) return true;
+  throwCode(env, "ERR_DERP_CLOSED", "the relay is closed");
+  return false;
+}
+
+Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!ready(env)) return env.Undefined();
+  const auto options = info[0].As<Napi::Object>();
+  ListenOptions listen_options;
+  listen_options.host = options.Get("host").ToString().Utf8Value();
+  listen_options.port = static_cast<int>(numberField(options, "port"));
+  listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
+  listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
+  auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
+  const auto tie = LoopTie::make(env);
+  int error = 0;
+  const auto listener = Listener::open(
+      loopOf(env), core_, listen_options,
+      [callback](const std::vector<uint64_t>& ids, const char* trouble) {
+        const Napi::Env cb_env = callback->Env();
+        const Napi::HandleScope scope(cb_env);
+        const auto list = Napi::Array::New(cb_env, ids.size());
+        for (uint32_t i = 0; i < ids.size(); ++i) list.Set(i, Napi::Number::New(cb_env, static_cast<double>(ids[i])));
+        callBack(*callback, {list, trouble == nullptr ? cb_env.Undefined() : Napi::String::New(cb_env, trouble)});
+      },
+      error);
+  if (listener == nullptr) {
+    tie->release();
+    throwCode(env, errnoName(error), std::strerror(error));
+    return env.Undefined();
+  }
+  tie->bind(listener);
+  listeners_.push_back(listener);
+  const auto result = Napi::Object::New(env);
+  result.Set("port", Napi::Number::New(env, listener->port()));
+  result.Set("close", Napi::Function::New(env, [listener, tie](const Napi::CallbackInfo&) {
+               listener->close([tie] { tie->release(); });
+             }));
+  return result;
+}
+
+double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote) {
+  if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
+    core_->refused.fetch_add(1, std::memory_order_relaxed);
+    throwCode(env, "budget", "too many handshakes in progress");
+    return 0;
+  }
+  Address address = remote.IsString() ? parseAddress(remote.As<Napi::String>().Utf8Value()) : Address{};
+  if (address.port == 0) address = peerAddress(fd.get());
+  auto connection = std::make_unique<Connection>(core_, std::move(fd), address);
+  size_t size = 0;
+  const uint8_t* bytes = bytesOf(head, size);
+  if (size > 0 && !connection->append(bytes, size)) {
+    core_->refused.fetch_add(1, std::memory_order_relaxed);
+    throwCode(env, "budget", "handshakes in progress hold too many bytes");
+    return 0;
+  }
+  return static_cast<double>(ConnectionTable::instance().add(std::move(connection)));
+}
+
+Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!ready(env)) return env.Undefined();
+  Fd fd(::fcntl(info[0].ToNumber().Int32Value(), F_DUPFD_CLOEXEC, 0));
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (!fd.valid() || ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM) {
+    throwCode(env, "ENOTSOCK", "the descriptor is no stream socket");
+    return env.Undefined();
+  }
+  ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
+  return Napi::Number::New(env, addConnection(env, std::move(fd), info[1], info[2]));
+}
+
+Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!ready(env)) return env.Undefined();
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
+    throwCode(env, errnoName(errno), std::string("socketpair: ") + std::strerror(errno));
+    return env.Undefined();
+  }
+  Fd ours(ends[0]);
+  Fd theirs(ends[1]);
+  const double id = addConnection(env, std::move(ours), info[0], info[1]);
+  if (id == 0) return env.Undefined();
+  const auto result = Napi::Object::New(env);
+  result.Set("id", Napi::Number::New(env, id));
+  result.Set("fd", Napi::Number::New(env, theirs.release()));
+  return result;
+}
+
+Napi::Value RelayWrap::detach(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto connection = ConnectionTable::instance().take(idOf(info[0]));
+  if (connection == nullptr) {
+    throwCode(env, "discarded", "the connection is gone");
+    return env.Undefined();
+  }
+  const auto result = Napi::Object::New(env);
+  result.Set("bytes", Napi::Buffer<uint8_t>::Copy(env, connection->bytes(), connection->size()));
+  result.Set("fd", Napi::Number::New(env, connection->fd.release()));
+  return result;
+}
+
+Napi::Value RelayWrap::discard(const Napi::CallbackInfo& info) {
+  ConnectionTable::instance().discard(idOf(info[0]));
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::remoteAddress(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), ConnectionTable::instance().remoteText(idOf(info[0])));
+}
+
+Napi::Value RelayWrap::adopt(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const uint64_t id = idOf(info[0]);
+  const auto options = info[1].As<Napi::Object>();
+  Mail mail{.kind = Mail::Kind::kAdopt};
+  if (!keyOf(options.Get("key"), mail.adoption.key)) return env.Undefined();
+  size_t size = 0;
+  const uint8_t* first = bytesOf(options.Get("firstOutput"), size);
+  mail.bytes.assign(first, first + size);
+  mail.connection = ConnectionTable::instance().take(id);
+  if (mail.connection == nullptr) {
+    throwCode(env, "discarded", "the connection is gone");
+    return env.Undefined();
+  }
+  Router::Adoption& adoption = mail.adoption;
+  adoption.id = id;
+  adoption.address = mail.connection->remote;
+  adoption.mesh = boolField(options, "mesh");
+  adoption.prober = boolField(options, "prober");
+  adoption.not_ideal = boolField(options, "notIdeal");
+  adoption.notify = boolField(options, "notify");
+  const uint32_t shard = core_->shardOf(adoption.key);
+  if (!core_->slots[shard]->post(std::move(mail))) throwCode(env, "ERR_DERP_CLOSED", "the shard has ended");
+  return env.Undefined();
+}
+
+Napi::Value RelayWrap::shardOf(const Napi::CallbackInfo& info) {
+  Key key;
+  if (!keyOf(info[0], key)) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), core_->shardOf(key));
+}
+
+Napi::Value RelayWrap::closePeer(const Napi::CallbackInfo& info) {
+  Mail mail{.kind = Mail::Kind::kClosePeer};
+  if (!keyOf(info[0], mail.key)) return info.Env().Undefined();
+  core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::setForwarder(const Napi::CallbackInfo& info) {
+  Mail mail{.kind = Mail::Kind::kSetForwarder};
+  if (!keyOf(info[0], mail.key)) return info.Env().Undefined();
+  mail.on = info[1].ToBoolean().Value();
+  core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::deliver(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Mail mail{.kind = Mail::Kind::kDeliver};
+  Key source;
+  if (!keyOf(info[0], source) || !keyOf(info[1], mail.key)) return env.Undefined();
+  size_t size = 0;
+  const uint8_t* packet = bytesOf(info[2], size);
+  if (size > kMaxPacketSize) {
+    throwCode(env, "ERR_DERP_PACKET_TOO_BIG", "packet of " + std::to_string(size) + " bytes, at most 65536 are allowed");
+    return env.Undefined();
+  }
+  mail.bytes.resize(kPacketFrameFixed + size);
+  uint8_t* body = putFrameHeader(mail.bytes.data(), FrameType::kRecvPacket, static_cast<uint32_t>(kKeySize + size));
+  std::memcpy(body, source.bytes, kKeySize);
+  if (size > 0) std::memcpy(body + kKeySize, packet, size);
+  core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
+  return env.Undefined();
+}
+
+Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const uint32_t ticket = info[0].ToNumber().Uint32Value();
+  for (const auto& slot : core_->slots) {
+    if (slot->post(Mail{.kind = Mail::Kind::kCheck, .ticket = ticket})) continue;
+    throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
+    return env.Undefined();
+  }
+  return env.Undefined();
+}
+
+Napi::Value RelayWrap::setLogClients(const Napi::CallbackInfo& info) {
+  core_->log_clients.store(info[0].ToBoolean().Value(), std::memory_order_relaxed);
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::close(const Napi::CallbackInfo& info) {
+  if (core_->closed.exchange(true)) return info.Env().Undefined();
+  ConnectionTable::instance().discardAll(core_.get());
+  pump_->close([tie = pump_tie_] { tie->release(); });
+  return info.Env().Undefined();
+}
+
+}  // namespace derplane

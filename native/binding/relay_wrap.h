@@ -1,0 +1,57 @@
+// `Relay` of src/native.ts: the control plane's handle on a RelayCore.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <vector>
+
+#include "../io/listener.h"
+#include "../io/relay_core.h"
+#include "env.h"
+
+namespace derplane {
+
+// Wakes the control plane's loop when shards emitted events.
+class EventPump;
+
+class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit RelayWrap(const Napi::CallbackInfo& info);
+  ~RelayWrap() override;
+
+ private:
+  bool readConfig(const Napi::Object& options, RelayConfig& config);
+  bool readMemory(const Napi::Object& options, RelayConfig& config);
+
+  Napi::Value getId(const Napi::CallbackInfo& info);
+  Napi::Value getHandshakes(const Napi::CallbackInfo& info);
+  Napi::Value getRefused(const Napi::CallbackInfo& info);
+  Napi::Value listen(const Napi::CallbackInfo& info);
+  Napi::Value importFd(const Napi::CallbackInfo& info);
+  Napi::Value socketPair(const Napi::CallbackInfo& info);
+  Napi::Value detach(const Napi::CallbackInfo& info);
+  Napi::Value discard(const Napi::CallbackInfo& info);
+  Napi::Value remoteAddress(const Napi::CallbackInfo& info);
+  Napi::Value adopt(const Napi::CallbackInfo& info);
+  Napi::Value shardOf(const Napi::CallbackInfo& info);
+  Napi::Value closePeer(const Napi::CallbackInfo& info);
+  Napi::Value setForwarder(const Napi::CallbackInfo& info);
+  Napi::Value deliver(const Napi::CallbackInfo& info);
+  Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
+  Napi::Value setLogClients(const Napi::CallbackInfo& info);
+  Napi::Value close(const Napi::CallbackInfo& info);
+
+  // Makes a connection of `fd`; throws and returns 0 when the relay is full or closed.
+  double addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote);
+  bool ready(Napi::Env env);
+
+  std::shared_ptr<RelayCore> core_;
+  std::shared_ptr<EventPump> pump_;
+  std::shared_ptr<LoopTie> pump_tie_;
+  std::vector<std::weak_ptr<Listener>> listeners_;
+  std::vector<Napi::ObjectReference> memory_;  // keeps the shared memory alive as long as shards may use it
+};
+
+}  // namespace derplane

@@ -1,0 +1,91 @@
+// A connection after its handshake, and the key that it speaks for. Both are owned by the shard that the key hashes to; only that
+// shard's thread touches them. An idle client is one Client and one Peer (about 350 bytes together) and no buffer.
+#pragma once
+
+#include <cstdint>
+
+#include "block_pool.h"
+#include "close_reason.h"
+#include "key.h"
+#include "send_queue.h"
+#include "sender_set.h"
+
+namespace derplane {
+
+struct Client;
+
+// Address of a client, IPv4 as v4-in-v6.
+struct Address {
+  uint8_t ip[16] = {};
+  uint16_t port = 0;  // 0: unknown
+};
+
+// A key of this shard: its connections, and whether somebody forwards to it.
+struct Peer {
+  Key key;
+  uint64_t hash = 0;
+  Client* active = nullptr;        // gets the packets; null: none, or all disabled
+  Client* primary = nullptr;       // what `active` is unless it is disabled
+  Client* connections = nullptr;   // newest first, linked by Client::next_of_key
+  Client* last_speaker = nullptr;  // of a set of several; null: nobody spoke since the set formed
+  uint32_t connection_count = 0;
+  bool js_forwarder = false;  // the control plane has a forwarder for it
+  bool live = false;          // in the table; a Peer given back keeps its memory but is not live
+};
+
+inline constexpr uint32_t kNotBlocked = UINT32_MAX;
+
+struct Client {
+  // Fixed at adoption.
+  Peer* peer = nullptr;
+  uint64_t id = 0;  // the connection's number in the control plane
+  uint64_t connected_ms = 0;
+  Address address;
+  int fd = -1;
+  uint32_t slot = 0;
+  uint32_t generation = 0;  // of the slot
+  bool mesh = false;
+  bool prober = false;
+  bool not_ideal = false;
+  bool notify = false;
+
+  // Duplicates.
+  Client* next_of_key = nullptr;
+  uint64_t spoke = 0;  // order of speech among the shard's clients; 0: not since its key's set formed
+  bool disabled = false;
+
+  // Reading.
+  Peer* last_destination = nullptr;  // a hint: checked for liveness and key before use
+  Block* carry = nullptr;            // bytes read and not consumed: part of a frame, or frames that wait for a ring
+  uint64_t skip = 0;                 // bytes of an unknown frame still to come
+  uint64_t not_here_ms = 0;          // token bucket of not-here answers: time at which it is full again
+  Client* next_blocked = nullptr;
+  uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
+  bool preferred = false;
+  bool pong_pending = false;
+  bool hungry = false;         // may have more to read than the last turn took
+  Client* next_hungry = nullptr;
+  bool got_hangup = false;     // the poller reported the peer's end; read until it shows
+
+  // Writing.
+  SendQueue queue;
+  SenderSet senders;
+  uint64_t write_deadline_ms = 0;  // meaningful while the queue has a backlog
+  Client* next_touched = nullptr;
+  Client* stall_next = nullptr;  // among clients with a backlog, which have a write deadline
+  Client* stall_prev = nullptr;
+  bool in_stall_list = false;
+  bool touched = false;   // has output of this turn, or room for its backlog
+  bool stalled = false;   // the kernel refused bytes; its next writable event clears this
+  bool closing = false;   // left its key already; destroyed at the turn's end
+  CloseReason close_reason = CloseReason::eof;
+  Client* next_closing = nullptr;
+
+  // Coarse timers.
+  Client* timer_next = nullptr;
+  Client* timer_prev = nullptr;
+  uint32_t timer_bucket = UINT32_MAX;
+  uint32_t keepalive_ms = 0;  // interval with this client's jitter
+};
+
+}  // namespace derplane

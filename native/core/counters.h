@@ -1,0 +1,91 @@
+// A shard's counters: 64-bit integers in memory shared with the control plane. The shard is the only writer, anybody reads;
+// relaxed stores suffice because every value stands alone.
+#pragma once
+
+#include <cstdint>
+
+#include "close_reason.h"
+#include "drop_reason.h"
+
+namespace derplane {
+
+// name, meaning. Gauges go up and down; the rest only rises.
+#define DERPLANE_COUNTERS(X)                                                                 \
+  X(packets_received, "SendPacket frames taken from clients")                                \
+  X(bytes_received, "payload bytes of those")                                                \
+  X(packets_received_disco, "SendPacket frames whose packet looks like disco")               \
+  X(packets_received_other, "SendPacket frames with any other packet")                       \
+  X(packets_sent, "RecvPacket frames that the kernel took")                                  \
+  X(bytes_sent, "payload bytes of those")                                                    \
+  X(packets_forwarded_in, "ForwardPacket frames taken from mesh peers")                      \
+  X(packets_forwarded_out, "packets given to a forwarder")                                   \
+  X(got_ping, "Ping frames")                                                                 \
+  X(sent_pong, "Pong frames that the kernel took")                                           \
+  X(unknown_frames, "frames of unknown type, skipped")                                       \
+  X(peer_gone_disconnected_frames, "PeerGone(disconnected) frames queued")                   \
+  X(peer_gone_not_here_frames, "PeerGone(not here) frames queued")                           \
+  X(sclient_write_timeouts, "clients closed because their socket refused output too long")   \
+  X(home_moves_in, "NotePreferred turned on more than 5 s after connecting")                 \
+  X(home_moves_out, "NotePreferred turned off more than 5 s after connecting")               \
+  X(total_dup_client_conns, "connections that joined a key already connected")               \
+  X(current_connections, "gauge: clients, duplicates and mesh peers included")               \
+  X(clients_local, "gauge: keys with at least one connection")                               \
+  X(clients_total, "gauge: keys with a connection or a forwarder")                           \
+  X(current_home_connections, "gauge: clients that call this relay their home")              \
+  X(current_notideal_connections, "gauge: clients that said this is not their ideal node")   \
+  X(current_dup_client_conns, "gauge: connections of keys that have several")                \
+  X(current_dup_client_keys, "gauge: keys that have several connections")                    \
+  X(queue_bytes, "gauge: bytes in send queues")                                              \
+  X(held_bytes, "gauge: bytes read and kept until a ring has room")                          \
+  X(turns, "turns of the event loop")                                                        \
+  X(reads, "recv calls")                                                                     \
+  X(writes, "send calls")                                                                    \
+  X(ring_packets_in, "packets taken from rings")                                             \
+  X(ring_packets_out, "packets put into rings")                                              \
+  X(ring_full, "times that a connection had to wait for room in a ring")                     \
+  X(ring_wakes, "wake-ups sent to sleeping shards")
+
+enum class Counter : uint32_t {
+#define DERPLANE_X(name, help) name,
+  DERPLANE_COUNTERS(DERPLANE_X)
+#undef DERPLANE_X
+      count
+};
+
+// After the named counters: packets_dropped and bytes_dropped by reason and kind, then clients closed by reason.
+inline constexpr uint32_t kDropKinds = 2;  // other, disco
+inline constexpr uint32_t kDropPacketsBase = static_cast<uint32_t>(Counter::count);
+inline constexpr uint32_t kDropBytesBase = kDropPacketsBase + kDropReasons * kDropKinds;
+inline constexpr uint32_t kCloseBase = kDropBytesBase + kDropReasons * kDropKinds;
+inline constexpr uint32_t kCounterCount = kCloseBase + kCloseReasons;
+
+class Counters {
+ public:
+  explicit Counters(int64_t* values) : values_(values) {}
+
+  void add(Counter c, int64_t n = 1) { bump(static_cast<uint32_t>(c), n); }
+
+  void drop(DropReason reason, bool disco, uint32_t payload_bytes) {
+    const uint32_t i = static_cast<uint32_t>(reason) * kDropKinds + (disco ? 1 : 0);
+    bump(kDropPacketsBase + i, 1);
+    bump(kDropBytesBase + i, payload_bytes);
+  }
+
+  void closed(CloseReason reason) { bump(kCloseBase + static_cast<uint32_t>(reason), 1); }
+
+  int64_t get(Counter c) const { return values_[static_cast<uint32_t>(c)]; }
+  int64_t dropped(DropReason reason, bool disco) const {
+    return values_[kDropPacketsBase + static_cast<uint32_t>(reason) * kDropKinds + (disco ? 1 : 0)];
+  }
+
+ private:
+  void bump(uint32_t i, int64_t n) { __atomic_store_n(values_ + i, values_[i] + n, __ATOMIC_RELAXED); }
+
+  int64_t* values_;
+};
+
+// Name of counter i, as the control plane and the metrics know it: `packets_dropped.queue_head.disco`, `closed.bad_ping`.
+// Writes at most `size` bytes, terminated.
+void counterName(uint32_t i, char* out, uint32_t size);
+
+}  // namespace derplane

@@ -1,0 +1,116 @@
+// One-way byte ring between two shards, in shared memory: one producer thread, one consumer thread, no locks.
+//
+//   | RingShared (3 cache lines) | data, a power of two of bytes ......................... |
+//                                   ^ tail (consumer)        ^ head (producer)
+//
+// Records are contiguous and 8-byte aligned, so a consumer's queues may point into the ring until it releases them; a record that
+// does not fit before the end of the data is preceded by a pad. Positions only rise; the index is position & mask.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "frame.h"
+
+namespace derplane {
+
+enum class RecordKind : uint16_t {
+  kPad,      // skip to the next record
+  kPacket,   // RingRecord followed by a whole RecvPacket frame
+  kNotHere,  // to the sender's shard: PeerGone(not here) about `destination`; no frame follows
+  kGone,     // to all shards: `destination` left the region; no frame follows
+  kClosePeer,  // to the key's shard: close the connections of `destination`; no frame follows
+};
+
+struct RingRecord {
+  uint32_t size;        // of the whole record, a multiple of 8
+  RecordKind kind;
+  uint8_t wants_reply;  // kPacket: the sender may be told that the destination is not here
+  uint8_t forwarded;    // kPacket: came from a mesh peer, never forwarded again
+  uint32_t client_slot;        // of the sending client in its shard; kNotHere: whom to tell
+  uint32_t client_generation;  // so that a successor in the same slot is not told
+  uint64_t destination_hash;
+  uint64_t source_hash;
+  Key destination;
+};
+static_assert(sizeof(RingRecord) == 64);
+
+inline constexpr uint32_t kRingAlign = 64;
+inline constexpr uint32_t kMaxRingRecord = (sizeof(RingRecord) + kMaxFrameSize + 7) & ~7u;
+// Room for three records of the largest size, so that one always fits however the wrap falls.
+inline constexpr size_t kMinRingBytes = 256 << 10;
+// What a SharedArrayBuffer must hold besides a ring's data: the shared header, and the bytes lost to alignment.
+inline constexpr size_t kRingOverhead = 256;
+
+// `head` and `tail` lie on cache lines of their own: each is written by one side only.
+struct RingShared {
+  alignas(kRingAlign) std::atomic<uint64_t> head;
+  alignas(kRingAlign) std::atomic<uint64_t> tail;
+  alignas(kRingAlign) std::atomic<uint32_t> producer_waits;
+};
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(sizeof(RingShared) + kRingAlign <= kRingOverhead);
+
+// Memory of one ring: base rounded up to a cache line (SharedArrayBuffers may start at 32), capacity rounded down to a power of two.
+struct RingMemory {
+  RingShared* shared = nullptr;
+  uint8_t* data = nullptr;
+  uint64_t capacity = 0;
+
+  static RingMemory in(uint8_t* bytes, size_t size);
+};
+
+// The producer's half. All calls on the producer's thread.
+class RingProducer {
+ public:
+  RingProducer() = default;
+  explicit RingProducer(RingMemory memory);
+
+  bool valid() const { return memory_.shared != nullptr; }
+
+  // Space for a record of `size` bytes (header included, any alignment), or null when there is no room. At most one
+  // reservation is open; a later reserve without commit replaces it.
+  RingRecord* reserve(uint32_t size);
+  // Makes the reserved record part of what publish() shows. Sets record->size.
+  void commit();
+  // Shows all committed records to the consumer; true when there were any.
+  bool publish();
+  // Says that this side waits for room; false when there was room for `size` bytes after all (then it does not wait). What was
+  // committed is published first, else both sides could sleep on it.
+  bool waitForRoom(uint32_t size);
+
+ private:
+  uint64_t room() const { return memory_.capacity - (head_ - tail_seen_); }
+  uint64_t needed(uint32_t size) const;
+
+  RingMemory memory_;
+  uint64_t head_ = 0;       // end of committed records
+  uint64_t published_ = 0;  // what the consumer may see
+  uint64_t tail_seen_ = 0;  // a lower bound of the consumer's tail
+  RingRecord* reserved_ = nullptr;
+  uint32_t reserved_size_ = 0;
+};
+
+// The consumer's half. All calls on the consumer's thread.
+class RingConsumer {
+ public:
+  RingConsumer() = default;
+  explicit RingConsumer(RingMemory memory);
+
+  bool valid() const { return memory_.shared != nullptr; }
+
+  // Next record, or null. It stays readable, and its frame writable, until release().
+  RingRecord* next();
+  // Gives everything that next() returned back to the producer; true when the producer waits for room and must be woken.
+  bool release();
+  bool empty();
+
+ private:
+  RingMemory memory_;
+  uint64_t read_ = 0;  // end of what next() returned
+  uint64_t released_ = 0;
+  uint64_t head_seen_ = 0;
+};
+
+}  // namespace derplane

@@ -1,0 +1,185 @@
+// The router's side towards other shards: packets into and out of rings, connections that wait for room, keys that left the region.
+#include <algorithm>
+
+#include "router.h"
+
+namespace derplane {
+
+RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame_size) {
+  const uint32_t size = static_cast<uint32_t>(sizeof(RingRecord)) + frame_size;
+  // Whoever came first goes first: while others wait for this ring, only the one being resumed may take its room.
+  const bool others_wait = blocked_[shard].head != nullptr && resuming_ != shard;
+  RingRecord* record = others_wait ? nullptr : rings_[shard].reserve(size);
+  if (record != nullptr || drop_when_full_) return record;
+  if (!others_wait && !rings_[shard].waitForRoom(size)) return rings_[shard].reserve(size);
+  counters_.add(Counter::ring_full);
+  block(client, shard);
+  return nullptr;
+}
+
+void Router::commitPacket(const Client& client, uint32_t shard, RingRecord* record, const Key& destination, uint64_t hash,
+                          uint64_t source_hash, const uint8_t* frame, uint32_t size, bool forwarded) {
+  record->kind = RecordKind::kPacket;
+  record->wants_reply =
+      mayAnswerNotHere(client) && looksLikeDisco(frame + kPacketFrameFixed, size - kPacketFrameFixed) ? 1 : 0;
+  record->forwarded = forwarded ? 1 : 0;
+  record->client_slot = client.slot;
+  record->client_generation = client.generation;
+  record->destination_hash = hash;
+  record->source_hash = source_hash;
+  record->destination = destination;
+  std::memcpy(record + 1, frame, size);
+  rings_[shard].commit();
+  rings_dirty_ |= uint64_t{1} << shard;
+  counters_.add(Counter::ring_packets_out);
+}
+
+void Router::block(Client& client, uint32_t shard) {
+  client.blocked_on = shard;
+  ClientList& list = blocked_[shard];
+  if (resuming_ == shard) {
+    client.next_blocked = list.head;
+    list.head = &client;
+    if (list.tail == nullptr) list.tail = &client;
+  } else {
+    client.next_blocked = nullptr;
+    (list.head == nullptr ? list.head : list.tail->next_blocked) = &client;
+    list.tail = &client;
+  }
+  rings_dirty_ |= uint64_t{1} << shard;  // waitForRoom published what the ring holds: its consumer must hear of it
+}
+
+Client* Router::takeBlocked(uint32_t shard) {
+  ClientList& list = blocked_[shard];
+  Client* client = list.head;
+  if (client == nullptr) return nullptr;
+  list.head = client->next_blocked;
+  if (list.head == nullptr) list.tail = nullptr;
+  client->next_blocked = nullptr;
+  client->blocked_on = kNotBlocked;
+  return client;
+}
+
+bool Router::takeRing(uint32_t from, RingConsumer& ring, uint32_t max) {
+  for (uint32_t i = 0; i < max; ++i) {
+    RingRecord* record = ring.next();
+    if (record == nullptr) return false;
+    switch (record->kind) {
+      case RecordKind::kPacket:
+        takePacket(from, *record);
+        break;
+      case RecordKind::kNotHere: {
+        Client* client = clientAt(record->client_slot, record->client_generation);
+        if (client != nullptr) answerNotHere(*client, record->destination);
+        break;
+      }
+      case RecordKind::kGone:
+        gone_.push_back({RecordKind::kGone, record->destination, record->destination_hash});
+        break;
+      case RecordKind::kClosePeer:
+        closePeer(record->destination, CloseReason::peer_closed);
+        break;
+      case RecordKind::kPad:
+        break;
+    }
+  }
+  return true;
+}
+
+void Router::takePacket(uint32_t from, RingRecord& record) {
+  counters_.add(Counter::ring_packets_in);
+  auto* frame = reinterpret_cast<uint8_t*>(&record + 1);
+  const uint32_t size = kFrameHeaderSize + frameLength(frame);
+  Peer* peer = peers_.find(record.destination_hash, record.destination.bytes);
+  DropReason why;
+  if (deliver(peer, frame, size, record.source_hash, record.forwarded != 0, &why)) return;
+  dropPacket(why, frame, size);
+  if (record.wants_reply == 0 || (why != DropReason::unknown_dest && why != DropReason::unknown_dest_on_fwd)) return;
+  // An answer that finds no room is dropped: the sender asks again.
+  RingRecord* answer = rings_[from].reserve(sizeof(RingRecord));
+  if (answer == nullptr) return;
+  *answer = RingRecord{};
+  answer->kind = RecordKind::kNotHere;
+  answer->client_slot = record.client_slot;
+  answer->client_generation = record.client_generation;
+  answer->destination = record.destination;
+  rings_[from].commit();
+  rings_dirty_ |= uint64_t{1} << from;
+}
+
+Client* Router::clientAt(uint32_t slot, uint32_t generation) const {
+  if (slot >= slots_.size() || generations_[slot] != generation) return nullptr;
+  return slots_[slot];
+}
+
+void Router::closeElsewhere(const Key& key) {
+  const uint32_t shard = shardOfHash(hashOf(key), config_.shards);
+  if (shard == config_.shard) {
+    closePeer(key, CloseReason::peer_closed);
+  } else {
+    notices_[shard].push_back({RecordKind::kClosePeer, key, 0});
+    sendNotices();
+  }
+}
+
+void Router::keyGone(const Key& key, uint64_t hash) {
+  gone_.push_back({RecordKind::kGone, key, hash});
+  for (uint32_t shard = 0; shard < config_.shards; ++shard) {
+    if (shard != config_.shard) notices_[shard].push_back({RecordKind::kGone, key, hash});
+  }
+  sendNotices();
+}
+
+void Router::sendNotices() {
+  for (uint32_t shard = 0; shard < config_.shards; ++shard) {
+    std::vector<Notice>& notices = notices_[shard];
+    size_t sent = 0;
+    while (sent < notices.size()) {
+      RingRecord* record = rings_[shard].reserve(sizeof(RingRecord));
+      if (record == nullptr) break;
+      *record = RingRecord{};
+      record->kind = notices[sent].kind;
+      record->destination = notices[sent].key;
+      record->destination_hash = notices[sent].hash;
+      rings_[shard].commit();
+      rings_dirty_ |= uint64_t{1} << shard;
+      ++sent;
+    }
+    notices.erase(notices.begin(), notices.begin() + static_cast<ptrdiff_t>(sent));
+  }
+}
+
+bool Router::background() {
+  sendNotices();
+  if (gone_.empty()) return false;
+  if (gone_batch_ == 0) gone_batch_ = static_cast<uint32_t>(std::min<size_t>(gone_.size(), kGoneBatch));
+  const size_t stop = std::min<size_t>(slots_.size(), size_t{gone_slot_} + kSlotsPerBackgroundStep);
+  for (; gone_slot_ < stop; ++gone_slot_) {
+    Client* client = slots_[gone_slot_];
+    if (client == nullptr || client->senders.size() == 0) continue;
+    if (!roomForRead(kGoneBatch * kPeerGoneFrameSize)) return true;
+    for (uint32_t i = 0; i < gone_batch_; ++i) {
+      if (!client->senders.remove(gone_[i].hash)) continue;
+      uint8_t frame[kPeerGoneFrameSize];
+      putPeerGone(frame, gone_[i].key, PeerGoneReason::kDisconnected);
+      sendControl(*client, frame, sizeof frame);
+      counters_.add(Counter::peer_gone_disconnected_frames);
+    }
+  }
+  if (gone_slot_ < slots_.size()) return true;
+  gone_.erase(gone_.begin(), gone_.begin() + gone_batch_);
+  gone_batch_ = 0;
+  gone_slot_ = 0;
+  return !gone_.empty();
+}
+
+uint64_t Router::publish() {
+  const uint64_t dirty = rings_dirty_;
+  rings_dirty_ = 0;
+  for (uint64_t left = dirty; left != 0; left &= left - 1) {
+    rings_[static_cast<uint32_t>(__builtin_ctzll(left))].publish();
+  }
+  return dirty;
+}
+
+}  // namespace derplane

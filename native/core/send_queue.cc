@@ -1,0 +1,284 @@
+#include "send_queue.h"
+
+#include <new>
+
+namespace derplane {
+namespace {
+
+uint32_t fixedBytes(FrameType type) {
+  switch (type) {
+    case FrameType::kRecvPacket:
+      return kFrameHeaderSize + kKeySize;
+    case FrameType::kForwardPacket:
+      return kFrameHeaderSize + kForwardPacketFixed;
+    default:
+      return 0;
+  }
+}
+
+bool isPacket(const uint8_t* frame) { return fixedBytes(frameType(frame)) != 0; }
+
+uint32_t payloadBytes(const uint8_t* frame) { return frameLength(frame) + kFrameHeaderSize - fixedBytes(frameType(frame)); }
+
+bool isDisco(const uint8_t* frame) {
+  return looksLikeDisco(frame + fixedBytes(frameType(frame)), payloadBytes(frame));
+}
+
+void countSent(Counters& counters, const uint8_t* frame) {
+  switch (frameType(frame)) {
+    case FrameType::kRecvPacket:
+      counters.add(Counter::packets_sent);
+      counters.add(Counter::bytes_sent, payloadBytes(frame));
+      break;
+    case FrameType::kForwardPacket:
+      counters.add(Counter::packets_forwarded_out);
+      break;
+    case FrameType::kPong:
+      counters.add(Counter::sent_pong);
+      break;
+    default:
+      break;
+  }
+}
+
+uint32_t countSentPiece(Counters& counters, const Piece& piece) {
+  switch (piece.kind) {
+    case PieceKind::kRecvPackets:
+      counters.add(Counter::packets_sent, piece.frames);
+      counters.add(Counter::bytes_sent, piece.size - piece.frames * kPacketFrameFixed);
+      break;
+    case PieceKind::kForwardPackets:
+      counters.add(Counter::packets_forwarded_out, piece.frames);
+      break;
+    case PieceKind::kControl:
+      for (uint32_t at = 0; at < piece.size; at += kFrameHeaderSize + frameLength(piece.data + at)) {
+        countSent(counters, piece.data + at);
+      }
+      break;
+  }
+  return piece.frames;
+}
+
+}  // namespace
+
+BlockList* SendQueue::Backlog::nextList() {
+  if (!control.empty()) return &control;
+  BlockList* first = &queue[disco_turn ? 1 : 0];
+  if (!first->empty()) return first;
+  BlockList* second = &queue[disco_turn ? 0 : 1];
+  return second->empty() ? nullptr : second;
+}
+
+SendQueue::Backlog& SendQueue::backlog() {
+  if (backlog_ == nullptr) backlog_ = std::make_unique<Backlog>();
+  return *backlog_;
+}
+
+void SendQueue::append(QueueShared& shared, const uint8_t* frame, uint32_t size, PieceKind kind) {
+  if (turn_last_ != kNoPiece) {
+    Piece& last = shared.pieces[turn_last_];
+    if (last.data + last.size == frame && last.kind == kind) {
+      last.size += size;
+      ++last.frames;
+      return;
+    }
+  }
+  const uint32_t i = shared.pieces.take();
+  shared.pieces[i] = Piece{frame, size, 1, kind, kNoPiece};
+  if (turn_last_ == kNoPiece) {
+    turn_first_ = i;
+  } else {
+    shared.pieces[turn_last_].next = i;
+  }
+  turn_last_ = i;
+}
+
+uint32_t SendQueue::gather(const QueueShared& shared, iovec* iov, uint32_t max) const {
+  uint32_t n = 0;
+  if (backlog_ != nullptr) {
+    const Backlog& b = *backlog_;
+    if (b.begun != nullptr && n < max) {
+      iov[n++] = {b.begun->bytes() + b.begun_bytes, b.begun->size - b.begun_bytes};
+    }
+    for (Block* c = b.control.head; c != nullptr && n < max; c = c->next) iov[n++] = {c->bytes(), c->size};
+    Block* lists[2] = {b.queue[0].head, b.queue[1].head};
+    bool disco = b.disco_turn;
+    while (n < max && (lists[0] != nullptr || lists[1] != nullptr)) {
+      if (lists[disco ? 1 : 0] == nullptr) disco = !disco;
+      Block*& block = lists[disco ? 1 : 0];
+      iov[n++] = {block->bytes(), block->size};
+      block = block->next;
+      disco = !disco;
+    }
+  }
+  uint32_t skip = turn_bytes_;
+  for (uint32_t i = turn_first_; i != kNoPiece && n < max; i = shared.pieces[i].next) {
+    iov[n++] = {const_cast<uint8_t*>(shared.pieces[i].data) + skip, shared.pieces[i].size - skip};
+    skip = 0;
+  }
+  return n;
+}
+
+uint64_t SendQueue::advanceBacklog(QueueShared& shared, uint64_t bytes, uint32_t& frames) {
+  Backlog& b = *backlog_;
+  while (bytes > 0 && !b.empty()) {
+    if (b.begun == nullptr) {
+      BlockList* list = b.nextList();
+      if (list != &b.control) b.disco_turn = list != &b.queue[1];
+      b.begun = list->pop();
+      b.begun_bytes = 0;
+    }
+    const uint32_t left = b.begun->size - b.begun_bytes;
+    if (bytes < left) {
+      b.begun_bytes += static_cast<uint32_t>(bytes);
+      return 0;
+    }
+    bytes -= left;
+    countSent(shared.counters, b.begun->bytes());
+    giveBack(shared, b.begun);
+    b.begun = nullptr;
+    ++frames;
+  }
+  if (b.empty()) backlog_.reset();
+  return bytes;
+}
+
+uint32_t SendQueue::advance(QueueShared& shared, uint64_t bytes) {
+  uint32_t frames = 0;
+  if (backlog_ != nullptr) bytes = advanceBacklog(shared, bytes, frames);
+  while (bytes > 0 && turn_first_ != kNoPiece) {
+    Piece& piece = shared.pieces[turn_first_];
+    const uint32_t left = piece.size - turn_bytes_;
+    if (bytes < left) {
+      turn_bytes_ += static_cast<uint32_t>(bytes);
+      break;
+    }
+    bytes -= left;
+    frames += countSentPiece(shared.counters, piece);
+    turn_first_ = piece.next;
+    turn_bytes_ = 0;
+  }
+  if (turn_first_ == kNoPiece) turn_last_ = kNoPiece;
+  return frames;
+}
+
+Block* SendQueue::copy(QueueShared& shared, const uint8_t* frame, uint32_t size) {
+  Block* block = shared.blocks.take(size);
+  if (block == nullptr) return nullptr;
+  std::memcpy(block->bytes(), frame, size);
+  block->size = size;
+  block->queued_ms = shared.now_ms;
+  shared.bytes += size;
+  shared.counters.add(Counter::queue_bytes, size);
+  return block;
+}
+
+void SendQueue::giveBack(QueueShared& shared, Block* block) {
+  shared.bytes -= block->size;
+  shared.counters.add(Counter::queue_bytes, -int64_t{block->size});
+  shared.blocks.give(block);
+}
+
+void SendQueue::dropBlock(QueueShared& shared, Block* block, DropReason reason) {
+  if (isPacket(block->bytes())) {
+    shared.counters.drop(reason, isDisco(block->bytes()), payloadBytes(block->bytes()));
+  }
+  giveBack(shared, block);
+}
+
+bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size) {
+  Backlog& b = backlog();
+  if (!isPacket(frame)) {
+    Block* block = b.control.count < kMaxControlFrames ? copy(shared, frame, size) : nullptr;
+    if (block == nullptr) return false;
+    b.control.push(block);
+    return true;
+  }
+  const bool disco = isDisco(frame);
+  BlockList& queue = b.queue[disco ? 1 : 0];
+  if (queue.count >= shared.depth) {
+    if (queue.empty()) {  // a depth of 0 keeps nothing
+      shared.counters.drop(DropReason::queue_head, disco, payloadBytes(frame));
+      return true;
+    }
+    dropBlock(shared, queue.pop(), DropReason::queue_head);
+  }
+  Block* block = shared.bytes + size <= shared.max_bytes ? copy(shared, frame, size) : nullptr;
+  if (block == nullptr) {
+    shared.counters.drop(DropReason::queue_tail, disco, payloadBytes(frame));
+    return true;
+  }
+  queue.push(block);
+  return true;
+}
+
+bool SendQueue::spill(QueueShared& shared) {
+  bool ok = true;
+  uint32_t taken = turn_bytes_;
+  for (uint32_t i = turn_first_; i != kNoPiece; i = shared.pieces[i].next) {
+    const Piece& piece = shared.pieces[i];
+    for (uint32_t at = 0; at < piece.size;) {
+      const uint8_t* frame = piece.data + at;
+      const uint32_t size = kFrameHeaderSize + frameLength(frame);
+      at += size;
+      if (taken >= size) {  // whole frames of a piece that the kernel took in part
+        taken -= size;
+        countSent(shared.counters, frame);
+      } else if (taken > 0) {
+        // The kernel has the frame's beginning: it must be finished first and cannot be dropped. It is over no budget: one a client.
+        Backlog& b = backlog();
+        b.begun = copy(shared, frame, size);
+        b.begun_bytes = taken;
+        taken = 0;
+        ok = ok && b.begun != nullptr;
+      } else {
+        ok = enqueue(shared, frame, size) && ok;
+      }
+    }
+  }
+  turn_first_ = turn_last_ = kNoPiece;
+  turn_bytes_ = 0;
+  if (backlog_ != nullptr && backlog_->empty()) backlog_.reset();
+  return ok;
+}
+
+void SendQueue::clear(QueueShared& shared, DropReason reason) {
+  for (uint32_t i = turn_first_; i != kNoPiece; i = shared.pieces[i].next) {
+    const Piece& piece = shared.pieces[i];
+    uint32_t taken = i == turn_first_ ? turn_bytes_ : 0;
+    for (uint32_t at = 0; at < piece.size;) {
+      const uint8_t* frame = piece.data + at;
+      const uint32_t size = kFrameHeaderSize + frameLength(frame);
+      at += size;
+      if (taken >= size) {
+        taken -= size;
+        countSent(shared.counters, frame);
+        continue;
+      }
+      taken = 0;
+      if (isPacket(frame)) shared.counters.drop(reason, isDisco(frame), payloadBytes(frame));
+    }
+  }
+  turn_first_ = turn_last_ = kNoPiece;
+  turn_bytes_ = 0;
+  if (backlog_ == nullptr) return;
+  Backlog& b = *backlog_;
+  if (b.begun != nullptr) dropBlock(shared, b.begun, reason);
+  for (BlockList* list : {&b.control, &b.queue[0], &b.queue[1]}) {
+    while (!list->empty()) dropBlock(shared, list->pop(), reason);
+  }
+  backlog_.reset();
+}
+
+uint32_t SendQueue::queuedPackets(bool disco) const { return backlog_ == nullptr ? 0 : backlog_->queue[disco ? 1 : 0].count; }
+
+uint64_t SendQueue::queuedBytes() const {
+  if (backlog_ == nullptr) return 0;
+  uint64_t bytes = backlog_->begun == nullptr ? 0 : backlog_->begun->size;
+  for (const BlockList* list : {&backlog_->control, &backlog_->queue[0], &backlog_->queue[1]}) {
+    for (const Block* b = list->head; b != nullptr; b = b->next) bytes += b->size;
+  }
+  return bytes;
+}
+
+}  // namespace derplane

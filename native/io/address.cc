@@ -1,0 +1,66 @@
+#include "address.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <cstdlib>
+#include <cstring>
+
+namespace derplane {
+namespace {
+
+constexpr uint8_t kV4InV6[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+}  // namespace
+
+Address peerAddress(int fd) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  Address address;
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return address;
+  if (storage.ss_family == AF_INET) {
+    const auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage);
+    std::memcpy(address.ip, kV4InV6, sizeof kV4InV6);
+    std::memcpy(address.ip + 12, &v4->sin_addr, 4);
+    address.port = ntohs(v4->sin_port);
+  } else if (storage.ss_family == AF_INET6) {
+    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage);
+    std::memcpy(address.ip, &v6->sin6_addr, 16);
+    address.port = ntohs(v6->sin6_port);
+  }
+  return address;
+}
+
+std::string addressText(const Address& address) {
+  static constexpr Address kUnknown{};
+  if (std::memcmp(address.ip, kUnknown.ip, 16) == 0 && address.port == 0) return "";
+  char text[INET6_ADDRSTRLEN];
+  const std::string port = std::to_string(address.port);
+  if (std::memcmp(address.ip, kV4InV6, sizeof kV4InV6) == 0) {
+    inet_ntop(AF_INET, address.ip + 12, text, sizeof text);
+    return std::string(text) + ":" + port;
+  }
+  inet_ntop(AF_INET6, address.ip, text, sizeof text);
+  return "[" + std::string(text) + "]:" + port;
+}
+
+Address parseAddress(const std::string& text) {
+  Address address;
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos) return address;
+  std::string ip = text.substr(0, colon);
+  const long port = std::strtol(text.c_str() + colon + 1, nullptr, 10);
+  if (port < 0 || port > UINT16_MAX) return address;
+  if (ip.size() >= 2 && ip.front() == '[' && ip.back() == ']') ip = ip.substr(1, ip.size() - 2);
+  uint8_t v4[4];
+  if (inet_pton(AF_INET, ip.c_str(), v4) == 1) {
+    std::memcpy(address.ip, kV4InV6, sizeof kV4InV6);
+    std::memcpy(address.ip + 12, v4, 4);
+  } else if (inet_pton(AF_INET6, ip.c_str(), address.ip) != 1) {
+    return Address{};
+  }
+  address.port = static_cast<uint16_t>(port);
+  return address;
+}
+
+}  // namespace derplane

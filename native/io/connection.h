@@ -1,0 +1,82 @@
+// A connection that no shard owns yet, from accept to adopt, and the process-wide table in which threads find it by number.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "../core/client.h"
+#include "fd.h"
+
+namespace derplane {
+
+class RelayCore;
+
+// Counts against its relay's limits as long as it lives.
+class Connection {
+ public:
+  // `head`: bytes that were read already.
+  Connection(std::shared_ptr<RelayCore> relay, Fd fd, Address remote);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  uint64_t id = 0;
+  Fd fd;
+  Address remote;
+
+  // Bytes read and not consumed.
+  const uint8_t* bytes() const { return buffer_.data() + start_; }
+  size_t size() const { return buffer_.size() - start_; }
+  void consume(size_t count);
+
+  enum class ReadResult { kBytes, kNothing, kEnd, kReset, kBudget };
+  // One recv of at most `max` bytes behind what is buffered; kBudget when the relay's budget for handshakes is used up.
+  ReadResult read(size_t max);
+  // Adds bytes that somebody else read; false when the budget is used up.
+  bool append(const uint8_t* data, size_t size);
+
+  RelayCore& relay() { return *relay_; }
+
+ private:
+  bool reserve(size_t size);
+
+  std::shared_ptr<RelayCore> relay_;
+  std::vector<uint8_t> buffer_;
+  size_t start_ = 0;
+  size_t reserved_ = 0;
+};
+
+class ConnectionTable {
+ public:
+  // The process's table. Never destroyed: threads may still end while the process exits.
+  static ConnectionTable& instance();
+
+  uint64_t add(std::unique_ptr<Connection> connection);
+  // Takes the connection out; null when it is unknown, or in use by a handshake thread.
+  std::unique_ptr<Connection> take(uint64_t id);
+  // Marks the connection as used by the calling thread, which alone may touch it until giveBack or remove. Null when unknown or in use.
+  Connection* borrow(uint64_t id);
+  void giveBack(uint64_t id);
+  std::unique_ptr<Connection> remove(uint64_t id);
+  // Ends a connection: closes it, or when a handshake thread uses it makes that thread's next read see the end.
+  void discard(uint64_t id);
+  void discardAll(const RelayCore* relay);
+  // Address of a connection, as text.
+  std::string remoteText(uint64_t id);
+
+ private:
+  struct Entry {
+    std::unique_ptr<Connection> connection;
+    bool borrowed = false;
+  };
+
+  std::mutex mutex_;
+  std::unordered_map<uint64_t, Entry> entries_;
+  uint64_t last_id_ = 0;
+};
+
+}  // namespace derplane

@@ -1,0 +1,224 @@
+#include "handshake_io.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "relay_core.h"
+
+namespace derplane {
+
+const char* ioOutcomeName(IoOutcome outcome) {
+  switch (outcome) {
+    case IoOutcome::kOk:
+      return "ok";
+    case IoOutcome::kClosed:
+      return "closed";
+    case IoOutcome::kReset:
+      return "reset";
+    case IoOutcome::kTimeout:
+      return "timeout";
+    case IoOutcome::kBudget:
+      return "budget";
+    case IoOutcome::kDiscarded:
+      return "discarded";
+  }
+  return "";
+}
+
+std::shared_ptr<HandshakeIo> HandshakeIo::start(uv_loop_t* loop, Enter enter, std::string& error) {
+  std::shared_ptr<HandshakeIo> io(new HandshakeIo);
+  io->enter_ = std::move(enter);
+  if (io->openHandles(loop, error)) return io;
+  io->close(nullptr);
+  return nullptr;
+}
+
+bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
+  loop_ = loop;
+  if (poller_.fd() < 0) {
+    error = "no descriptor left for the handshake poller";
+    return false;
+  }
+  uv_timer_init(loop, &timer_);
+  own(&timer_);
+  if (const int rc = uv_poll_init(loop, &poll_, poller_.fd()); rc != 0) {
+    error = uv_strerror(rc);
+    return false;
+  }
+  own(&poll_);
+  uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    auto* io = static_cast<HandshakeIo*>(static_cast<LoopUser*>(handle->data));
+    io->enter_([io] { io->pollOnce(); });
+  });
+  // A pool thread that only waits for tasks is the pool's to keep alive, not ours.
+  uv_unref(reinterpret_cast<uv_handle_t*>(&poll_));
+  uv_unref(reinterpret_cast<uv_handle_t*>(&timer_));
+  return true;
+}
+
+void HandshakeIo::onClose() {
+  while (!jobs_.empty()) discard(jobs_.begin()->first);
+}
+
+HandshakeIo::Job* HandshakeIo::find(uint64_t id) {
+  const auto it = jobs_.find(id);
+  return it == jobs_.end() ? nullptr : it->second.get();
+}
+
+bool HandshakeIo::open(uint64_t id, uint64_t timeout_ms) {
+  if (closing()) return false;
+  Connection* connection = ConnectionTable::instance().borrow(id);
+  if (connection == nullptr) return false;
+  auto job = std::make_unique<Job>();
+  job->connection = connection;
+  job->id = id;
+  job->deadline_ms = uv_now(loop_) + timeout_ms;
+  if (!poller_.add(connection->fd.get(), job.get())) {
+    ConnectionTable::instance().giveBack(id);
+    return false;
+  }
+  if (jobs_.empty()) {
+    uv_timer_start(
+        &timer_,
+        [](uv_timer_t* handle) {
+          auto* io = static_cast<HandshakeIo*>(static_cast<LoopUser*>(handle->data));
+          io->enter_([io] { io->tick(); });
+        },
+        kTickMs, kTickMs);
+  }
+  jobs_.emplace(id, std::move(job));
+  return true;
+}
+
+void HandshakeIo::setTimeout(uint64_t id, uint64_t timeout_ms) {
+  if (Job* job = find(id)) job->deadline_ms = uv_now(loop_) + timeout_ms;
+}
+
+void HandshakeIo::pollOnce() {
+  const int n = poller_.wait(0);
+  for (int i = 0; i < n; ++i) {
+    const Poller::Event event = poller_.event(i);
+    auto& job = *static_cast<Job*>(event.tag);
+    if (event.writable && job.on_write) tryWrite(job);
+    if (event.readable && job.on_read) tryRead(job);
+  }
+}
+
+void HandshakeIo::tick() {
+  const uint64_t now = uv_now(loop_);
+  for (const auto& [id, job] : jobs_) {
+    if (now >= job->deadline_ms) fail(*job, IoOutcome::kTimeout);
+  }
+}
+
+void HandshakeIo::fail(Job& job, IoOutcome outcome) {
+  finishRead(job, outcome);
+  finishWrite(job, outcome);
+}
+
+void HandshakeIo::finishRead(Job& job, IoOutcome outcome) {
+  if (!job.on_read) return;
+  const OnRead done = std::move(job.on_read);
+  job.on_read = nullptr;
+  done(outcome, job.connection->bytes(), job.connection->size());
+}
+
+void HandshakeIo::finishWrite(Job& job, IoOutcome outcome) {
+  if (!job.on_write) return;
+  const OnWrite done = std::move(job.on_write);
+  job.on_write = nullptr;
+  done(outcome);
+}
+
+void HandshakeIo::read(uint64_t id, size_t min, size_t max, OnRead done) {
+  Job* job = find(id);
+  if (job == nullptr) {
+    done(IoOutcome::kDiscarded, nullptr, 0);
+    return;
+  }
+  job->min = min;
+  job->max = max;
+  job->on_read = std::move(done);
+  tryRead(*job);
+}
+
+void HandshakeIo::tryRead(Job& job) {
+  Connection& connection = *job.connection;
+  while (connection.size() < job.min) {
+    switch (connection.read(job.max - connection.size())) {
+      case Connection::ReadResult::kBytes:
+        break;
+      case Connection::ReadResult::kNothing:
+        return;
+      case Connection::ReadResult::kEnd:
+        finishRead(job, IoOutcome::kClosed);
+        return;
+      case Connection::ReadResult::kReset:
+        finishRead(job, IoOutcome::kReset);
+        return;
+      case Connection::ReadResult::kBudget:
+        connection.relay().refused.fetch_add(1, std::memory_order_relaxed);
+        finishRead(job, IoOutcome::kBudget);
+        return;
+    }
+  }
+  finishRead(job, IoOutcome::kOk);
+}
+
+void HandshakeIo::consume(uint64_t id, size_t count) {
+  if (Job* job = find(id)) job->connection->consume(count);
+}
+
+void HandshakeIo::write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite done) {
+  Job* job = find(id);
+  if (job == nullptr) {
+    done(IoOutcome::kDiscarded);
+    return;
+  }
+  job->unwritten.assign(bytes, bytes + size);
+  job->on_write = std::move(done);
+  tryWrite(*job);
+}
+
+void HandshakeIo::tryWrite(Job& job) {
+  while (!job.unwritten.empty()) {
+    const ssize_t n =
+        ::send(job.connection->fd.get(), job.unwritten.data(), job.unwritten.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN || errno == EWOULDBLOCK) return;
+      finishWrite(job, IoOutcome::kReset);
+      return;
+    }
+    job.unwritten.erase(job.unwritten.begin(), job.unwritten.begin() + n);
+  }
+  finishWrite(job, IoOutcome::kOk);
+}
+
+void HandshakeIo::drop(uint64_t id) {
+  jobs_.erase(id);
+  if (jobs_.empty()) uv_timer_stop(&timer_);
+}
+
+void HandshakeIo::release(uint64_t id) {
+  Job* job = find(id);
+  if (job == nullptr) return;
+  poller_.remove(job->connection->fd.get());
+  drop(id);
+  ConnectionTable::instance().giveBack(id);
+}
+
+void HandshakeIo::discard(uint64_t id) {
+  Job* job = find(id);
+  if (job == nullptr) {
+    ConnectionTable::instance().discard(id);
+    return;
+  }
+  poller_.remove(job->connection->fd.get());
+  const std::unique_ptr<Connection> connection = ConnectionTable::instance().remove(id);
+  fail(*job, IoOutcome::kDiscarded);
+  drop(id);
+}
+
+}  // namespace derplane

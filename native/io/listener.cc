@@ -1,0 +1,138 @@
+#include "listener.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "address.h"
+
+namespace derplane {
+namespace {
+
+constexpr int kKeepaliveProbes = 9;
+constexpr int kKeepaliveIntervalSeconds = 15;
+
+bool setInt(int fd, int level, int option, int value) { return ::setsockopt(fd, level, option, &value, sizeof value) == 0; }
+
+// Fills in the address; false when `host` is not a numeric one.
+bool toSockaddr(const std::string& host, int port, sockaddr_storage& storage, socklen_t& size) {
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
+  if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(static_cast<uint16_t>(port));
+    size = sizeof *v4;
+    return true;
+  }
+  if (::inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(static_cast<uint16_t>(port));
+    size = sizeof *v6;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int setTcpOptions(int fd, uint32_t keepalive_ms, uint32_t user_timeout_ms) {
+  const int idle_seconds = std::max(1, static_cast<int>(keepalive_ms / 1000));
+  const bool ok = setInt(fd, IPPROTO_TCP, TCP_NODELAY, 1) && setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1) &&
+                  setInt(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::min(idle_seconds, 32767)) &&
+                  setInt(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepaliveIntervalSeconds) &&
+                  setInt(fd, IPPROTO_TCP, TCP_KEEPCNT, kKeepaliveProbes) &&
+                  setInt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(user_timeout_ms));
+  return ok ? 0 : errno;
+}
+
+std::shared_ptr<Listener> Listener::open(uv_loop_t* loop, std::shared_ptr<RelayCore> core, const ListenOptions& options,
+                                         OnAccept on_accept, int& error) {
+  std::shared_ptr<Listener> listener(new Listener(std::move(core), std::move(on_accept)));
+  error = listener->listen(options);
+  if (error != 0) return nullptr;
+  if (const int rc = uv_poll_init(loop, &listener->poll_, listener->fd_.get()); rc != 0) {
+    error = -rc;
+    return nullptr;
+  }
+  listener->own(&listener->poll_);
+  uv_timer_init(loop, &listener->rest_);
+  listener->own(&listener->rest_);
+  listener->watch();
+  return listener;
+}
+
+int Listener::listen(const ListenOptions& options) {
+  options_ = options;
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+  if (!toSockaddr(options.host, options.port, storage, size)) return EINVAL;
+  fd_.reset(::socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd_.valid()) return errno;
+  if (!setInt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, 1)) return errno;
+  if (storage.ss_family == AF_INET6 && !setInt(fd_.get(), IPPROTO_IPV6, IPV6_V6ONLY, options.host == "::" ? 0 : 1)) return errno;
+  // Set once here: accepted sockets inherit them, which inherited() verifies.
+  if (const int rc = setTcpOptions(fd_.get(), options.keepalive_ms, options.user_timeout_ms); rc != 0) return rc;
+  if (::bind(fd_.get(), reinterpret_cast<sockaddr*>(&storage), size) != 0) return errno;
+  if (::listen(fd_.get(), kBacklog) != 0) return errno;
+  if (::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&storage), &size) != 0) return errno;
+  port_ = ntohs(storage.ss_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&storage)->sin_port
+                                             : reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
+  return 0;
+}
+
+void Listener::watch() {
+  uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->acceptBatch();
+  });
+}
+
+void Listener::acceptBatch() {
+  std::vector<uint64_t> ids;
+  const char* trouble = nullptr;
+  for (int i = 0; i < kBatch; ++i) {
+    Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!fd.valid()) {
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+      trouble = uv_err_name(uv_translate_sys_error(errno));
+      uv_poll_stop(&poll_);
+      uv_timer_start(
+          &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); }, kRestMs, 0);
+      break;
+    }
+    if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
+      core_->refused.fetch_add(1, std::memory_order_relaxed);
+      continue;
+    }
+    inherited(fd.get());
+    const Address remote = peerAddress(fd.get());
+    ids.push_back(ConnectionTable::instance().add(std::make_unique<Connection>(core_, std::move(fd), remote)));
+  }
+  if (!ids.empty() || trouble != nullptr) on_accept_(ids, trouble);
+}
+
+void Listener::inherited(int fd) {
+  if (!inherit_checked_) {
+    inherit_checked_ = true;
+    int no_delay = 0;
+    int timeout = 0;
+    socklen_t size = sizeof(int);
+    ::getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size);
+    ::getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, &size);
+    set_each_ = no_delay == 0 || timeout != static_cast<int>(options_.user_timeout_ms);
+  }
+  if (set_each_) setTcpOptions(fd, options_.keepalive_ms, options_.user_timeout_ms);
+}
+
+void Listener::onClose() {
+  on_accept_ = nullptr;
+  // The descriptor stays until libuv has let go of it; clients are refused from now on.
+  ::shutdown(fd_.get(), SHUT_RDWR);
+}
+
+}  // namespace derplane

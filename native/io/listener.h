@@ -1,0 +1,60 @@
+// A listening TCP socket that accepts in batches, on the control plane's loop.
+#pragma once
+
+#include <uv.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "loop_handles.h"
+#include "relay_core.h"
+
+namespace derplane {
+
+struct ListenOptions {
+  std::string host;  // numeric; `::` serves both families
+  int port = 0;
+  uint32_t keepalive_ms = 600'000;    // idle time before probes
+  uint32_t user_timeout_ms = 15'000;  // TCP_USER_TIMEOUT
+};
+
+class Listener final : public LoopUser {
+ public:
+  // `trouble`: null, or the name of the errno that made accepting pause.
+  using OnAccept = std::function<void(const std::vector<uint64_t>& ids, const char* trouble)>;
+
+  // Null with `error` set to an errno.
+  static std::shared_ptr<Listener> open(uv_loop_t* loop, std::shared_ptr<RelayCore> core, const ListenOptions& options,
+                                        OnAccept on_accept, int& error);
+  int port() const { return port_; }
+
+ private:
+  static constexpr int kBatch = 64;
+  static constexpr int kBacklog = 4096;
+  // After a failed accept (no descriptors left) the listener rests, instead of failing at full speed.
+  static constexpr uint64_t kRestMs = 100;
+
+  Listener(std::shared_ptr<RelayCore> core, OnAccept on_accept) : core_(std::move(core)), on_accept_(std::move(on_accept)) {}
+
+  int listen(const ListenOptions& options);
+  void watch();
+  void acceptBatch();
+  void inherited(int fd);
+  void onClose() override;
+
+  std::shared_ptr<RelayCore> core_;
+  OnAccept on_accept_;
+  ListenOptions options_;
+  Fd fd_;
+  int port_ = 0;
+  bool set_each_ = false;   // this kernel's accepted sockets do not inherit the options
+  bool inherit_checked_ = false;
+  uv_poll_t poll_ = {};
+  uv_timer_t rest_ = {};
+};
+
+// Options of every relayed TCP socket: no delay, keepalive with 9 probes 15 s apart, user timeout. 0 or an errno.
+int setTcpOptions(int fd, uint32_t keepalive_ms, uint32_t user_timeout_ms);
+
+}  // namespace derplane

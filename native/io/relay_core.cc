@@ -1,0 +1,138 @@
+#include "relay_core.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <unordered_map>
+
+namespace derplane {
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::unordered_map<uint32_t, std::weak_ptr<RelayCore>> relays;
+  uint32_t last_id = 0;
+};
+
+// Never destroyed: threads may still end while the process exits.
+Registry& registry() {
+  static auto* instance = new Registry;
+  return *instance;
+}
+
+}  // namespace
+
+// --- ShardSlot -----------------------------------------------------------------------------------------------------
+
+ShardSlot::ShardSlot() : event_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+
+void ShardSlot::wake() {
+  const uint64_t one = 1;
+  // Fails only when the counter is full, and then the shard is already woken.
+  [[maybe_unused]] const ssize_t n = ::write(event_fd_.get(), &one, sizeof one);
+}
+
+bool ShardSlot::raise(std::atomic<uint64_t>& bits, uint64_t bit) {
+  bits.fetch_or(bit, std::memory_order_release);
+  // Pairs with the fence in trySleep: either the shard sees the bit before it sleeps, or we see that it sleeps.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (sleeping_.load(std::memory_order_relaxed) == 0) return false;
+  if (sleeping_.exchange(0, std::memory_order_relaxed) == 0) return false;
+  wake();
+  return true;
+}
+
+bool ShardSlot::trySleep() {
+  sleeping_.store(1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (ring_bits_.load(std::memory_order_relaxed) == 0 && room_bits_.load(std::memory_order_relaxed) == 0 &&
+      mail_waiting_.load(std::memory_order_relaxed) == 0) {
+    return true;
+  }
+  awake();
+  return false;
+}
+
+bool ShardSlot::post(Mail mail) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (retired_) return false;
+    mail_.push_back(std::move(mail));
+  }
+  mail_waiting_.store(1, std::memory_order_release);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (sleeping_.load(std::memory_order_relaxed) != 0 && sleeping_.exchange(0, std::memory_order_relaxed) != 0) wake();
+  return true;
+}
+
+std::vector<Mail> ShardSlot::takeMail() {
+  if (mail_waiting_.load(std::memory_order_relaxed) == 0) return {};
+  mail_waiting_.store(0, std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  return std::move(mail_);
+}
+
+std::vector<Mail> ShardSlot::retire() {
+  const std::lock_guard lock(mutex_);
+  retired_ = true;
+  return std::move(mail_);
+}
+
+// --- RelayCore -----------------------------------------------------------------------------------------------------
+
+RelayCore::RelayCore(uint32_t id_in, RelayConfig config_in) : id(id_in), config(std::move(config_in)) {
+  for (uint32_t i = 0; i < config.router.shards; ++i) slots.push_back(std::make_unique<ShardSlot>());
+}
+
+RelayCore::~RelayCore() {
+  const std::lock_guard lock(registry().mutex);
+  registry().relays.erase(id);
+}
+
+std::shared_ptr<RelayCore> RelayCore::create(RelayConfig config) {
+  const std::lock_guard lock(registry().mutex);
+  const uint32_t id = ++registry().last_id;
+  std::shared_ptr<RelayCore> core(new RelayCore(id, std::move(config)));
+  registry().relays[id] = core;
+  return core;
+}
+
+std::shared_ptr<RelayCore> RelayCore::find(uint32_t id) {
+  const std::lock_guard lock(registry().mutex);
+  const auto it = registry().relays.find(id);
+  return it == registry().relays.end() ? nullptr : it->second.lock();
+}
+
+void RelayCore::setEventSink(std::function<void()> notify) {
+  const std::lock_guard lock(events_mutex_);
+  notify_ = std::move(notify);
+}
+
+void RelayCore::emit(Event event) {
+  const std::lock_guard lock(events_mutex_);
+  if (notify_ == nullptr) return;
+  const bool log_only = event.kind == Event::Kind::kClosed && !event.notify;
+  if (log_only && log_events_ >= kMaxLogEvents) return;
+  log_events_ += log_only ? 1 : 0;
+  events_.push_back(std::move(event));
+  if (events_.size() == 1) notify_();
+}
+
+bool RelayCore::emitPacket(Event event) {
+  const size_t bytes = event.packet.size() + sizeof(Event);
+  const std::lock_guard lock(events_mutex_);
+  if (notify_ == nullptr || packet_bytes_ + bytes > kMaxPacketBytes) return false;
+  packet_bytes_ += bytes;
+  events_.push_back(std::move(event));
+  if (events_.size() == 1) notify_();
+  return true;
+}
+
+std::vector<Event> RelayCore::takeEvents() {
+  const std::lock_guard lock(events_mutex_);
+  log_events_ = 0;
+  packet_bytes_ = 0;
+  return std::move(events_);
+}
+
+}  // namespace derplane

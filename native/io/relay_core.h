@@ -1,0 +1,142 @@
+// What all threads of one relay share: its configuration, a slot per shard (mail, wake-up), the rings' memory, limits, and the events that
+// shards send to the control plane. Reference-counted: every shard, connection and the JavaScript object hold it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../core/router.h"
+#include "connection.h"
+#include "fd.h"
+
+namespace derplane {
+
+struct RelayConfig {
+  RouterConfig router;  // `shard` is filled in by each shard
+  Key public_key;
+  uint64_t write_timeout_ms = 2000;
+  uint64_t mesh_write_timeout_ms = 30'000;
+  int64_t max_handshakes = 4096;
+  size_t max_handshake_bytes = 64 << 20;
+  std::vector<int64_t*> counters;        // one array per shard
+  std::vector<RingMemory> rings;         // from * shards + to; null on the diagonal
+};
+
+// A request of the control plane to a shard.
+struct Mail {
+  enum class Kind { kAdopt, kClosePeer, kSetForwarder, kDeliver, kCheck };
+  Kind kind;
+  Router::Adoption adoption = {};                // kAdopt
+  std::unique_ptr<Connection> connection = {};   // kAdopt
+  Key key = {};                                  // kClosePeer, kSetForwarder, kDeliver (destination)
+  std::vector<uint8_t> bytes = {};               // kAdopt: first output; kDeliver: a RecvPacket frame
+  bool on = false;                               // kSetForwarder
+  uint32_t ticket = 0;                           // kCheck
+};
+
+// What a shard tells the control plane.
+struct Event {
+  enum class Kind { kClosed, kForward, kCheck };
+  Kind kind;
+  uint64_t id = 0;                          // kClosed
+  Key key = {};                             // kClosed; kForward: source
+  Key destination = {};                     // kForward
+  Address address = {};                     // kClosed
+  CloseReason reason = CloseReason::eof;    // kClosed
+  bool notify = false;                      // kClosed
+  std::vector<uint8_t> packet = {};         // kForward
+  uint32_t ticket = 0;                      // kCheck
+  uint32_t shard = 0;                       // kCheck
+  std::vector<std::string> violations = {};  // kCheck
+};
+
+// The meeting place of a shard and those who want something of it.
+class ShardSlot {
+ public:
+  ShardSlot();
+
+  int eventFd() const { return event_fd_.get(); }
+
+  // Any thread. False when the shard has ended: the mail was not taken.
+  bool post(Mail mail);
+  // The shard `from` published records for this one; true when a sleeping shard was woken.
+  bool notifyRing(uint32_t from) { return raise(ring_bits_, uint64_t{1} << from); }
+  // The consumer `from` made room in the ring that leads from this shard to it.
+  void notifyRoom(uint32_t from) { raise(room_bits_, uint64_t{1} << from); }
+  // Makes the shard's next turn come, from any thread.
+  void wake();
+
+  // The rest: the shard's thread only.
+  uint64_t takeRingBits() { return take(ring_bits_); }
+  uint64_t takeRoomBits() { return take(room_bits_); }
+  std::vector<Mail> takeMail();
+  // False when something came meanwhile: the shard must not sleep.
+  bool trySleep();
+  void awake() { sleeping_.store(0, std::memory_order_relaxed); }
+  // No mail is taken from now on; returns what was still waiting.
+  std::vector<Mail> retire();
+  bool retired() const { return retired_; }
+
+ private:
+  bool raise(std::atomic<uint64_t>& bits, uint64_t bit);
+  static uint64_t take(std::atomic<uint64_t>& bits) {
+    return bits.load(std::memory_order_relaxed) == 0 ? 0 : bits.exchange(0, std::memory_order_acquire);
+  }
+
+  Fd event_fd_;
+  std::atomic<uint64_t> ring_bits_{0};
+  std::atomic<uint64_t> room_bits_{0};
+  std::atomic<uint32_t> mail_waiting_{0};
+  alignas(64) std::atomic<uint32_t> sleeping_{1};
+  std::mutex mutex_;
+  std::vector<Mail> mail_;
+  bool retired_ = false;
+};
+
+class RelayCore : public std::enable_shared_from_this<RelayCore> {
+ public:
+  static std::shared_ptr<RelayCore> create(RelayConfig config);
+  // The relay of that number, for worker threads; null when it is gone.
+  static std::shared_ptr<RelayCore> find(uint32_t id);
+  ~RelayCore();
+
+  const uint32_t id;
+  const RelayConfig config;
+  std::vector<std::unique_ptr<ShardSlot>> slots;
+  std::atomic<int64_t> handshakes{0};
+  std::atomic<size_t> handshake_bytes{0};
+  std::atomic<uint64_t> refused{0};
+  std::atomic<bool> log_clients{false};
+  std::atomic<bool> closed{false};
+
+  uint32_t shardOf(const Key& key) const {
+    return shardOfHash(hashKey(config.router.seed, key.bytes), config.router.shards);
+  }
+
+  // Events: `notify` is called (any thread, under the lock) when the first event of a batch came.
+  void setEventSink(std::function<void()> notify);
+  void emit(Event event);
+  // The same within a byte budget; false when it is used up.
+  bool emitPacket(Event event);
+  std::vector<Event> takeEvents();
+
+ private:
+  RelayCore(uint32_t id, RelayConfig config);
+
+  // Log-only `closed` events and forwarded packets beyond these wait for nobody: a control plane that is behind loses them.
+  static constexpr size_t kMaxLogEvents = 4096;
+  static constexpr size_t kMaxPacketBytes = 16 << 20;
+
+  std::mutex events_mutex_;
+  std::function<void()> notify_;
+  std::vector<Event> events_;
+  size_t log_events_ = 0;
+  size_t packet_bytes_ = 0;
+};
+
+}  // namespace derplane

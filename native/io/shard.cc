@@ -1,0 +1,295 @@
+#include "shard.h"
+
+#include <sys/socket.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace derplane {
+namespace {
+
+uint64_t monotonicMs() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1000 + static_cast<uint64_t>(t.tv_nsec) / 1'000'000;
+}
+
+RouterConfig routerConfig(const RelayCore& core, uint32_t index) {
+  RouterConfig config = core.config.router;
+  config.shard = index;
+  return config;
+}
+
+}  // namespace
+
+Shard::Shard(std::shared_ptr<RelayCore> core, uint32_t index)
+    : core_(std::move(core)),
+      index_(index),
+      slot_(*core_->slots[index]),
+      router_(routerConfig(*core_, index), Counters(core_->config.counters[index]), *this) {
+  const uint32_t shards = core_->config.router.shards;
+  for (uint32_t other = 0; other < shards; ++other) {
+    if (other == index) continue;
+    router_.setRing(other, RingProducer(core_->config.rings[index * shards + other]));
+    rings_in_[other] = RingConsumer(core_->config.rings[other * shards + index]);
+  }
+}
+
+Shard::~Shard() = default;
+
+std::shared_ptr<Shard> Shard::start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, uint32_t index, std::string& error) {
+  std::shared_ptr<Shard> shard(new Shard(std::move(core), index));
+  if (!shard->open(loop, error)) {
+    shard->close(nullptr);
+    return nullptr;
+  }
+  return shard;
+}
+
+bool Shard::open(uv_loop_t* loop, std::string& error) {
+  if (poller_.fd() < 0 || slot_.eventFd() < 0 || !poller_.addReadable(slot_.eventFd(), nullptr)) {
+    error = "no descriptor left for the shard's poller";
+    return false;
+  }
+  uv_timer_init(loop, &timer_);
+  own(&timer_);
+  if (const int rc = uv_poll_init(loop, &poll_, poller_.fd()); rc != 0) {
+    error = uv_strerror(rc);
+    return false;
+  }
+  own(&poll_);
+  uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
+    static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->run();
+  });
+  slot_.wake();  // mail may have come before us
+  return true;
+}
+
+void Shard::onClose() {
+  std::vector<Mail> unread = slot_.retire();
+  for (Mail& mail : unread) {
+    if (mail.kind == Mail::Kind::kAdopt) refuse(mail);
+  }
+  router_.setNow(monotonicMs());
+  flushAndRelease();  // what clients are owed leaves before they are closed
+  router_.closeAll(CloseReason::server_closed);
+  finishTurn();
+}
+
+bool Shard::forwardToControl(const Key& source, const Key& destination, const uint8_t* packet, uint32_t size) {
+  return core_->emitPacket({.kind = Event::Kind::kForward,
+                            .key = source,
+                            .destination = destination,
+                            .packet = std::vector<uint8_t>(packet, packet + size)});
+}
+
+// --- turns ---------------------------------------------------------------------------------------------------------
+
+void Shard::run() {
+  slot_.awake();
+  for (int i = 0; i < kTurnsPerCallback; ++i) {
+    if (turn(0)) continue;
+    if (slot_.trySleep()) return;
+  }
+  slot_.wake();  // more to do: come back after libuv looked at its other handles
+}
+
+// Returns whether there was anything to do, so that more may have come meanwhile.
+bool Shard::turn(int timeout_ms) {
+  const int ready = poller_.wait(timeout_ms);
+  router_.setNow(monotonicMs());
+  router_.setDropWhenFull(router_.counters().get(Counter::held_bytes) > kMaxHeldForRings);
+  std::swap(hungry_, hungry_now_);
+  for (int i = 0; i < ready; ++i) onPollEvent(poller_.event(i));
+  for (Client* client : hungry_now_) {
+    client->hungry = false;
+    read(*client);
+  }
+  bool busy = ready > 0 || !hungry_now_.empty();
+  hungry_now_.clear();
+  busy = takeMail() || busy;
+  busy = takeRings() || busy;
+  resumeBlocked();
+  busy = router_.background() || busy;
+  if (busy) {
+    router_.counters().add(Counter::turns);
+    finishTurn();
+  }
+  return busy;
+}
+
+void Shard::onPollEvent(const Poller::Event& event) {
+  if (event.tag == nullptr) return;  // the event descriptor only ends the wait; edge-triggered, so it need not be read
+  Client& client = *static_cast<Client*>(event.tag);
+  if (event.hangup) client.got_hangup = true;
+  if (event.writable && client.stalled) {
+    client.stalled = false;
+    router_.touch(client);
+  }
+  if (event.readable) read(client);
+}
+
+bool Shard::takeRings() {
+  uint64_t bits = slot_.takeRingBits() | rings_left_;
+  rings_left_ = 0;
+  const bool any = bits != 0;
+  for (; bits != 0; bits &= bits - 1) {
+    const auto from = static_cast<uint32_t>(__builtin_ctzll(bits));
+    ensureRoom(0);
+    if (router_.takeRing(from, rings_in_[from], kRingRecordsPerTurn)) rings_left_ |= uint64_t{1} << from;
+    rings_read_ |= uint64_t{1} << from;
+  }
+  return any;
+}
+
+void Shard::resumeBlocked() {
+  for (uint64_t bits = slot_.takeRoomBits(); bits != 0; bits &= bits - 1) {
+    const auto shard = static_cast<uint32_t>(__builtin_ctzll(bits));
+    while (Client* client = router_.takeBlocked(shard)) {
+      ensureRoom(0);
+      router_.setResuming(shard);
+      consumeCarry(*client);
+      router_.setResuming(kNotBlocked);
+      if (client->blocked_on == shard) break;
+      if (!client->closing && client->blocked_on == kNotBlocked) makeHungry(*client);
+    }
+  }
+}
+
+bool Shard::takeMail() {
+  std::vector<Mail> all = slot_.takeMail();
+  for (Mail& mail : all) {
+    ensureRoom(static_cast<uint32_t>(mail.bytes.size()));
+    handleMail(mail);
+  }
+  return !all.empty();
+}
+
+void Shard::handleMail(Mail& mail) {
+  switch (mail.kind) {
+    case Mail::Kind::kAdopt:
+      adopt(mail);
+      break;
+    case Mail::Kind::kClosePeer:
+      router_.closePeer(mail.key, CloseReason::peer_closed);
+      break;
+    case Mail::Kind::kSetForwarder:
+      router_.setJsForwarder(mail.key, mail.on);
+      break;
+    case Mail::Kind::kDeliver: {
+      const auto size = static_cast<uint32_t>(mail.bytes.size());
+      uint8_t* frame = router_.arena().take(size);
+      std::memcpy(frame, mail.bytes.data(), size);
+      router_.deliverFromControl(mail.key, frame, size);
+      break;
+    }
+    case Mail::Kind::kCheck:
+      checks_.push_back(mail.ticket);
+      break;
+  }
+}
+
+void Shard::adopt(Mail& mail) {
+  mail.adoption.fd = mail.connection->fd.get();
+  // In the tables before ServerInfo is written: from the moment that the client hears it, peers reach the client.
+  Client* client =
+      router_.adopt(mail.adoption, mail.bytes.data(), static_cast<uint32_t>(mail.bytes.size()));
+  if (client == nullptr) {
+    refuse(mail);
+    return;
+  }
+  mail.connection->fd.release();
+  if (mail.connection->size() > 0) {
+    hold(*client, mail.connection->bytes(), static_cast<uint32_t>(mail.connection->size()));
+    if (client->carry != nullptr) consumeCarry(*client);
+  }
+  mail.connection.reset();
+  if (!client->closing && !poller_.add(client->fd, client)) router_.close(*client, CloseReason::no_memory);
+}
+
+void Shard::refuse(Mail& mail) {
+  if (!mail.adoption.notify) return;
+  core_->emit({.kind = Event::Kind::kClosed,
+               .id = mail.adoption.id,
+               .key = mail.adoption.key,
+               .address = mail.adoption.address,
+               .reason = slot_.retired() ? CloseReason::server_closed : CloseReason::no_memory,
+               .notify = true});
+}
+
+// Ends the life of this turn's pieces when less than `bytes` of the arena are left for a read.
+void Shard::ensureRoom(uint32_t bytes) {
+  if (!router_.roomForRead(bytes)) flushAndRelease();
+}
+
+void Shard::flushAndRelease() {
+  while (Client* client = router_.takeTouched()) flush(*client);
+  for (uint64_t bits = router_.publish(); bits != 0; bits &= bits - 1) {
+    ShardSlot& consumer = *core_->slots[static_cast<uint32_t>(__builtin_ctzll(bits))];
+    if (consumer.notifyRing(index_)) router_.counters().add(Counter::ring_wakes);
+  }
+  for (; rings_read_ != 0; rings_read_ &= rings_read_ - 1) {
+    const auto from = static_cast<uint32_t>(__builtin_ctzll(rings_read_));
+    if (rings_in_[from].release()) core_->slots[from]->notifyRoom(index_);
+  }
+  router_.endTurn();
+}
+
+void Shard::finishTurn() {
+  while (Client* client = router_.takeTouched()) flush(*client);
+  destroyClosing();
+  flushAndRelease();
+  for (const uint32_t ticket : checks_) {
+    core_->emit({.kind = Event::Kind::kCheck, .ticket = ticket, .shard = index_, .violations = router_.check()});
+  }
+  checks_.clear();
+  if (!closing()) armTimer();
+}
+
+void Shard::destroyClosing() {
+  Client* client = router_.takeClosing();
+  if (client == nullptr) return;
+  std::erase_if(hungry_, [](const Client* c) { return c->closing; });
+  for (; client != nullptr; client = router_.takeClosing()) {
+    unstall(*client);
+    poller_.remove(client->fd);  // a duplicate of the descriptor may live on elsewhere, so closing ours is not enough
+    ::close(client->fd);
+    emitClosed(*client);
+    router_.destroy(client);
+  }
+}
+
+void Shard::emitClosed(const Client& client) {
+  if (!client.notify && !core_->log_clients.load(std::memory_order_relaxed)) return;
+  core_->emit({.kind = Event::Kind::kClosed,
+               .id = client.id,
+               .key = client.peer->key,
+               .address = client.address,
+               .reason = client.close_reason,
+               .notify = client.notify});
+}
+
+void Shard::armTimer() {
+  uint64_t interval = router_.clientCount() > 0 ? router_.tickMs() : 0;
+  if (stalled_ != nullptr) interval = std::min(kStallTickMs, router_.tickMs());
+  if (interval == timer_interval_) return;
+  timer_interval_ = interval;
+  if (interval == 0) {
+    uv_timer_stop(&timer_);
+    return;
+  }
+  uv_timer_start(
+      &timer_, [](uv_timer_t* handle) { static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->onTimer(); }, interval,
+      interval);
+}
+
+void Shard::onTimer() {
+  router_.setNow(monotonicMs());
+  router_.tick();
+  closeStalled();
+  finishTurn();
+  run();
+}
+
+}  // namespace derplane

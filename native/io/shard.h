@@ -1,0 +1,94 @@
+// One shard: a router, the sockets of its clients, and the turn that joins them, on its worker thread's libuv loop.
+#pragma once
+
+#include <uv.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../core/router.h"
+#include "loop_handles.h"
+#include "poller.h"
+#include "relay_core.h"
+
+namespace derplane {
+
+class Shard final : public LoopUser, private RouterEvents {
+ public:
+  // Null with `error` set when the loop refuses a handle or the shard exists already.
+  static std::shared_ptr<Shard> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, uint32_t index, std::string& error);
+  ~Shard() override;
+
+ private:
+  // A read takes at most this much of a connection per turn, so that a fast sender cannot starve the others.
+  static constexpr uint32_t kReadSize = 64 << 10;
+  static constexpr uint32_t kRingRecordsPerTurn = 1024;
+  // Turns in one callback, before libuv may look at its other handles.
+  static constexpr int kTurnsPerCallback = 64;
+  static constexpr uint32_t kMaxIov = 256;
+  // Clients with a backlog are looked at this often for their write deadline.
+  static constexpr uint64_t kStallTickMs = 100;
+  // Bytes kept of reads that wait for a ring; beyond, their packets are dropped.
+  static constexpr int64_t kMaxHeldForRings = 64 << 20;
+
+  Shard(std::shared_ptr<RelayCore> core, uint32_t index);
+
+  bool open(uv_loop_t* loop, std::string& error);
+  void onClose() override;
+  bool forwardToControl(const Key& source, const Key& destination, const uint8_t* packet, uint32_t size) override;
+
+  // Turns.
+  void run();
+  bool turn(int timeout_ms);
+  void onPollEvent(const Poller::Event& event);
+  bool takeRings();
+  void resumeBlocked();
+  bool takeMail();
+  void handleMail(Mail& mail);
+  void adopt(Mail& mail);
+  void refuse(Mail& mail);
+  void ensureRoom(uint32_t bytes);
+  void flushAndRelease();
+  void finishTurn();
+  void destroyClosing();
+  void emitClosed(const Client& client);
+  void onTimer();
+  void armTimer();
+
+  // Reading.
+  void read(Client& client);
+  ssize_t readIntoArena(Client& client, bool& full);
+  ssize_t readBehindCarry(Client& client, bool& full);
+  void consume(Client& client, uint8_t* data, uint32_t size);
+  void consumeCarry(Client& client);
+  void hold(Client& client, const uint8_t* data, uint32_t size);
+  bool growCarry(Client& client, uint32_t capacity);
+  Block* detachCarry(Client& client);
+  void makeHungry(Client& client);
+
+  // Writing.
+  void flush(Client& client);
+  void keepRest(Client& client, bool renew_deadline);
+  void unstall(Client& client);
+  void closeStalled();
+
+  std::shared_ptr<RelayCore> core_;
+  uint32_t index_;
+  ShardSlot& slot_;
+  Router router_;
+  Poller poller_;
+  RingConsumer rings_in_[kMaxShards];
+  uint64_t rings_left_ = 0;  // rings that may hold more than the last turn took
+  std::vector<Client*> hungry_;        // to be read again in the next turn
+  std::vector<Client*> hungry_now_;    // this turn's
+  Client* stalled_ = nullptr;
+  uint64_t rings_read_ = 0;  // rings with records that this turn's pieces point to
+  std::vector<uint32_t> checks_;
+
+  uv_poll_t poll_ = {};
+  uv_timer_t timer_ = {};
+  uint64_t timer_interval_ = 0;  // 0: not running
+};
+
+}  // namespace derplane

@@ -1,0 +1,215 @@
+// A shard's sockets: what is read becomes frames for the router, what the router queued is written.
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "shard.h"
+
+namespace derplane {
+
+// --- reading -------------------------------------------------------------------------------------------------------
+
+void Shard::read(Client& client) {
+  // A connection that waits for a ring is read again when its frames found room.
+  if (client.closing || client.blocked_on != kNotBlocked) return;
+  ensureRoom(kReadSize);
+  bool full = false;
+  const bool part_of_frame = client.carry != nullptr && client.carry->size >= kFrameHeaderSize;
+  const ssize_t n = part_of_frame ? readBehindCarry(client, full) : readIntoArena(client, full);
+  router_.counters().add(Counter::reads);
+  if (client.closing) return;
+  if (n == 0) {
+    router_.close(client, CloseReason::eof);
+  } else if (n < 0) {
+    if (errno == EINTR) {
+      makeHungry(client);
+    } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
+      router_.close(client, CloseReason::reset);
+    }
+  } else if (full || client.got_hangup) {
+    // Edge-triggered: unless the kernel had less than asked for, nobody will report the rest.
+    makeHungry(client);
+  }
+}
+
+// The usual read. Less than a header may have been left over; it is put in front.
+ssize_t Shard::readIntoArena(Client& client, bool& full) {
+  Arena& arena = router_.arena();
+  uint8_t* at = arena.end();
+  uint32_t before = 0;
+  if (client.carry != nullptr) {
+    before = client.carry->size;
+    std::memcpy(at, client.carry->bytes(), before);
+  }
+  const ssize_t n = ::recv(client.fd, at + before, kReadSize - before, MSG_DONTWAIT);
+  if (n <= 0) return n;
+  if (before > 0) router_.retire(detachCarry(client));
+  const uint32_t size = before + static_cast<uint32_t>(n);
+  full = size == kReadSize;
+  arena.take(size);
+  consume(client, at, size);
+  return n;
+}
+
+// Part of a frame is held: the rest of it goes straight behind that part, what follows into the arena.
+ssize_t Shard::readBehindCarry(Client& client, bool& full) {
+  const uint32_t needed = Router::frameBytesNeeded(client.carry->bytes(), client.carry->size);
+  // Room grows with what really came, so that a header alone cannot claim memory.
+  if (!growCarry(client, std::min(needed, std::max(BlockPool::kSmall, 2 * client.carry->size)))) {
+    router_.close(client, CloseReason::no_memory);
+    return -1;
+  }
+  Block* carry = client.carry;
+  const uint32_t room = std::min(carry->capacity, needed) - carry->size;
+  const bool whole = carry->size + room == needed;
+  Arena& arena = router_.arena();
+  uint8_t* at = arena.end();
+  iovec iov[2] = {{carry->bytes() + carry->size, room}, {at, kReadSize}};
+  const ssize_t n = ::readv(client.fd, iov, whole ? 2 : 1);
+  if (n <= 0) return n;
+  const auto got = static_cast<uint32_t>(n);
+  full = got == room + (whole ? kReadSize : 0);
+  const uint32_t to_carry = std::min(got, room);
+  carry->size += to_carry;
+  router_.counters().add(Counter::held_bytes, to_carry);
+  if (carry->size < needed) return n;
+  consumeCarry(client);
+  const uint32_t rest = got - to_carry;
+  if (rest == 0 || client.closing) return n;
+  arena.take(rest);
+  if (client.blocked_on != kNotBlocked) {
+    hold(client, at, rest);
+  } else {
+    consume(client, at, rest);
+  }
+  return n;
+}
+
+// `data` stays until the turn's end: packets in it are sent from where they are.
+void Shard::consume(Client& client, uint8_t* data, uint32_t size) {
+  const ParseResult result = router_.consume(client, data, size);
+  if (result.status == ParseStatus::kClosed || result.consumed == size) return;
+  hold(client, data + result.consumed, size - result.consumed);
+}
+
+void Shard::consumeCarry(Client& client) {
+  Block* block = detachCarry(client);
+  router_.retire(block);
+  consume(client, block->bytes(), block->size);
+}
+
+// Keeps bytes until more come, or until a ring has room.
+void Shard::hold(Client& client, const uint8_t* data, uint32_t size) {
+  const uint32_t before = client.carry == nullptr ? 0 : client.carry->size;
+  if (!growCarry(client, before + size)) {
+    router_.close(client, CloseReason::no_memory);
+    return;
+  }
+  std::memcpy(client.carry->bytes() + before, data, size);
+  client.carry->size = before + size;
+  router_.counters().add(Counter::held_bytes, size);
+}
+
+bool Shard::growCarry(Client& client, uint32_t capacity) {
+  Block* old = client.carry;
+  if (old != nullptr && old->capacity >= capacity) return true;
+  BlockPool& blocks = router_.queues().blocks;
+  Block* block = blocks.take(capacity);
+  if (block == nullptr) return false;
+  if (old != nullptr) {
+    std::memcpy(block->bytes(), old->bytes(), old->size);
+    block->size = old->size;
+    blocks.give(old);
+  }
+  client.carry = block;
+  return true;
+}
+
+Block* Shard::detachCarry(Client& client) {
+  Block* block = client.carry;
+  client.carry = nullptr;
+  router_.counters().add(Counter::held_bytes, -int64_t{block->size});
+  return block;
+}
+
+void Shard::makeHungry(Client& client) {
+  if (client.hungry) return;
+  client.hungry = true;
+  hungry_.push_back(&client);
+}
+
+// --- writing -------------------------------------------------------------------------------------------------------
+
+void Shard::flush(Client& client) {
+  QueueShared& queues = router_.queues();
+  if (client.closing) {
+    client.queue.clear(queues, DropReason::gone_disconnected);
+    return;
+  }
+  uint32_t frames_done = 0;
+  while (!client.stalled && !client.queue.empty()) {
+    iovec iov[kMaxIov];
+    const uint32_t count = client.queue.gather(queues, iov, kMaxIov);
+    size_t total = 0;
+    for (uint32_t i = 0; i < count; ++i) total += iov[i].iov_len;
+    msghdr message{};
+    message.msg_iov = iov;
+    message.msg_iovlen = count;
+    const ssize_t n = ::sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    router_.counters().add(Counter::writes);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        router_.close(client, CloseReason::write_error);
+        client.queue.clear(queues, DropReason::write_error);
+        return;
+      }
+      client.stalled = true;
+      break;
+    }
+    frames_done += client.queue.advance(queues, static_cast<uint64_t>(n));
+    client.stalled = static_cast<size_t>(n) < total;
+  }
+  if (client.queue.empty()) {
+    unstall(client);
+    router_.drained(client);
+  } else {
+    keepRest(client, frames_done > 0);
+  }
+}
+
+// The write deadline runs from the last frame that was begun: bytes of the same frame do not extend it.
+void Shard::keepRest(Client& client, bool renew_deadline) {
+  if (!client.queue.spill(router_.queues())) {
+    router_.close(client, CloseReason::control_overflow);
+    return;
+  }
+  const uint64_t timeout = client.mesh ? core_->config.mesh_write_timeout_ms : core_->config.write_timeout_ms;
+  if (timeout == 0 || !client.queue.hasBacklog()) return;
+  if (!client.in_stall_list) {
+    client.in_stall_list = true;
+    client.stall_prev = nullptr;
+    client.stall_next = stalled_;
+    if (stalled_ != nullptr) stalled_->stall_prev = &client;
+    stalled_ = &client;
+    renew_deadline = true;
+  }
+  if (renew_deadline) client.write_deadline_ms = router_.now() + timeout;
+}
+
+void Shard::unstall(Client& client) {
+  if (!client.in_stall_list) return;
+  client.in_stall_list = false;
+  (client.stall_prev == nullptr ? stalled_ : client.stall_prev->stall_next) = client.stall_next;
+  if (client.stall_next != nullptr) client.stall_next->stall_prev = client.stall_prev;
+}
+
+void Shard::closeStalled() {
+  for (Client* client = stalled_; client != nullptr; client = client->stall_next) {
+    if (router_.now() >= client->write_deadline_ms) router_.close(*client, CloseReason::write_timeout);
+  }
+}
+
+}  // namespace derplane

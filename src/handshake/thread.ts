@@ -1,0 +1,136 @@
+/** A handshake thread: takes a connection from its first byte to the sealed, unsent ServerInfo. Many at once; all waiting is native. */
+import { workerData } from 'piscina';
+import { DerpError } from '../errors.js';
+import { type NativeHandshakeIo, native } from '../native.js';
+import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
+import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
+import { PrivateKey } from '../protocol/key.js';
+import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
+import type { HandshakeFailure, HandshakeResult, HandshakeTask, HandshakeThreadData } from './messages.js';
+import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
+
+const { privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
+const privateKey = PrivateKey.fromBytes(keyBytes);
+const io: NativeHandshakeIo = new native.HandshakeIo();
+native.setThreadNice(HANDSHAKE_NICE);
+
+const serverKey = serverKeyFrame(privateKey.publicKey);
+/** The answer to an upgrade and ServerKey leave in one write. */
+const answerAndServerKey = Buffer.concat([
+  Buffer.from(
+    'HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\nDerp-Version: 2\r\n' +
+      `Derp-Public-Key: ${privateKey.publicKey.hex}\r\n\r\n`,
+  ),
+  serverKey,
+]);
+
+/** A handshake that cannot go on. */
+class HandshakeError extends Error {
+  readonly failure: HandshakeFailure;
+  constructor(failure: HandshakeFailure, message: string) {
+    super(message);
+    this.failure = failure;
+  }
+}
+
+/** The task that piscina runs. */
+export default async function handshake({ id, start }: HandshakeTask): Promise<HandshakeResult> {
+  let upgraded = start !== 'request';
+  try {
+    io.open(id, start === 'request' ? requestTimeout : clientInfoTimeout);
+    let request: DerpRequest = { upgrade: true, fastStart: start === 'derp', notIdeal: false };
+    if (start === 'request') {
+      const head = await readRequest(id);
+      if (typeof head === 'string' || !head.upgrade) {
+        io.release(id);
+        return { type: 'http', malformed: typeof head === 'string' ? head : undefined };
+      }
+      request = head;
+      upgraded = true;
+    }
+    return await greet(id, request);
+  } catch (error) {
+    io.discard(id);
+    return { type: 'failed', failure: failureOf(error), upgraded, text: (error as Error).message };
+  }
+}
+
+/** The request, its head consumed if it upgrades to DERP; or what is wrong with it. */
+async function readRequest(id: number): Promise<DerpRequest | string> {
+  let searched = 0;
+  for (;;) {
+    const bytes = await io.read(id, searched + 1, MAX_REQUEST_HEAD);
+    const end = findHeadEnd(bytes, searched);
+    if (end === -1 && bytes.length >= MAX_REQUEST_HEAD) return `request head over ${MAX_REQUEST_HEAD} bytes`;
+    if (end === -1 && !looksLikeHttp(bytes)) return 'not HTTP';
+    if (end === -1) {
+      searched = bytes.length;
+      continue;
+    }
+    try {
+      const request = parseRequest(bytes.subarray(0, end));
+      if (request.upgrade) io.consume(id, end);
+      return request;
+    } catch (error) {
+      return `malformed request: ${(error as Error).message}`;
+    }
+  }
+}
+
+/** A request begins with a method: an upper-case word. Anything else need not be waited for. */
+function looksLikeHttp(bytes: Buffer): boolean {
+  for (let i = 0; i < bytes.length && i < 4; i++) {
+    const byte = bytes[i]!;
+    if (byte === 13 || byte === 10) continue;
+    if (byte < 0x41 || byte > 0x5a) return i > 0 && byte === 0x20;
+  }
+  return true;
+}
+
+/** From ServerKey to ServerInfo. */
+async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<HandshakeResult> {
+  io.setTimeout(id, clientInfoTimeout);
+  await io.write(id, fastStart ? serverKey : answerAndServerKey);
+  // Dripping does not extend it.
+  io.setTimeout(id, clientInfoTimeout);
+  const { body, end } = await readClientInfo(id);
+  const opened = openClientInfo(body, privateKey);
+  const serverInfo = sealServerInfo(opened.key, privateKey, opened.box);
+  io.consume(id, end);
+  io.release(id);
+  return {
+    type: 'client',
+    // Copies: a view would be sent with the whole pool that it lies in.
+    key: Uint8Array.from(opened.key.bytes),
+    serverInfo: Uint8Array.from(serverInfo),
+    meshKey: opened.info.meshKey,
+    prober: opened.info.isProber,
+    notIdeal,
+  };
+}
+
+async function readClientInfo(id: number): Promise<{ body: Buffer; end: number }> {
+  let bytes = await io.read(id, FRAME_HEADER_LENGTH, READ_AHEAD);
+  const type = bytes[0]!;
+  const length = readBodyLength(bytes);
+  if (type !== FrameType.CLIENT_INFO) {
+    throw new HandshakeError('bad_first_frame', `first frame has type 0x${type.toString(16)}, ClientInfo must be first`);
+  }
+  if (length < MIN_CLIENT_INFO_SIZE || length > MAX_CLIENT_INFO_SIZE) {
+    throw new HandshakeError(
+      'bad_client_info',
+      `ClientInfo of ${length} bytes, must have ${MIN_CLIENT_INFO_SIZE} to ${MAX_CLIENT_INFO_SIZE}`,
+    );
+  }
+  const end = FRAME_HEADER_LENGTH + length;
+  if (bytes.length < end) bytes = await io.read(id, end, Math.max(end, READ_AHEAD));
+  return { body: bytes.subarray(FRAME_HEADER_LENGTH, end), end };
+}
+
+function failureOf(error: unknown): HandshakeFailure {
+  if (error instanceof HandshakeError) return error.failure;
+  if (error instanceof DerpError) return error.code === 'ERR_DERP_BOX' ? 'bad_box' : 'bad_client_info';
+  const { code } = error as { code?: string };
+  if (code === 'closed' || code === 'reset' || code === 'timeout' || code === 'budget' || code === 'discarded') return code;
+  return 'internal';
+}

@@ -1,0 +1,46 @@
+/** Every number of the server with its unit and reason; what the reference has is the same. */
+
+/** Packets in each of a client's two queues; the reference's. */
+export const QUEUE_DEPTH = 32;
+
+/** Milliseconds; the reference's `-tcp-write-timeout`. */
+export const WRITE_TIMEOUT = 2_000;
+
+/** Milliseconds. A link between relays carries many clients' packets, so it gets more patience; the reference's. */
+export const MESH_WRITE_TIMEOUT = 30_000;
+
+/** Milliseconds; the reference's. Clients give up after 120 s without a frame. */
+export const KEEP_ALIVE_INTERVAL = 60_000;
+
+/** Milliseconds for the request head. The reference gives 30 s; no real client needs more than a few round trips. */
+export const REQUEST_TIMEOUT = 10_000;
+
+/** Milliseconds for ServerKey to be written and ClientInfo to be read; the reference's. */
+export const CLIENT_INFO_TIMEOUT = 10_000;
+
+/** Handshakes at once. A pending one costs about 10 kB over all threads, so this is 40 MB. */
+export const MAX_HANDSHAKES = 4_096;
+
+/** Bytes that handshakes hold together: 16 KiB for each of {@link MAX_HANDSHAKES}. */
+export const MAX_HANDSHAKE_BYTES = 64 << 20;
+
+/** Bytes in the send queues of one shard; a single client can fill 4 MiB (64 packets of 64 KiB). */
+export const MAX_QUEUE_BYTES = 256 << 20;
+
+/** Bytes of all rings together. */
+export const RING_BYTES = 64 << 20;
+
+/** Bytes of the smallest ring: three records of the largest size fit, so that one always does however the wrap falls. */
+export const MIN_RING_BYTES = 256 << 10;
+
+/** Bytes of the largest ring: beyond, a ring is longer than the second-level cache and packets in it only age. */
+export const MAX_RING_BYTES = 4 << 20;
+
+/** Shards of one relay: they are named by the bits of 64-bit words. */
+export const MAX_SHARDS = 63;
+
+/** Milliseconds of idleness before TCP keepalive probes; the reference's. */
+export const TCP_KEEPALIVE_TIME = 600_000;
+
+/** Milliseconds; the reference's. */
+export const TCP_USER_TIMEOUT = 15_000;

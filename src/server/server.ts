@@ -1,0 +1,419 @@
+import { lookup } from 'node:dns/promises';
+import { createServer, type IncomingMessage, type Server as HttpServer } from 'node:http';
+import { isIP, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { DerpError } from '../errors.js';
+import { Handshakes } from '../handshake/handshakes.js';
+import type { HandshakeFailure, HandshakeResult, HandshakeTask } from '../handshake/messages.js';
+import { isDerpPath, isDerpUpgrade } from '../handshake/request.js';
+import { type Logger, silentLogger } from '../log.js';
+import type { ConnectionId, RelayEvent } from '../native.js';
+import type { PacketForwarder } from '../protocol/forwarder.js';
+import { type PrivateKey, PublicKey, secretOf } from '../protocol/key.js';
+import { parseMeshKey, provesMeshKey } from '../protocol/mesh_key.js';
+import { Shards } from '../shard/shards.js';
+import * as defaults from './defaults.js';
+import { Forwarders } from './forwarders.js';
+import type { ListenOptions, Listener, ServerOptions } from './options.js';
+import { integerOption, type ResolvedOptions, resolveOptions } from './resolve_options.js';
+import { type Stats, sumCounters } from './stats.js';
+import { takeOver } from './takeover.js';
+
+/** A consistency check under way: the shards that have not answered, and what the others found. */
+interface PendingCheck {
+  left: number;
+  violations: string[];
+  resolve: (violations: string[]) => void;
+}
+
+/**
+ * A DERP relay. It listens itself ({@link Server.listen}), or serves connections of somebody's `http.Server` ({@link Server.attach})
+ * or from anywhere ({@link Server.accept}). Its threads run from construction to {@link Server.close}, and keep the process alive.
+ *
+ * @example
+ * ```ts
+ * const relay = new Server(PrivateKey.generate());
+ * relay.attach(httpServer); // upgrades on /derp are DERP from now on
+ * ```
+ */
+export class Server {
+  readonly #privateKey: PrivateKey;
+  readonly #options: ResolvedOptions;
+  readonly #logger: Logger;
+  readonly #shards: Shards;
+  readonly #handshakes: Handshakes;
+  readonly #forwarders: Forwarders;
+  readonly #listeners = new Set<Listener>();
+  readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
+  readonly #pages = new Set<HttpServer>();
+  /** What waits for the end of a connection that was given to accept(). */
+  readonly #ends = new Map<ConnectionId, () => void>();
+  readonly #checks = new Map<number, PendingCheck>();
+  readonly #failures: Record<HandshakeFailure | 'malformed_request', number> = {
+    closed: 0,
+    reset: 0,
+    timeout: 0,
+    budget: 0,
+    discarded: 0,
+    bad_first_frame: 0,
+    bad_client_info: 0,
+    bad_box: 0,
+    internal: 0,
+    malformed_request: 0,
+  };
+  #accepts = 0;
+  #nextTicket = 1;
+  #meshKey: string | undefined;
+  #closed: Promise<void> | undefined;
+
+  /**
+   * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range
+   */
+  constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
+    this.#privateKey = privateKey;
+    this.#options = resolveOptions(options);
+    this.#logger = options.logger ?? silentLogger;
+    this.#meshKey = options.meshKey === undefined ? undefined : parseMeshKey(options.meshKey);
+    const { requestTimeout, clientInfoTimeout, handshakeThreads: threads, maxHandshakes } = this.#options;
+    this.#shards = new Shards({
+      ...this.#options,
+      publicKey: privateKey.publicKey.bytes,
+      meshWriteTimeout: this.#options.writeTimeout === 0 ? 0 : defaults.MESH_WRITE_TIMEOUT,
+      disableFighters: this.#options.duplicatePolicy === 'disable-fighters',
+      onEvents: (events) => this.#onEvents(events),
+      onLost: (index, reason) => this.#onShardLost(index, reason),
+    });
+    const privateBytes = secretOf(privateKey);
+    this.#handshakes = new Handshakes({ privateKey: privateBytes, requestTimeout, clientInfoTimeout, threads, maxHandshakes });
+    this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
+    if (options.logClients ?? false) this.#shards.relay.setLogClients(true);
+  }
+
+  /** Resolves when all shards run. Nothing needs to wait for it: what comes earlier is kept for them. */
+  ready(): Promise<void> {
+    return this.#shards.ready();
+  }
+
+  /** The relay's key; keep it secret. */
+  get privateKey(): PrivateKey {
+    return this.#privateKey;
+  }
+
+  get publicKey(): PublicKey {
+    return this.#privateKey.publicKey;
+  }
+
+  /** Whether a mesh key is set. */
+  get hasMeshKey(): boolean {
+    return this.#meshKey !== undefined;
+  }
+
+  /** The mesh key, 64 lower-case hexadecimal characters, or empty. */
+  get meshKey(): string {
+    return this.#meshKey ?? '';
+  }
+
+  /**
+   * Sets the key that makes a client a mesh peer; only connections made afterwards are compared with it.
+   * @param key - 64 hexadecimal characters; surrounding white space is ignored
+   * @throws DerpError `ERR_DERP_BAD_KEY`
+   */
+  setMeshKey(key: string): void {
+    this.#meshKey = parseMeshKey(key);
+  }
+
+  /** Milliseconds that a client's socket may refuse output; 0 = for ever. */
+  get writeTimeout(): number {
+    return this.#options.writeTimeout;
+  }
+
+  /** Number of the shard that owns `key`, from 0. */
+  shardOf(key: PublicKey): number {
+    return this.#shards.relay.shardOf(key.bytes);
+  }
+
+  /**
+   * Listens for DERP and HTTP on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
+   * @throws Error with `code` `EADDRINUSE`, `EACCES`, ... when the address cannot be had; DerpError `ERR_DERP_CLOSED` after close()
+   */
+  async listen(options: ListenOptions): Promise<Listener> {
+    this.#assertOpen();
+    const port = integerOption('port', options.port, 0, 65_535);
+    const host = await numericHost(options.host ?? '::');
+    this.#assertOpen();
+    const pages = options.httpServer ?? createServer((_request, response) => response.writeHead(426).end());
+    const native = this.#listenOn(host, options.host === undefined, port, options, pages);
+    this.#pages.add(pages);
+    this.attach(pages);
+    const listener: Listener = {
+      host,
+      port: native.port,
+      close: () => {
+        native.close();
+        this.#listeners.delete(listener);
+      },
+    };
+    this.#listeners.add(listener);
+    return listener;
+  }
+
+  #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages: HttpServer) {
+    const tcpKeepaliveTime = options.tcpKeepaliveTime ?? defaults.TCP_KEEPALIVE_TIME;
+    const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
+    const onAccept = (ids: ConnectionId[], trouble?: string) => {
+      if (trouble !== undefined) this.#logger.error({ code: trouble }, 'derper: accepting paused for 100 ms');
+      for (const id of ids) void this.#serve(id, pages);
+    };
+    try {
+      return this.#shards.relay.listen({ host, port, tcpKeepaliveTime, tcpUserTimeout }, onAccept);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (!fallBack || (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL')) throw error;
+      return this.#shards.relay.listen({ host: '0.0.0.0', port, tcpKeepaliveTime, tcpUserTimeout }, onAccept);
+    }
+  }
+
+  /**
+   * Serves DERP upgrades on the path `/derp` of somebody's server, which keeps every other request and upgrade. Idempotent.
+   * @throws DerpError `ERR_DERP_CLOSED` after close()
+   */
+  attach(httpServer: HttpServer): void {
+    this.#assertOpen();
+    if (this.#attached.has(httpServer)) return;
+    const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      const { upgrade } = request.headers;
+      const protocols = request.headers['sec-websocket-protocol'];
+      if (isDerpPath(request.url ?? '') && isDerpUpgrade(upgrade, protocols)) {
+        void this.#upgrade(request, socket, head);
+      } else if (httpServer.listenerCount('upgrade') === 1) {
+        refuseUpgrade(request, socket);
+      }
+    };
+    this.#attached.set(httpServer, onUpgrade);
+    httpServer.on('upgrade', onUpgrade);
+  }
+
+  /**
+   * Serves one connection to which the answer to the HTTP upgrade was already sent: ServerKey is the first thing that it will read.
+   * A plain `net.Socket` gives its descriptor away; other streams are piped and cost more. The stream must not be used afterwards.
+   *
+   * @param socket - the connection
+   * @param head - bytes of it that were already read
+   * @param remoteAddress - `ip:port`, for logs and presence. Default: the socket's own
+   * @returns resolves when the connection has ended, for whatever reason
+   * @throws DerpError `ERR_DERP_CLOSED` after close(); the socket is destroyed then
+   */
+  async accept(socket: Duplex, head: Uint8Array = Buffer.alloc(0), remoteAddress?: string): Promise<void> {
+    if (this.#closed !== undefined) socket.destroy();
+    this.#assertOpen();
+    await this.#admit(socket, head, remoteAddress ?? remoteOf(socket), 'derp', false);
+  }
+
+  /**
+   * Registers `forwarder` for packets to `destination` that no local connection takes. Of several the first registered is used.
+   * Forwarded packets pass through JavaScript.
+   */
+  addPacketForwarder(destination: PublicKey, forwarder: PacketForwarder): void {
+    this.#assertOpen();
+    this.#forwarders.add(destination, forwarder);
+  }
+
+  /** Takes a registration back; unknown ones are counted. */
+  removePacketForwarder(destination: PublicKey, forwarder: PacketForwarder): void {
+    this.#forwarders.remove(destination, forwarder);
+  }
+
+  /**
+   * Checks every invariant of every shard's tables while the relay runs.
+   * @throws DerpError `ERR_DERP_CONSISTENCY` naming what does not hold; `ERR_DERP_CLOSED` after close()
+   */
+  async consistencyCheck(): Promise<void> {
+    this.#assertOpen();
+    const ticket = this.#nextTicket++;
+    const violations = await new Promise<string[]>((resolve) => {
+      this.#checks.set(ticket, { left: this.#options.shards, violations: [], resolve });
+      this.#shards.relay.consistencyCheck(ticket);
+    });
+    if (violations.length > 0) throw new DerpError('ERR_DERP_CONSISTENCY', violations.join('; '));
+  }
+
+  /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
+  expVar(): Stats {
+    return {
+      ...sumCounters(this.#shards.counters),
+      accepts: this.#accepts,
+      multiforwarder_created: this.#forwarders.multiCreated,
+      multiforwarder_deleted: this.#forwarders.multiDeleted,
+      packet_forwarder_delete_other_value: this.#forwarders.deleteOtherValue,
+      gauge_handshakes: this.#shards.relay.handshakes,
+      refused_connections: this.#shards.relay.refused,
+      handshakes_failed: { ...this.#failures },
+    };
+  }
+
+  /** Stops listening, ends every connection and the threads. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    for (const listener of [...this.#listeners]) listener.close();
+    for (const [httpServer, onUpgrade] of this.#attached) httpServer.off('upgrade', onUpgrade);
+    for (const pages of this.#pages) pages.closeAllConnections();
+    await Promise.all([this.#shards.close(), this.#handshakes.close()]);
+    for (const resolve of this.#ends.values()) resolve();
+    this.#ends.clear();
+    for (const check of this.#checks.values()) check.resolve(['the relay was closed meanwhile']);
+    this.#checks.clear();
+  }
+
+  #assertOpen(): void {
+    if (this.#closed !== undefined) throw new DerpError('ERR_DERP_CLOSED', 'the relay is closed');
+  }
+
+  /** A connection from one of our own listeners. */
+  async #serve(id: ConnectionId, pages: HttpServer): Promise<void> {
+    const remote = this.#shards.relay.remoteAddress(id);
+    const result = await this.#handshakes.run({ id, start: 'request' });
+    if (result.type === 'http') {
+      if (result.malformed !== undefined) {
+        this.#failures.malformed_request++;
+        this.#logger.debug({ remote }, `derp: ${remote}: ${result.malformed}`);
+      }
+      this.#servePage(id, pages);
+    } else {
+      this.#finish(id, result, remote, false);
+    }
+  }
+
+  /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
+  #servePage(id: ConnectionId, pages: HttpServer): void {
+    if (this.#closed !== undefined) return this.#shards.relay.discard(id);
+    let detached: { fd: number; bytes: Buffer };
+    try {
+      detached = this.#shards.relay.detach(id);
+    } catch {
+      return; // closed meanwhile: nobody is left to answer
+    }
+    const socket = new Socket({ fd: detached.fd, readable: true, writable: true });
+    socket.on('error', () => socket.destroy());
+    if (detached.bytes.length > 0) socket.unshift(detached.bytes);
+    pages.emit('connection', socket);
+  }
+
+  /** An upgrade that Node's HTTP server received. */
+  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const start = request.headers['derp-fast-start'] === '1' ? 'derp' : 'answer';
+    const notIdeal = (request.headers['ideal-node'] ?? '') !== '';
+    const remote = remoteOf(request.socket);
+    try {
+      await this.#admit(socket, head, remote, start, notIdeal);
+    } catch (error) {
+      this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
+    }
+  }
+
+  /** Takes a stream over and resolves when its connection has ended. */
+  async #admit(socket: Duplex, head: Uint8Array, remote: string, start: HandshakeTask['start'], notIdeal: boolean): Promise<void> {
+    let id: ConnectionId;
+    try {
+      id = await takeOver(this.#shards.relay, socket, head, remote);
+    } catch (error) {
+      this.#failures[(error as { code?: string }).code === 'budget' ? 'budget' : 'closed']++;
+      this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
+      return;
+    }
+    const ended = new Promise<void>((resolve) => {
+      this.#ends.set(id, resolve);
+    });
+    const result = await this.#handshakes.run({ id, start });
+    if (result.type === 'client') result.notIdeal = notIdeal;
+    if (!this.#finish(id, result, remote, true)) this.#ended(id);
+    await ended;
+  }
+
+  /** Adopts the client of a finished handshake, or accounts for its failure. True when the connection goes on. */
+  #finish(id: ConnectionId, result: HandshakeResult, remote: string, notify: boolean): boolean {
+    if (result.type === 'http') return false;
+    if (result.type === 'failed') {
+      if (result.upgraded) this.#accepts++;
+      this.#failed(id, result.failure, `receive client key: ${result.text}`, remote);
+      return false;
+    }
+    this.#accepts++;
+    const { key, serverInfo: firstOutput, prober, notIdeal } = result;
+    const mesh = provesMeshKey(result.meshKey, this.#meshKey);
+    try {
+      this.#shards.relay.adopt(id, { key, firstOutput, mesh, prober, notIdeal, notify });
+      return true;
+    } catch (error) {
+      this.#failed(id, 'discarded', (error as Error).message, remote);
+      return false;
+    }
+  }
+
+  #failed(id: ConnectionId, failure: HandshakeFailure, text: string, remote: string): void {
+    this.#failures[failure]++;
+    this.#shards.relay.discard(id);
+    const level = failure === 'internal' && this.#closed === undefined ? 'error' : 'debug';
+    this.#logger[level]({ remote, failure }, `derp: ${remote}: ${text}`);
+  }
+
+  #ended(id: ConnectionId): void {
+    this.#ends.get(id)?.();
+    this.#ends.delete(id);
+  }
+
+  #onEvents(events: RelayEvent[]): void {
+    for (const event of events) {
+      if (event.type === 'forward') {
+        void this.#forwarders.forward(event.source, event.destination, event.packet);
+      } else if (event.type === 'check') {
+        this.#checked(event.ticket, event.shard, event.violations);
+      } else {
+        const key = PublicKey.fromBytes(event.key).shortString();
+        this.#logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
+        if (event.notify) this.#ended(event.id);
+      }
+    }
+  }
+
+  #checked(ticket: number, shard: number, violations: string[]): void {
+    const check = this.#checks.get(ticket);
+    if (check === undefined) return;
+    check.violations.push(...violations.map((text) => `shard ${shard}: ${text}`));
+    if (--check.left > 0) return;
+    this.#checks.delete(ticket);
+    check.resolve(check.violations);
+  }
+
+  /** Keys of a lost shard can reach nobody, so the relay must not go on as if all were well. */
+  #onShardLost(index: number, reason: string): void {
+    this.#logger.error({ shard: index, reason }, `derper: shard ${index} ended: ${reason}; closing the relay`);
+    void this.close();
+  }
+}
+
+/** `ip:port` of a socket, IPv6 in brackets and IPv4 never as v4-in-v6; empty when there is none. */
+function remoteOf(stream: Duplex): string {
+  const { remoteAddress, remotePort } = stream as Partial<Socket>;
+  if (remoteAddress === undefined || remotePort === undefined) return '';
+  const ip = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
+  return ip.includes(':') ? `[${ip}]:${remotePort}` : `${ip}:${remotePort}`;
+}
+
+async function numericHost(host: string): Promise<string> {
+  return isIP(host) === 0 ? (await lookup(host)).address : host;
+}
+
+/** Nobody else listens for upgrades, so nobody else would ever answer this one. */
+function refuseUpgrade(request: IncomingMessage, socket: Duplex): void {
+  const known = isDerpPath(request.url ?? '');
+  const body = known ? 'DERP requires connection upgrade\n' : '404 page not found\n';
+  socket.end(
+    `HTTP/1.1 ${known ? '426 Upgrade Required' : '404 Not Found'}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+      `X-Content-Type-Options: nosniff\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
+    () => socket.destroy(),
+  );
+}

@@ -1,0 +1,66 @@
+/** Connections that an embedder's server accepted, on their way into a shard. */
+import { Socket } from 'node:net';
+import { type Duplex, pipeline } from 'node:stream';
+import { TLSSocket } from 'node:tls';
+import type { ConnectionId, NativeRelay } from '../native.js';
+
+/**
+ * Makes a native connection of `stream`, which must not be used any more. A plain TCP or Unix socket gives its descriptor away; anything
+ * else (a `TLSSocket`, any `Duplex`) is piped through a socketpair, which costs JavaScript per packet.
+ *
+ * @param head - bytes of the connection that were read already
+ * @param remote - `ip:port` for logs and presence; may be empty
+ * @throws Error with `code` `budget` when the relay has too many handshakes in progress; the stream is destroyed then
+ */
+export async function takeOver(relay: NativeRelay, stream: Duplex, head: Uint8Array, remote: string): Promise<ConnectionId> {
+  try {
+    const fd = descriptorOf(stream);
+    return fd === undefined ? bridge(relay, stream, head, remote) : await importSocket(relay, stream as Socket, head, remote);
+  } catch (error) {
+    stream.destroy();
+    throw error;
+  }
+}
+
+function descriptorOf(stream: Duplex): number | undefined {
+  if (!(stream instanceof Socket) || stream instanceof TLSSocket || stream.destroyed) return undefined;
+  const fd = handleOf(stream)?.fd;
+  return fd === undefined || fd < 0 ? undefined : fd;
+}
+
+/** Node's handle of a socket: not documented, but what every program that passes sockets on relies on. */
+function handleOf(socket: Socket): { fd?: number; readStop?: () => void } | undefined {
+  return (socket as unknown as { _handle?: { fd?: number; readStop?: () => void } })._handle;
+}
+
+async function importSocket(relay: NativeRelay, socket: Socket, head: Uint8Array, remote: string): Promise<ConnectionId> {
+  socket.pause();
+  if (socket.writableLength > 0) await written(socket);
+  // From here in one tick: bytes must not arrive in the stream once we looked there.
+  const handle = handleOf(socket);
+  if (socket.destroyed || handle?.fd === undefined || handle.fd < 0) throw new Error('the socket closed during the handover');
+  handle.readStop?.();
+  const chunks: Uint8Array[] = [head];
+  for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read()) chunks.push(chunk);
+  const id = relay.importFd(handle.fd, Buffer.concat(chunks), remote);
+  // The relay has a duplicate: this closes our descriptor, not the connection.
+  socket.destroy();
+  return id;
+}
+
+function written(socket: Socket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.write('', (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+/** One end of a socketpair is the relay's, the other is piped to the stream in both directions. */
+function bridge(relay: NativeRelay, stream: Duplex, head: Uint8Array, remote: string): ConnectionId {
+  if (stream.destroyed) throw new Error('the stream is closed');
+  const { id, fd } = relay.socketPair(head, remote);
+  const end = new Socket({ fd, readable: true, writable: true });
+  // Either side's end or error ends both; the relay sees the end of its socket.
+  pipeline(stream, end, () => stream.destroy());
+  pipeline(end, stream, () => end.destroy());
+  return id;
+}
