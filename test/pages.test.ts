@@ -280,6 +280,36 @@ describe('connections', () => {
     }
   });
 
+  test('an upgrade that is none to DERP gets its page, whoever waits for upgrades', async () => {
+    const port = await serve();
+    const seen: string[] = [];
+    server!.on('upgrade', (request, socket) => {
+      seen.push(request.url);
+      socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n');
+    });
+    const upgrade = (path: string, protocol: string) =>
+      raw(port, `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`);
+    expect(await upgrade('/generate_204', 'h2c')).toMatch(/^HTTP\/1\.1 204 [\s\S]*\r\nConnection: close\r\n/);
+    expect(await upgrade('/', 'derp')).toContain('<h1>DERP</h1>');
+    expect(await upgrade('/derp', 'h2c')).toMatch(/^HTTP\/1\.1 426 /);
+    expect(await upgrade('/derp?x', 'DERP')).toMatch(/^HTTP\/1\.1 101 /);
+    expect(await upgrade('/derp', 'WebSocket')).toMatch(/^HTTP\/1\.1 101 /);
+    expect(seen).toEqual(['/derp?x', '/derp']);
+  });
+
+  test('a client that resets its connection after an upgrade harms nobody', async () => {
+    const port = await serve();
+    server!.on('upgrade', () => {});
+    for (let round = 0; round < 50; round++) {
+      const socket = connect(port, '127.0.0.1');
+      await once(socket, 'connect');
+      socket.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n');
+      if (round % 2 === 0) await once(socket, 'data');
+      socket.resetAndDestroy();
+    }
+    expect((await ask(port, '/generate_204')).status).toBe(204);
+  });
+
   test('a server that does not listen serves the connections that it is given, and ends them when told', async () => {
     const pages = createPageServer();
     const front = createServer((socket) => pages.emit('connection', socket)).listen(0, '127.0.0.1');

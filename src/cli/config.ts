@@ -52,6 +52,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
       ringBytes: values['ring-bytes'],
       queueDepth: queueDepth(flags, env),
       writeTimeout: values['tcp-write-timeout'],
+      logClients: values['log-level'] === 'debug',
     },
     warnings: warnings(flags),
   };

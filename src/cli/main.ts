@@ -63,6 +63,10 @@ async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger):
   process.on('SIGHUP', () => logger.info({}, 'SIGHUP: there is nothing to reload'));
   const { startRelay } = await import('./relay.js');
   const relay = await startRelay(config, logger);
+  process.once('beforeExit', () => {
+    logger.error({}, 'the relay ended without being told to');
+    process.exit(1);
+  });
   if (config.dev) printNextSteps(formatAddress(relay.address));
 
   logger.info({}, `${await stop}: closing`);

@@ -1,6 +1,6 @@
-import { type IncomingMessage, Server, type ServerResponse } from 'node:http';
+import { type IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { type PagesOptions, pages } from './pages.js';
+import { isKnownUpgrade, type PagesOptions, pages } from './pages.js';
 
 /** Milliseconds from accept to the end of a request's head, for writing an answer, and between two requests: as the reference. */
 const CONNECTION_DEADLINE = 30_000;
@@ -52,10 +52,29 @@ class PageServer extends Server {
     this.#deadlines.delete(socket);
   }
 
-  /** An upgraded connection is its new owner's. (A listener would not do: any makes Node treat the upgrade as handled.) */
+  /**
+   * Node gives every upgrade to the listeners of 'upgrade', as soon as there is one. Here only those to DERP are meant for them, and
+   * the connection is theirs then; to the others the answer is a page, as if nobody had asked for an upgrade.
+   */
   override emit(event: string, ...args: unknown[]): boolean {
-    if (event === 'upgrade' && this.listenerCount('upgrade') > 0) this.#forget(args[1] as Socket);
-    return super.emit(event, ...args);
+    if (event !== 'upgrade') return super.emit(event, ...args);
+    const [request, socket] = args as [IncomingMessage, Socket];
+    if (/^\/derp(?:\?|$)/.test(request.url ?? '') && isKnownUpgrade(request.headers.upgrade)) {
+      this.#forget(socket);
+      return super.emit(event, ...args);
+    }
+    return this.#answer(request, socket);
+  }
+
+  /** Answers a request that Node's parser has let go of; the connection ends with it. */
+  #answer(request: IncomingMessage, socket: Socket): boolean {
+    // Node takes its own listener away with an upgrade, and an error that nobody listens for ends the process.
+    socket.on('error', () => socket.destroy());
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    response.assignSocket(socket);
+    response.once('finish', () => socket.destroySoon());
+    return this.emit('request', request, response);
   }
 
   /** Node's knows only the connections that the server accepted itself. */

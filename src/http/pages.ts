@@ -58,11 +58,16 @@ function hasBody(request: IncomingMessage): boolean {
   return request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
 }
 
-/** Only requests without a known upgrade come here. */
+/** Whether an `Upgrade` header asks for one of the two ways to speak DERP. */
+export function isKnownUpgrade(upgrade: string | undefined): boolean {
+  return /^(?:derp|websocket)$/i.test(upgrade ?? '');
+}
+
+/** Only requests that no relay took come here. */
 function derpHandler(logger: Logger): RequestListener {
   return (request, response) => {
     const upgrade = request.headers.upgrade;
-    if (upgrade !== undefined && !/^(?:derp|websocket)$/i.test(upgrade)) {
+    if (upgrade !== undefined && !isKnownUpgrade(upgrade)) {
       logger.debug({}, `Weird upgrade: ${JSON.stringify(upgrade.slice(0, 64))}`);
     }
     sendText(response, 426, 'DERP requires connection upgrade');

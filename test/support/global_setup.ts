@@ -12,7 +12,7 @@ export default function setup(): void {
     cwd: root,
     encoding: 'utf8',
   });
-  if (status !== 0) console.error(`src does not compile:\n${stdout}${stderr}`);
+  if (status !== 0) throw new Error(`src does not compile, so there is nothing to test:\n${stdout}${stderr}`);
   removeOrphans();
 }
 
