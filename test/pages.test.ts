@@ -284,7 +284,7 @@ describe('connections', () => {
     const port = await serve();
     const seen: string[] = [];
     server!.on('upgrade', (request, socket) => {
-      seen.push(request.url);
+      seen.push(request.url!);
       socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n');
     });
     const upgrade = (path: string, protocol: string) =>
