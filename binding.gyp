@@ -3,7 +3,10 @@
   'variables': {'with_bench%': '<!(test -d bench/native && echo 1 || echo 0)'},
   'target_defaults': {
     'include_dirs': ["<!(node -p \"require('node-addon-api').include_dir\")"],
-    'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED'],
+    'defines': ['NAPI_VERSION=9', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED',
+      # An environment that ends (worker.terminate) refuses JavaScript: then there is nobody left to throw to.
+      'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
+    ],
     # Where Node's own flags differ from ours (optimisation, dialect), ours replace them.
     'cflags!': ['-O3', '-Wno-unused-parameter', '-fno-omit-frame-pointer'],
     'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],

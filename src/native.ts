@@ -128,7 +128,7 @@ export interface NativeRelay {
   readonly handshakes: number;
   /** Connections refused because of `maxHandshakes` or `maxHandshakeBytes`, since start. */
   readonly refused: number;
-  /** Closes listeners and every connection that no shard owns. Shards are closed by their own threads, first. Idempotent. */
+  /** Closes every connection that no shard owns, and lets go of the rings: all shards' threads must have ended. Idempotent. */
   close(): void;
 }
 
@@ -157,8 +157,6 @@ export interface NativeHandshakeIo {
   release(id: ConnectionId): void;
   /** Closes the connection. */
   discard(id: ConnectionId): void;
-  /** Calls back when no handle is left on this thread's loop. Idempotent. */
-  close(done: () => void): void;
 }
 
 export interface NativeAddon {

@@ -342,6 +342,7 @@ Napi::Value RelayWrap::close(const Napi::CallbackInfo& info) {
   if (core_->closed.exchange(true)) return info.Env().Undefined();
   ConnectionTable::instance().discardAll(core_.get());
   pump_->close([tie = pump_tie_] { tie->release(); });
+  memory_.clear();  // the shards have ended; the rings need not wait until this object is collected
   return info.Env().Undefined();
 }
 

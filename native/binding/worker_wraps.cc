@@ -3,25 +3,6 @@
 #include "../io/relay_core.h"
 
 namespace derplane {
-namespace {
-
-// close(done) of both classes: `done` is called when no handle is left, unless the environment ended first.
-Napi::Value closeWith(const Napi::CallbackInfo& info, const std::shared_ptr<LoopUser>& user, const std::shared_ptr<LoopTie>& tie) {
-  const Napi::Env env = info.Env();
-  std::shared_ptr<Napi::FunctionReference> done;
-  if (info[0].IsFunction()) {
-    done = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[0].As<Napi::Function>()));
-  }
-  user->close([tie, done, env] {
-    tie->release();
-    if (done == nullptr) return;
-    const Napi::HandleScope scope(env);
-    callBack(*done, {});
-  });
-  return env.Undefined();
-}
-
-}  // namespace
 
 // --- Shard ---------------------------------------------------------------------------------------------------------
 
@@ -48,7 +29,17 @@ ShardWrap::ShardWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ShardWra
   tie_->bind(shard_);
 }
 
-Napi::Value ShardWrap::close(const Napi::CallbackInfo& info) { return closeWith(info, shard_, tie_); }
+// close(done): `done` is called when no handle is left, unless the environment ended first.
+Napi::Value ShardWrap::close(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  auto done = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[0].As<Napi::Function>()));
+  shard_->close([tie = tie_, done, env] {
+    tie->release();
+    const Napi::HandleScope scope(env);
+    callBack(*done, {});
+  });
+  return env.Undefined();
+}
 
 // --- HandshakeIo ---------------------------------------------------------------------------------------------------
 
@@ -57,7 +48,7 @@ Napi::Function HandshakeIoWrap::define(Napi::Env env) {
                      {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
                       InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
                       InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("release", &HandshakeIoWrap::release),
-                      InstanceMethod("discard", &HandshakeIoWrap::discard), InstanceMethod("close", &HandshakeIoWrap::close)});
+                      InstanceMethod("discard", &HandshakeIoWrap::discard)});
 }
 
 HandshakeIoWrap::HandshakeIoWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<HandshakeIoWrap>(info) {
@@ -149,7 +140,5 @@ Napi::Value HandshakeIoWrap::discard(const Napi::CallbackInfo& info) {
   io_->discard(numberOf(info[0]));
   return info.Env().Undefined();
 }
-
-Napi::Value HandshakeIoWrap::close(const Napi::CallbackInfo& info) { return closeWith(info, io_, tie_); }
 
 }  // namespace derplane

@@ -36,7 +36,6 @@ class HandshakeIoWrap final : public Napi::ObjectWrap<HandshakeIoWrap> {
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value release(const Napi::CallbackInfo& info);
   Napi::Value discard(const Napi::CallbackInfo& info);
-  Napi::Value close(const Napi::CallbackInfo& info);
 
   std::shared_ptr<HandshakeIo> io_;
   std::shared_ptr<LoopTie> tie_;

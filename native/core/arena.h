@@ -3,7 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+
+#include "page_memory.h"
 
 namespace derplane {
 
@@ -11,7 +12,7 @@ class Arena {
  public:
   static constexpr uint32_t kSize = 8 << 20;
 
-  Arena() : bytes_(std::make_unique_for_overwrite<uint8_t[]>(kSize)) {}
+  Arena() : bytes_(kSize) {}
 
   uint32_t left() const { return kSize - used_; }
   // The caller checks left() first.
@@ -24,7 +25,7 @@ class Arena {
   void reset() { used_ = 0; }
 
  private:
-  std::unique_ptr<uint8_t[]> bytes_;
+  PageMemory<uint8_t> bytes_;
   uint32_t used_ = 0;
 };
 

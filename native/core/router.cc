@@ -178,12 +178,12 @@ void Router::armKeepAlive(Client& client) {
   jitter_state_ ^= jitter_state_ >> 7;
   jitter_state_ ^= jitter_state_ << 17;
   client.keepalive_ms = static_cast<uint32_t>(config_.keepalive_ms + jitter_state_ % (config_.keepalive_ms / 12 + 1));
-  timers_.set(client, now_ms_ + client.keepalive_ms);
+  timers_.set(client, now_ms_, now_ms_ + client.keepalive_ms);
 }
 
 void Router::tick() {
   timers_.advance(now_ms_, [this](Client& client) {
-    timers_.set(client, now_ms_ + client.keepalive_ms);
+    timers_.set(client, now_ms_, now_ms_ + client.keepalive_ms);
     if (queues_.pieces.left() < kPieceReserve / 2) return;  // a turn full of output: this client hears other things
     client.queue.append(queues_, kKeepAliveFrame, kFrameHeaderSize, PieceKind::kControl);
     touch(client);

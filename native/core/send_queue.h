@@ -14,6 +14,7 @@
 #include "block_pool.h"
 #include "counters.h"
 #include "frame.h"
+#include "page_memory.h"
 
 namespace derplane {
 
@@ -30,12 +31,12 @@ struct Piece {
 
 inline constexpr uint32_t kNoPiece = UINT32_MAX;
 
-// The pieces of one turn, given out in order and all taken back at its end. Touched lazily by the kernel's zero pages.
+// The pieces of one turn, given out in order and all taken back at its end. Touched lazily.
 class PiecePool {
  public:
   static constexpr uint32_t kCapacity = 64 << 10;
 
-  PiecePool() : pieces_(std::make_unique_for_overwrite<Piece[]>(kCapacity)) {}
+  PiecePool() : pieces_(kCapacity) {}
 
   uint32_t left() const { return kCapacity - used_; }
   uint32_t take() { return used_++; }
@@ -44,7 +45,7 @@ class PiecePool {
   void reset() { used_ = 0; }
 
  private:
-  std::unique_ptr<Piece[]> pieces_;
+  PageMemory<Piece> pieces_;
   uint32_t used_ = 0;
 };
 

@@ -34,6 +34,10 @@ void SenderSet::insert(uint64_t sender) {
     count_ = 1;
     return;
   }
+  if (capacity_ != 0 && table_[find(sender)] == sender) {
+    last_ = sender;
+    return;
+  }
   if (count_ == kMaxSenders) {
     overflow_ = true;
     table_.reset();

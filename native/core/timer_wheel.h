@@ -19,8 +19,9 @@ class TimerWheel {
   uint32_t count() const { return count_; }
 
   // Fires at the first tick that is not before `at_ms`. Replaces an earlier setting.
-  void set(Client& client, uint64_t at_ms) {
+  void set(Client& client, uint64_t now_ms, uint64_t at_ms) {
     cancel(client);
+    if (count_ == 0 && !advancing_) now_tick_ = now_ms / tick_ms_;  // nobody tells an empty wheel the time
     uint64_t tick = (at_ms + tick_ms_ - 1) / tick_ms_;
     if (tick <= now_tick_) tick = now_tick_ + 1;
     if (tick - now_tick_ >= kBuckets) tick = now_tick_ + kBuckets - 1;
@@ -49,14 +50,9 @@ class TimerWheel {
   template <typename Fire>
   void advance(uint64_t now_ms, Fire fire) {
     const uint64_t target = now_ms / tick_ms_;
-    if (now_tick_ == 0 || target > now_tick_ + kBuckets) {  // first call, or asleep for longer than a revolution
-      if (count_ > 0 && now_tick_ != 0) {
-        now_tick_ = target - kBuckets;
-      } else {
-        now_tick_ = target;
-        return;
-      }
-    }
+    // After a sleep of more than a revolution everything is due.
+    if (target > now_tick_ + kBuckets) now_tick_ = target - kBuckets;
+    advancing_ = true;
     while (now_tick_ < target) {
       ++now_tick_;
       Client*& bucket = buckets_[now_tick_ % kBuckets];
@@ -66,6 +62,7 @@ class TimerWheel {
         fire(client);
       }
     }
+    advancing_ = false;
   }
 
  private:
@@ -73,6 +70,7 @@ class TimerWheel {
   uint64_t tick_ms_;
   uint64_t now_tick_ = 0;
   uint32_t count_ = 0;
+  bool advancing_ = false;
 };
 
 }  // namespace derplane

@@ -58,7 +58,12 @@ bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
 }
 
 void HandshakeIo::onClose() {
-  while (!jobs_.empty()) discard(jobs_.begin()->first);
+  // Only the end of the environment closes this: nobody can be told of outcomes any more.
+  for (const auto& [id, job] : jobs_) {
+    poller_.remove(job->connection->fd.get());
+    ConnectionTable::instance().remove(id);
+  }
+  jobs_.clear();
 }
 
 HandshakeIo::Job* HandshakeIo::find(uint64_t id) {

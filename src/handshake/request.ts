@@ -28,18 +28,23 @@ export function findHeadEnd(bytes: Buffer, from: number): number {
   return -1;
 }
 
+/** What the parser would pass over and the reference refuses: a zero byte, a header line without a colon or a name. */
+const MALFORMED = /\0|\n(?!\r?\n|[^\s:]+:|[ \t])/;
+
 /**
  * Reads a whole request head, as laxly as the reference: the method, the version and `Connection` do not matter.
  * @throws Error of the HTTP parser when it is no HTTP
  */
 export function parseRequest(head: Buffer): DerpRequest {
-  let request: DerpRequest = { upgrade: false, fastStart: false, notIdeal: false };
+  if (MALFORMED.test(head.toString('latin1'))) throw new Error('a header line is malformed');
+  let request: DerpRequest | undefined;
   const parser = new HTTPParser(HTTPParser.REQUEST);
   parser[HTTPParser.kOnHeadersComplete] = ({ url, headers }) => {
     request = readRequest(url, headers);
   };
   const result = parser.execute(head, 0, head.length);
   if (result instanceof Error) throw result;
+  if (request === undefined) throw new Error('the request line is missing');
   return request;
 }
 
