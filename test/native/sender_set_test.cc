@@ -1,0 +1,100 @@
+#include "native/core/sender_set.h"
+
+#include <set>
+
+#include "check.h"
+
+using namespace derplane;
+
+TEST("a new set knows nobody, one sender needs no table") {
+  SenderSet set;
+  CHECK_EQ(set.size(), 0u);
+  CHECK(!set.contains(5));
+  CHECK(!set.remove(5));
+  set.note(5);
+  set.note(5);
+  CHECK_EQ(set.size(), 1u);
+  CHECK(set.contains(5));
+  CHECK(!set.contains(6));
+  CHECK(set.remove(5));
+  CHECK(!set.remove(5));
+  CHECK_EQ(set.size(), 0u);
+}
+
+TEST("a sender is known once, however often it sends, and forgotten once") {
+  SenderSet set;
+  for (int round = 0; round < 3; ++round) {
+    for (uint64_t s = 1; s <= 100; ++s) set.note(s * 0x100000001);
+  }
+  CHECK_EQ(set.size(), 100u);
+  for (uint64_t s = 1; s <= 100; ++s) {
+    CHECK(set.remove(s * 0x100000001));
+    CHECK(!set.contains(s * 0x100000001));
+  }
+  CHECK_EQ(set.size(), 0u);
+}
+
+TEST("a sender that left and sends again is known again") {
+  SenderSet set;
+  set.note(1);
+  set.note(2);
+  CHECK(set.remove(2));
+  set.note(2);
+  CHECK(set.contains(2));
+  CHECK(set.remove(1));
+  CHECK(set.remove(2));
+  set.note(2);
+  CHECK(set.contains(2));
+  CHECK_EQ(set.size(), 1u);
+}
+
+TEST("with as many senders as fit each is still known by itself") {
+  SenderSet set;
+  for (uint64_t s = 1; s <= SenderSet::kMaxSenders; ++s) set.note(s * 0x9e3779b97f4a7c15);
+  for (uint64_t s = 1; s <= SenderSet::kMaxSenders; ++s) set.note(s * 0x9e3779b97f4a7c15);  // old acquaintances are no overflow
+  CHECK_EQ(set.size(), SenderSet::kMaxSenders);
+  CHECK(!set.contains(12345));
+  CHECK(!set.remove(12345));
+}
+
+TEST("with one sender too many everyone counts as known, for good") {
+  SenderSet set;
+  for (uint64_t s = 1; s <= SenderSet::kMaxSenders + 1; ++s) set.note(s);
+  CHECK(set.contains(1));
+  CHECK(set.contains(999'999'999));
+  CHECK(set.remove(999'999'999));
+  CHECK(set.remove(999'999'999));
+  CHECK(set.size() > 0);
+  set.note(7);
+  CHECK(set.contains(8));
+}
+
+TEST("after any history a set knows the same senders as std::set") {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    check::note("seed " + std::to_string(seed));
+    check::Random random(seed);
+    SenderSet set;
+    std::set<uint64_t> model;
+    const uint32_t universe = 1 + random.below(2000);
+    // Half of the universes collide in their low bits, so that runs are long and wrap round the end of the table.
+    const uint64_t stride = random.oneIn(2) ? 1 : uint64_t{1} << 40;
+    for (uint32_t i = 0; i < 20'000; ++i) {
+      const uint64_t sender = (1 + random.below(universe)) * stride + (stride == 1 ? 0 : random.below(3));
+      switch (random.below(4)) {
+        case 0:
+        case 1:
+          set.note(sender);
+          model.insert(sender);
+          break;
+        case 2:
+          CHECK_EQ(set.remove(sender), model.erase(sender) == 1);
+          break;
+        default:
+          CHECK_EQ(set.contains(sender), model.contains(sender));
+      }
+      if (model.size() > SenderSet::kMaxSenders - 1) break;
+      CHECK_EQ(set.size(), model.size());
+    }
+    for (const uint64_t sender : model) CHECK(set.contains(sender));
+  }
+}
