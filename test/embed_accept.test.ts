@@ -109,8 +109,10 @@ describe.each(SHARD_COUNTS)('accept() of a relay with %i shard(s)', (shards) => 
   it('of a socket that is already gone resolves', () =>
     withServer({ shards }, async (server) => {
       const { served, client } = await tcpLink();
+      const gone = new Promise((resolve) => served.once('close', resolve));
+      served.resume();
       client.reset();
-      await once(served, 'close');
+      await gone;
       await server.accept(served, NOTHING);
     }));
 });

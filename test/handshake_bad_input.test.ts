@@ -14,65 +14,72 @@ describe.each(SHARD_COUNTS)('a relay with %i shard(s) ends a connection', (shard
     ['an SSH greeting', Buffer.from('SSH-2.0-OpenSSH_9.6\r\n')],
     ['a DERP frame without an upgrade', frame(Frame.ping, patterned(8))],
     ['zeros', Buffer.alloc(4096)],
-    ['no request line', Buffer.from('\r\n\r\n\r\n:\r\n\r\n')],
     ['a request line without a version', Buffer.from('GET /derp\r\nUpgrade: DERP\r\n\r\n')],
     ['HTTP/2', Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')],
-    ['a header without a colon', Buffer.from('GET /derp HTTP/1.1\r\nUpgrade DERP\r\n\r\n')],
-    ['a zero byte in a header', Buffer.from('GET /derp HTTP/1.1\r\nUpgrade: DE\0RP\r\n\r\n')],
   ])('that sends %s instead of a request head', (_, bytes) =>
     withRelay({ shards, requestTimeout: 500 }, async (relay) => {
-      await expectOnlyItEnds(relay, async (client) => client.push(bytes));
+      await expectOnlyItEnds(relay, 'malformed_request', async (client) => client.push(bytes));
+    }),
+  );
+
+  it.each([
+    ['no request line', Buffer.from('\r\n\r\n\r\n:\r\n\r\n')],
+    ['a header without a colon', Buffer.from('GET /derp HTTP/1.1\r\nUpgrade DERP\r\n\r\n')],
+    ['a zero byte in a header', Buffer.from('GET /derp HTTP/1.1\r\nUpgrade: DE\0RP\r\n\r\n')],
+  ])('that sends %s, which its HTTP server refuses', (_, bytes) =>
+    withRelay({ shards, requestTimeout: 500 }, async (relay) => {
+      await expectOnlyItEnds(relay, undefined, async (client) => client.push(bytes));
     }),
   );
 
   it('whose request head is over 8 KiB', () =>
     withRelay({ shards }, async (relay) => {
       const head = upgradeHead({ lines: ['Upgrade: DERP', `X-Padding: ${'x'.repeat(9_000)}`] });
-      await expectOnlyItEnds(relay, async (client) => client.push(head));
+      await expectOnlyItEnds(relay, 'malformed_request', async (client) => client.push(head));
     }));
 
   it('whose request head never ends, without keeping it', () =>
     withRelay({ shards }, async (relay) => {
-      await expectOnlyItEnds(relay, async (client) => {
+      await expectOnlyItEnds(relay, 'malformed_request', async (client) => {
         client.push(Buffer.from('GET /derp HTTP/1.1\r\n'));
         client.push(Buffer.alloc(4 * 1024 * 1024, 'x'));
       });
     }));
 
   it('that says nothing for the request timeout', () =>
-    withRelay({ shards, requestTimeout: 200 }, (relay) => expectOnlyItEnds(relay, async () => undefined)));
+    withRelay({ shards, requestTimeout: 200 }, (relay) => expectOnlyItEnds(relay, 'timeout', async () => undefined)));
 
   it('whose request head drips in for longer than the request timeout', () =>
     withRelay({ shards, requestTimeout: 300 }, (relay) =>
-      expectOnlyItEnds(relay, async (client) => drip(client, upgradeHead())),
+      expectOnlyItEnds(relay, 'timeout', async (client) => drip(client, upgradeHead())),
     ));
 
   it('that says nothing for the ClientInfo timeout', () =>
-    withRelay({ shards, clientInfoTimeout: 200 }, (relay) => expectOnlyItEnds(relay, upgraded)));
+    withRelay({ shards, clientInfoTimeout: 200 }, (relay) => expectOnlyItEnds(relay, 'timeout', upgraded)));
 
   it('whose ClientInfo drips in for longer than the ClientInfo timeout', () =>
     withRelay({ shards, clientInfoTimeout: 300 }, (relay) =>
-      expectOnlyItEnds(relay, async (client) => {
+      expectOnlyItEnds(relay, 'timeout', async (client) => {
         const serverKey = await upgraded(client);
         drip(client, frame(Frame.clientInfo, clientInfoBody(client.key, { serverKey })));
       }),
     ));
 
   it.each([
-    ['an empty ClientInfo', frame(Frame.clientInfo)],
-    ['a ClientInfo of 55 bytes', frame(Frame.clientInfo, patterned(55))],
-    ['a ClientInfo of 56 bytes without a box', frame(Frame.clientInfo, patterned(56))],
-    ['a ClientInfo with 15 bytes of box', frame(Frame.clientInfo, patterned(71))],
-    ['a ClientInfo with one byte too many', frame(Frame.clientInfo, patterned(MAX_CLIENT_INFO + 1))],
-    ['a ClientInfo that claims 4 GiB', frame(Frame.clientInfo, Buffer.alloc(0), 0xffff_ffff)],
-    ['a ClientInfo whose box is noise', frame(Frame.clientInfo, randomBytes(200))],
-    ['SendPacket first', frame(Frame.sendPacket, patterned(40))],
-    ['Ping first', frame(Frame.ping, patterned(8))],
-    ['an unknown frame first', frame(0x7f, patterned(100))],
-    ['ServerKey back', frame(Frame.serverKey, patterned(40))],
-  ])('that sends %s', (_, bytes) =>
+    ['an empty ClientInfo', 'bad_client_info', frame(Frame.clientInfo)],
+    ['a ClientInfo of 55 bytes', 'bad_client_info', frame(Frame.clientInfo, patterned(55))],
+    ['a ClientInfo of 56 bytes without a box', 'bad_box', frame(Frame.clientInfo, patterned(56))],
+    ['a ClientInfo with 15 bytes of box', 'bad_box', frame(Frame.clientInfo, patterned(71))],
+    ['a ClientInfo with one byte too many', 'bad_client_info', frame(Frame.clientInfo, patterned(MAX_CLIENT_INFO + 1))],
+    ['a ClientInfo that claims 4 GiB', 'bad_client_info', frame(Frame.clientInfo, Buffer.alloc(0), 0xffff_ffff)],
+    ['a ClientInfo whose box is noise', 'bad_box', frame(Frame.clientInfo, randomBytes(200))],
+    ['SendPacket first', 'bad_first_frame', frame(Frame.sendPacket, patterned(40))],
+    ['Ping first', 'bad_first_frame', frame(Frame.ping, patterned(8))],
+    ['an unknown frame first', 'bad_first_frame', frame(0x7f, patterned(100))],
+    ['ServerKey back', 'bad_first_frame', frame(Frame.serverKey, patterned(40))],
+  ])('that sends %s (%s)', (_, failure, bytes) =>
     withRelay({ shards }, async (relay) => {
-      await expectOnlyItEnds(relay, async (client) => {
+      await expectOnlyItEnds(relay, failure, async (client) => {
         await upgraded(client);
         client.push(bytes);
       });
@@ -82,14 +89,14 @@ describe.each(SHARD_COUNTS)('a relay with %i shard(s) ends a connection', (shard
   it('whose box was made for another relay', () =>
     withRelay({ shards }, async (relay) => {
       const other = PrivateKey.generate().publicKey.bytes;
-      await expectOnlyItEnds(relay, (client) =>
+      await expectOnlyItEnds(relay, 'bad_box', (client) =>
         sendClientInfo(client, clientInfoBody(client.key, { serverKey: other })),
       );
     }));
 
   it('whose box was made by another key', () =>
     withRelay({ shards }, async (relay) => {
-      await expectOnlyItEnds(relay, async (client) => {
+      await expectOnlyItEnds(relay, 'bad_box', async (client) => {
         const serverKey = await upgraded(client);
         const body = clientInfoBody(client.key, { serverKey });
         body.set(PrivateKey.generate().publicKey.bytes);
@@ -104,19 +111,19 @@ describe.each(SHARD_COUNTS)('a relay with %i shard(s) ends a connection', (shard
         const body = clientInfoBody(PrivateKey.generate(), { serverKey });
         const index = at < 0 ? body.length + at : at;
         body[index] = (body[index] as number) ^ 1;
-        await expectOnlyItEnds(relay, (client) => sendClientInfo(client, body));
+        await expectOnlyItEnds(relay, 'bad_box', (client) => sendClientInfo(client, body));
       }
     }));
 
   it.each([
-    ['all-zero', Buffer.alloc(32)],
-    ['of low order', Buffer.concat([Buffer.of(1), Buffer.alloc(31)])],
-  ])('whose key is %s', (_, key) =>
+    ['all-zero', 'bad_client_info', Buffer.alloc(32)],
+    ['of low order', 'bad_box', Buffer.concat([Buffer.of(1), Buffer.alloc(31)])],
+  ])('whose key is %s (%s)', (_, failure, key) =>
     withRelay({ shards }, async (relay) => {
       const { bytes: serverKey } = relay.server.publicKey;
       const body = clientInfoBody(PrivateKey.generate(), { serverKey });
       body.set(key);
-      await expectOnlyItEnds(relay, (client) => sendClientInfo(client, body));
+      await expectOnlyItEnds(relay, failure, (client) => sendClientInfo(client, body));
     }),
   );
 
@@ -140,7 +147,7 @@ describe.each(SHARD_COUNTS)('a relay with %i shard(s) ends a connection', (shard
   ])('whose ClientInfo holds %s', (_, json) =>
     withRelay({ shards }, async (relay) => {
       const { bytes: serverKey } = relay.server.publicKey;
-      await expectOnlyItEnds(relay, (client) =>
+      await expectOnlyItEnds(relay, 'bad_client_info', (client) =>
         sendClientInfo(client, clientInfoBody(client.key, { serverKey, json })),
       );
     }),
@@ -167,12 +174,19 @@ function drip(client: RawClient, bytes: Buffer): void {
   }, 20);
 }
 
-/** Runs `misbehave` on a new connection, which must end without having become a client, while others go on. */
-async function expectOnlyItEnds(relay: TestRelay, misbehave: (client: RawClient) => Promise<unknown>): Promise<void> {
+/** Runs `misbehave` on a new connection, which must fail as said and end, while others go on. */
+async function expectOnlyItEnds(
+  relay: TestRelay,
+  failure: string | undefined,
+  misbehave: (client: RawClient) => Promise<unknown>,
+): Promise<void> {
   const before = await relay.connect();
+  const failures = failure === undefined ? 0 : relay.counter('handshakes_failed', failure);
   const bad = await relay.dial();
   await misbehave(bad);
   await bad.expectClose();
+  if (failure !== undefined)
+    await relay.untilCounter(['handshakes_failed', failure], (value) => value === failures + 1);
   const after = await relay.connect();
   await before.send(after.publicKey, Buffer.from('still here'));
   expect((await after.expectPacket()).packet.toString()).toBe('still here');

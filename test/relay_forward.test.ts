@@ -67,7 +67,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
         const [mesh] = await cast(relay);
         const remote = relay.keyNear(mesh.publicKey, placement).publicKey;
         const forwarder = new RecordingForwarder();
-        relay.server.addPacketForwarder(remote, forwarder);
+        await register(relay, remote, forwarder);
         await mesh.write(forwardPacketFrame(PrivateKey.generate().publicKey, remote, Buffer.from('no loops')));
         await relay.untilDropped('unknown_dest_on_fwd', 'other', (value) => value === 1);
         await mesh.send(remote, Buffer.from('but this'));
@@ -138,7 +138,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       withRelay({ shards }, async (relay) => {
         const [sender, { publicKey: remote }] = await cast(relay);
         const forwarder = new RecordingForwarder();
-        relay.server.addPacketForwarder(remote, forwarder);
+        await register(relay, remote, forwarder);
         for (const size of [0, 1, 1400, 65_536]) {
           await sender.send(remote, patterned(size));
           const got = await forwarder.next();
@@ -152,7 +152,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       withRelay({ shards }, async (relay) => {
         const [sender, { publicKey: remote }] = await cast(relay);
         const forwarder = new RecordingForwarder();
-        relay.server.addPacketForwarder(remote, forwarder);
+        await register(relay, remote, forwarder);
         await sender.write(Buffer.concat(Array.from({ length: 20 }, (_, n) => sendPacketFrame(remote, Buffer.of(n)))));
         for (let n = 0; n < 20; n++) expect((await forwarder.next()).packet).toEqual(Buffer.of(n));
       }));
@@ -161,7 +161,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       withRelay({ shards }, async (relay) => {
         const [sender, key] = await cast(relay);
         const forwarder = new RecordingForwarder();
-        relay.server.addPacketForwarder(key.publicKey, forwarder);
+        await register(relay, key.publicKey, forwarder);
         const local = await relay.connect({ key });
         await sender.send(key.publicKey, Buffer.from('you are here'));
         expect((await local.expectPacket()).packet.toString()).toBe('you are here');
@@ -176,7 +176,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       withRelay({ shards }, async (relay) => {
         const [sender, { publicKey: remote }] = await cast(relay);
         const forwarders = [new RecordingForwarder(), new RecordingForwarder(), new RecordingForwarder()] as const;
-        for (const forwarder of [...forwarders, forwarders[0]]) relay.server.addPacketForwarder(remote, forwarder);
+        for (const forwarder of [...forwarders, forwarders[0]]) await register(relay, remote, forwarder);
         for (const [n, forwarder] of forwarders.entries()) {
           await sender.send(remote, Buffer.of(n));
           expect((await forwarder.next()).packet).toEqual(Buffer.of(n));
@@ -185,6 +185,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
         expect(forwarders.map((forwarder) => forwarder.calls)).toEqual([1, 1, 1]);
         expect(relay.counter('multiforwarder_created')).toBe(1);
         expect(relay.counter('multiforwarder_deleted')).toBe(1);
+        await relay.untilCounter(['gauge_clients_remote'], (value) => value === 0);
         await sender.send(remote, discoPacket());
         expect(await sender.expectPeerGone()).toEqual({ key: remote.hex, reason: NOT_HERE });
       }));
@@ -195,7 +196,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
         const forwarder = new RecordingForwarder();
         relay.server.removePacketForwarder(remote, forwarder);
         expect(relay.counter('packet_forwarder_delete_other_value')).toBe(0);
-        relay.server.addPacketForwarder(remote, forwarder);
+        await register(relay, remote, forwarder);
         relay.server.removePacketForwarder(remote, new RecordingForwarder());
         expect(relay.counter('packet_forwarder_delete_other_value')).toBe(1);
         await sender.send(remote, Buffer.from('to the one'));
@@ -205,22 +206,16 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
     it('that throws or rejects harms nobody', () =>
       withRelay({ shards }, async (relay) => {
         const [sender, { publicKey: remote }] = await cast(relay);
-        const failures: PacketForwarder[] = [
-          { forwardPacket: () => Promise.reject(new Error('link is down')) },
-          {
-            forwardPacket() {
-              throw new Error('link is broken');
-            },
-          },
-        ];
-        for (const failing of failures) {
-          relay.server.addPacketForwarder(remote, failing);
+        for (const fail of [() => Promise.reject(new Error('link is down')), throws]) {
+          const failing = new RecordingForwarder(fail);
+          await register(relay, remote, failing);
           await sender.send(remote, Buffer.from('lost'));
-          await sender.settle();
+          await failing.next();
           relay.server.removePacketForwarder(remote, failing);
+          await relay.untilCounter(['gauge_clients_remote'], (value) => value === 0);
         }
         const forwarder = new RecordingForwarder();
-        relay.server.addPacketForwarder(remote, forwarder);
+        await register(relay, remote, forwarder);
         await sender.send(remote, Buffer.from('found'));
         expect((await forwarder.next()).packet.toString()).toBe('found');
       }));
@@ -241,24 +236,40 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
 
 const pingFrame = frame(Frame.ping, Buffer.alloc(8));
 
+/** Registers a forwarder; the key's shard hears of it from the control plane, so it takes a moment. */
+async function register(relay: TestRelay, key: PublicKey, forwarder: PacketForwarder): Promise<void> {
+  relay.server.addPacketForwarder(key, forwarder);
+  await relay.untilCounter(['gauge_clients_remote'], (value) => value === 1);
+}
+
+function throws(): never {
+  throw new Error('link is broken');
+}
+
 interface Forwarded {
   source: string;
   destination: string;
   packet: Buffer;
 }
 
-/** Keeps what it was given, in order. */
+/** Keeps what it was given, in order; then does as told. */
 class RecordingForwarder implements PacketForwarder {
   calls = 0;
+  readonly #then: () => void | Promise<void>;
   #waiting: ((forwarded: Forwarded) => void)[] = [];
   #kept: Forwarded[] = [];
 
-  forwardPacket(source: PublicKey, destination: PublicKey, packet: Uint8Array): void {
+  constructor(then: () => void | Promise<void> = () => undefined) {
+    this.#then = then;
+  }
+
+  forwardPacket(source: PublicKey, destination: PublicKey, packet: Uint8Array): void | Promise<void> {
     this.calls++;
     const forwarded = { source: source.hex, destination: destination.hex, packet: Buffer.from(packet) };
     const waiting = this.#waiting.shift();
     if (waiting) waiting(forwarded);
     else this.#kept.push(forwarded);
+    return this.#then();
   }
 
   next(): Promise<Forwarded> {

@@ -92,33 +92,37 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
 
   const tooBig = 65_537;
   it.each([
-    ['SendPacket of 0 bytes', frame(Frame.sendPacket)],
-    ['SendPacket shorter than a key', frame(Frame.sendPacket, patterned(31))],
-    ['SendPacket with 65,537 bytes', frame(Frame.sendPacket, patterned(32 + tooBig))],
-    ['SendPacket that claims 65,537 bytes and sends none', frame(Frame.sendPacket, Buffer.alloc(0), 32 + tooBig)],
-    ['SendPacket that claims 4 GiB', frame(Frame.sendPacket, Buffer.alloc(0), 0xffff_ffff)],
-    ['ForwardPacket without the mesh key', frame(Frame.forwardPacket, patterned(64))],
-    ['WatchConns without the mesh key', frame(Frame.watchConns)],
-    ['ClosePeer without the mesh key', frame(Frame.closePeer, patterned(32))],
-    ['Ping of 0 bytes', frame(Frame.ping)],
-    ['Ping of 7 bytes', frame(Frame.ping, patterned(7))],
-    ['Ping of 1,001 bytes', frame(Frame.ping, patterned(1001))],
-    ['Ping that claims 4 GiB', frame(Frame.ping, Buffer.alloc(0), 0xffff_ffff)],
-    ['NotePreferred of 0 bytes', frame(Frame.notePreferred)],
-    ['NotePreferred of 2 bytes', frame(Frame.notePreferred, patterned(2))],
-  ])('%s closes that connection and nothing else', (_, bytes) =>
-    withRelay({ shards }, (relay) => expectOnlyItCloses(relay, {}, bytes)),
+    ['SendPacket of 0 bytes', 'bad_packet_frame', frame(Frame.sendPacket)],
+    ['SendPacket shorter than a key', 'bad_packet_frame', frame(Frame.sendPacket, patterned(31))],
+    ['SendPacket with 65,537 bytes', 'packet_too_big', frame(Frame.sendPacket, patterned(32 + tooBig))],
+    [
+      'SendPacket that claims 65,537 bytes and sends none',
+      'packet_too_big',
+      frame(Frame.sendPacket, Buffer.alloc(0), 32 + tooBig),
+    ],
+    ['SendPacket that claims 4 GiB', 'packet_too_big', frame(Frame.sendPacket, Buffer.alloc(0), 0xffff_ffff)],
+    ['ForwardPacket without the mesh key', 'insufficient_permissions', frame(Frame.forwardPacket, patterned(64))],
+    ['WatchConns without the mesh key', 'insufficient_permissions', frame(Frame.watchConns)],
+    ['ClosePeer without the mesh key', 'insufficient_permissions', frame(Frame.closePeer, patterned(32))],
+    ['Ping of 0 bytes', 'bad_ping', frame(Frame.ping)],
+    ['Ping of 7 bytes', 'bad_ping', frame(Frame.ping, patterned(7))],
+    ['Ping of 1,001 bytes', 'bad_ping', frame(Frame.ping, patterned(1001))],
+    ['Ping that claims 4 GiB', 'bad_ping', frame(Frame.ping, Buffer.alloc(0), 0xffff_ffff)],
+    ['NotePreferred of 0 bytes', 'bad_note_preferred', frame(Frame.notePreferred)],
+    ['NotePreferred of 2 bytes', 'bad_note_preferred', frame(Frame.notePreferred, patterned(2))],
+  ])('%s closes that connection and nothing else (%s)', (_, reason, bytes) =>
+    withRelay({ shards }, (relay) => expectOnlyItCloses(relay, {}, bytes, reason)),
   );
 
   const meshKey = 'ab'.repeat(32);
   it.each([
-    ['ForwardPacket shorter than two keys', frame(Frame.forwardPacket, patterned(63))],
-    ['ForwardPacket with 65,537 bytes', frame(Frame.forwardPacket, Buffer.alloc(0), 64 + tooBig)],
-    ['WatchConns with a body', frame(Frame.watchConns, patterned(1))],
-    ['ClosePeer of 31 bytes', frame(Frame.closePeer, patterned(31))],
-    ['ClosePeer of 33 bytes', frame(Frame.closePeer, patterned(33))],
-  ])('%s closes that mesh peer and nothing else', (_, bytes) =>
-    withRelay({ shards, meshKey }, (relay) => expectOnlyItCloses(relay, { meshKey }, bytes)),
+    ['ForwardPacket shorter than two keys', 'bad_packet_frame', frame(Frame.forwardPacket, patterned(63))],
+    ['ForwardPacket with 65,537 bytes', 'packet_too_big', frame(Frame.forwardPacket, Buffer.alloc(0), 64 + tooBig)],
+    ['WatchConns with a body', 'bad_watch_conns', frame(Frame.watchConns, patterned(1))],
+    ['ClosePeer of 31 bytes', 'bad_close_peer', frame(Frame.closePeer, patterned(31))],
+    ['ClosePeer of 33 bytes', 'bad_close_peer', frame(Frame.closePeer, patterned(33))],
+  ])('%s closes that mesh peer and nothing else (%s)', (_, reason, bytes) =>
+    withRelay({ shards, meshKey }, (relay) => expectOnlyItCloses(relay, { meshKey }, bytes, reason)),
   );
 
   it('a bad frame behind good ones closes after the good ones were delivered', () =>
@@ -128,12 +132,21 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
       const good = witnesses.map((to) => sendPacketFrame(to.publicKey, Buffer.from('last words')));
       bad.push(Buffer.concat([...good, frame(Frame.ping, patterned(7)), ...good]));
       await bad.expectClose();
-      for (const witness of witnesses) expect((await witness.expectPacket()).packet.toString()).toBe('last words');
+      for (const witness of witnesses) {
+        expect((await witness.expectPacket()).packet.toString()).toBe('last words');
+        expect((await witness.expectPeerGone()).key).toBe(bad.publicKey.hex);
+      }
       await expectAllTalk(witnesses);
     }));
 });
 
-async function expectOnlyItCloses(relay: TestRelay, options: { meshKey?: string }, bytes: Buffer): Promise<void> {
+/** Clients on every shard send `bytes`; each is closed for `reason`, and the others go on. */
+async function expectOnlyItCloses(
+  relay: TestRelay,
+  options: { meshKey?: string },
+  bytes: Buffer,
+  reason: string,
+): Promise<void> {
   const others = await relay.onePerShard();
   for (let shard = 0; shard < relay.shards; shard++) {
     const bad = await relay.connect({ ...options, key: relay.keyOn(shard) });
@@ -141,6 +154,7 @@ async function expectOnlyItCloses(relay: TestRelay, options: { meshKey?: string 
     await bad.expectClose();
   }
   await expectAllTalk(others);
+  await relay.untilCounter(['closed', reason], (value) => value === relay.shards);
   await relay.untilCounter(['gauge_clients_local'], (value) => value === others.length);
 }
 

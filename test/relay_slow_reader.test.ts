@@ -1,7 +1,7 @@
 /** Clients that do not read: what they lose, and that nobody else notices. */
 import { describe, expect, it } from 'vitest';
 import { discoPacket, Frame, type RawClient } from './support/raw_client.js';
-import { patterned, placements, SHARD_COUNTS, type TestRelay, withRelay } from './support/relay.js';
+import { patterned, placements, SHARD_COUNTS, withRelay } from './support/relay.js';
 
 /** More than two socket buffers of a loopback connection hold: 4 MiB to send and 6 MiB to receive by Linux's defaults. */
 const FLOOD_BYTES = 24 * 1024 * 1024;
@@ -80,7 +80,7 @@ describe.each(SHARD_COUNTS)('a frozen reader at a relay with %i shard(s)', (shar
         await relay.untilDropped('queue_head', 'other', (value) => value > 0);
         frozen.destroy();
         await relay.untilDropped('gone_disconnected', 'other', (value) => value > 0);
-        await expectAllAccountedFor(relay);
+        await relay.untilAllAccountedFor();
       }));
   });
 
@@ -113,16 +113,4 @@ async function packetNumbers(client: RawClient, last: number): Promise<number[]>
   const numbers: number[] = [];
   while (numbers.at(-1) !== last) numbers.push((await client.expectPacket()).packet.readUInt32BE());
   return numbers;
-}
-
-/** Every packet received was sent or dropped for a reason. */
-async function expectAllAccountedFor(relay: TestRelay): Promise<void> {
-  const figures = () => ({
-    received: relay.counter('packets_received'),
-    accounted:
-      relay.counter('packets_sent') +
-      relay.dropped('queue_head', 'other') +
-      relay.dropped('gone_disconnected', 'other'),
-  });
-  await expect.poll(() => figures().accounted - figures().received).toBe(0);
 }

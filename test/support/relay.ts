@@ -1,5 +1,5 @@
 /** Relays for tests: started with few threads, always checked for consistency and closed at the end. */
-import { type Listener, Server, type ServerOptions } from 'derplane';
+import { createPageServer, type Listener, Server, type ServerOptions } from 'derplane';
 import { PrivateKey, type PublicKey } from '../../dist/protocol/key.js';
 import { RawClient, type UpgradeOptions } from './raw_client.js';
 
@@ -110,9 +110,28 @@ export class TestRelay {
     return this.untilCounter(['packets_dropped', reason, kind], wanted);
   }
 
+  /** Waits until every packet received was sent or dropped for a reason, whatever the reason. */
+  async untilAllAccountedFor(): Promise<void> {
+    const figure = (path: string) => sum((this.server.expVar() as Record<string, Figures>)[path] as Figures);
+    const deadline = Date.now() + 10_000;
+    for (;;) {
+      const received = figure('packets_received') + figure('packets_forwarded_in');
+      const missing = received - figure('packets_sent') - figure('packets_forwarded_out') - figure('packets_dropped');
+      if (missing === 0) return;
+      if (Date.now() > deadline) throw new Error(`${missing} of ${received} packets are neither sent nor dropped`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
   hangUp(): void {
     for (const client of this.#clients) client.destroy();
   }
+}
+
+type Figures = number | { [label: string]: Figures };
+
+function sum(figures: Figures): number {
+  return typeof figures === 'number' ? figures : Object.values(figures).reduce<number>((total, f) => total + sum(f), 0);
 }
 
 /** Runs `body` with a relay on a free loopback port; then checks the relay's invariants and closes it. */
@@ -122,7 +141,11 @@ export async function withRelay(
 ): Promise<void> {
   const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
   try {
-    const relay = new TestRelay(server, options.shards, await server.listen({ host: '127.0.0.1', port: 0 }));
+    const relay = new TestRelay(
+      server,
+      options.shards,
+      await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() }),
+    );
     try {
       await body(relay);
       await server.consistencyCheck();
