@@ -35,7 +35,7 @@ namespace derplane {
   X(current_notideal_connections, "gauge: clients that said this is not their ideal node")   \
   X(current_dup_client_conns, "gauge: connections of keys that have several")                \
   X(current_dup_client_keys, "gauge: keys that have several connections")                    \
-  X(queue_bytes, "gauge: bytes in send queues")                                              \
+  X(queue_bytes, "gauge: bytes of memory that send queues hold")                             \
   X(held_bytes, "gauge: bytes read and kept until a ring has room")                          \
   X(turns, "turns of the event loop")                                                        \
   X(reads, "recv calls")                                                                     \

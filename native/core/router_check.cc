@@ -61,13 +61,13 @@ std::vector<std::string> Router::check() const {
     v.require(c->blocked_on == kNotBlocked || c->carry != nullptr, "a client waits for a ring with nothing to send");
     home += c->preferred ? 1 : 0;
     not_ideal += c->not_ideal ? 1 : 0;
-    queued += c->queue.queuedBytes();
+    queued += c->queue.heldMemory();
     armed += c->timer_bucket != UINT32_MAX ? 1 : 0;
   }
   v.requireEqual(in_slots, connections, "clients in slots");
   v.requireEqual(client_count_, connections, "clients of the shard");
   if (config_.keepalive_ms != 0) v.requireEqual(armed, connections, "clients with a keepalive timer");
-  v.requireEqual(queues_.bytes, queued, "bytes in send queues");
+  v.requireEqual(queues_.bytes, queued, "memory of send queues");
   const auto gauge = [this](Counter c) { return static_cast<uint64_t>(counters_.get(c)); };
   v.requireEqual(gauge(Counter::current_connections), connections, "current_connections");
   v.requireEqual(gauge(Counter::clients_local), local, "clients_local");

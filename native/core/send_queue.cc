@@ -1,5 +1,6 @@
 #include "send_queue.h"
 
+#include <algorithm>
 #include <new>
 
 namespace derplane {
@@ -23,6 +24,9 @@ uint32_t payloadBytes(const uint8_t* frame) { return frameLength(frame) + kFrame
 bool isDisco(const uint8_t* frame) {
   return looksLikeDisco(frame + fixedBytes(frameType(frame)), payloadBytes(frame));
 }
+
+// What a block of `size` bytes costs: tiny frames hold far more memory than they have bytes, so the budget counts memory.
+uint32_t memoryOf(uint32_t size) { return static_cast<uint32_t>(sizeof(Block)) + std::max(size, BlockPool::kSmall); }
 
 void countSent(Counters& counters, const uint8_t* frame) {
   switch (frameType(frame)) {
@@ -168,14 +172,14 @@ Block* SendQueue::copy(QueueShared& shared, const uint8_t* frame, uint32_t size)
   std::memcpy(block->bytes(), frame, size);
   block->size = size;
   block->queued_ms = shared.now_ms;
-  shared.bytes += size;
-  shared.counters.add(Counter::queue_bytes, size);
+  shared.bytes += memoryOf(size);
+  shared.counters.add(Counter::queue_bytes, memoryOf(size));
   return block;
 }
 
 void SendQueue::giveBack(QueueShared& shared, Block* block) {
-  shared.bytes -= block->size;
-  shared.counters.add(Counter::queue_bytes, -int64_t{block->size});
+  shared.bytes -= memoryOf(block->size);
+  shared.counters.add(Counter::queue_bytes, -int64_t{memoryOf(block->size)});
   shared.blocks.give(block);
 }
 
@@ -203,7 +207,7 @@ bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size
     }
     dropBlock(shared, queue.pop(), DropReason::queue_head);
   }
-  Block* block = shared.bytes + size <= shared.max_bytes ? copy(shared, frame, size) : nullptr;
+  Block* block = shared.bytes + memoryOf(size) <= shared.max_bytes ? copy(shared, frame, size) : nullptr;
   if (block == nullptr) {
     shared.counters.drop(DropReason::queue_tail, disco, payloadBytes(frame));
     return true;
@@ -272,11 +276,11 @@ void SendQueue::clear(QueueShared& shared, DropReason reason) {
 
 uint32_t SendQueue::queuedPackets(bool disco) const { return backlog_ == nullptr ? 0 : backlog_->queue[disco ? 1 : 0].count; }
 
-uint64_t SendQueue::queuedBytes() const {
+uint64_t SendQueue::heldMemory() const {
   if (backlog_ == nullptr) return 0;
-  uint64_t bytes = backlog_->begun == nullptr ? 0 : backlog_->begun->size;
+  uint64_t bytes = backlog_->begun == nullptr ? 0 : memoryOf(backlog_->begun->size);
   for (const BlockList* list : {&backlog_->control, &backlog_->queue[0], &backlog_->queue[1]}) {
-    for (const Block* b = list->head; b != nullptr; b = b->next) bytes += b->size;
+    for (const Block* b = list->head; b != nullptr; b = b->next) bytes += memoryOf(b->size);
   }
   return bytes;
 }

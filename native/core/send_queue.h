@@ -55,8 +55,8 @@ struct QueueShared {
   BlockPool& blocks;
   PiecePool pieces = {};
   uint32_t depth = 32;            // packets in each of a client's two queues
-  uint64_t max_bytes = 256 << 20;  // in the queues of all clients together
-  uint64_t bytes = 0;
+  uint64_t max_bytes = 256 << 20;  // memory that the queues of all clients may hold together
+  uint64_t bytes = 0;              // memory that they hold
   uint64_t now_ms = 0;
 };
 
@@ -89,7 +89,7 @@ class SendQueue {
   void clear(QueueShared& shared, DropReason reason);
 
   uint32_t queuedPackets(bool disco) const;
-  uint64_t queuedBytes() const;
+  uint64_t heldMemory() const;  // bytes, as QueueShared::bytes counts them
 
  private:
   struct Backlog {
