@@ -1,12 +1,13 @@
 // Runs the tests of one program. Each prints one line, failures first: run.mjs reads `ok NAME` and `not ok NAME`.
 #include "check.h"
 
+#include <atomic>
 #include <cstring>
 
 namespace check {
 namespace {
 
-uint64_t failed = 0;
+std::atomic<uint64_t> failed = 0;  // threads of a test check too
 std::string context;
 
 const char* baseName(const char* path) {
@@ -42,7 +43,7 @@ int main(int argc, char** argv) {
     check::note("");
     test.run();
     if (check::failed > check::kMaxReported) {
-      std::printf("  ... %llu failures in all\n", static_cast<unsigned long long>(check::failed));
+      std::printf("  ... %llu failures in all\n", static_cast<unsigned long long>(check::failures()));
     }
     std::printf("%s %s: %s\n", check::failed == 0 ? "ok" : "not ok", check::baseName(test.file), test.name);
     std::fflush(stdout);
