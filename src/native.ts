@@ -57,23 +57,47 @@ export type RelayEvent =
   /** A packet for a key that has only JavaScript forwarders. */
   | { type: 'forward'; source: Uint8Array; destination: Uint8Array; packet: Buffer }
   /** Answer to `consistencyCheck`, one per shard. */
-  | { type: 'check'; ticket: number; shard: number; violations: string[] };
+  | { type: 'check'; ticket: number; shard: number; violations: string[] }
+  /** A handshake failed. Sent for connections that came from `importFd` or `socketPair`, and for all when `logClients` is on. */
+  | {
+      type: 'failed';
+      id: ConnectionId;
+      remote: string;
+      /** Index that the handshake thread gave. */
+      failure: number;
+      text: string;
+      notify: boolean;
+    }
+  /** A connection that is no DERP upgrade: it waits for `detach`, all its bytes still buffered. */
+  | {
+      type: 'http';
+      id: ConnectionId;
+      remote: string;
+      /** `tag` of the listener. */
+      listener: number;
+      /** What is wrong with the request; empty for a good one. */
+      malformed: string;
+    };
 
 /** How a finished handshake enters its shard. */
 export interface AdoptOptions {
-  /** The client's public key, 32 bytes, not all zero. */
-  key: Uint8Array;
-  /** Bytes that the client must read first: the sealed ServerInfo frame. */
-  firstOutput: Uint8Array;
-  /** Whether the client proved the mesh key. */
-  mesh: boolean;
+  /** The mesh key that the client offered, 64 lower-case hexadecimal characters. */
+  meshKey: string | undefined;
   /** Whether the client says that it is a prober. */
   prober: boolean;
   /** Whether the client came with an `Ideal-Node` header. */
   notIdeal: boolean;
-  /** Whether a `closed` event is wanted. */
-  notify: boolean;
 }
+
+/** How a handshake begins. */
+export const HandshakeStart = {
+  /** The HTTP request comes first. */
+  REQUEST: 0,
+  /** The request was read elsewhere: send 101, then ServerKey. */
+  ANSWER: 1,
+  /** Begin with ServerKey. */
+  DERP: 2,
+} as const;
 
 export interface NativeListenOptions {
   /** Numeric address; `::` listens on both families. */
@@ -84,6 +108,8 @@ export interface NativeListenOptions {
   tcpKeepaliveTime: number;
   /** TCP_USER_TIMEOUT, milliseconds. */
   tcpUserTimeout: number;
+  /** Comes with `http` events of connections that this listener accepted. */
+  tag: number;
 }
 
 export interface NativeListener {
@@ -97,9 +123,11 @@ export interface NativeListener {
 export interface NativeRelay {
   /** Process-wide number that shard and handshake threads find the relay by. */
   readonly id: number;
-  /** Throws an Error with a `code` such as `EADDRINUSE`. `onAccept` gets the ids of a batch of accepted connections, and
-   * the name of the system error (`EMFILE`) when accepting had to pause. */
-  listen(options: NativeListenOptions, onAccept: (ids: ConnectionId[], trouble?: string) => void): NativeListener;
+  /**
+   * Connections go to the handshake threads by themselves. `onTrouble` gets the name of a system error (`EMFILE`) when accepting had to
+   * pause. Throws an Error with a `code` such as `EADDRINUSE`.
+   */
+  listen(options: NativeListenOptions, onTrouble: (code: string) => void): NativeListener;
   /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is no socket. */
   importFd(fd: number, head: Uint8Array, remote: string): ConnectionId;
   /** A connected pair: one end becomes a connection, the other is returned as a descriptor that the caller owns. */
@@ -108,10 +136,10 @@ export interface NativeRelay {
   detach(id: ConnectionId): { fd: number; bytes: Buffer };
   /** Closes a connection that no shard owns; unknown ids are ignored. */
   discard(id: ConnectionId): void;
-  /** `ip:port` of the peer, IPv4 never as v4-in-v6; `[ip]:port` for IPv6. */
-  remoteAddress(id: ConnectionId): string;
-  /** Hands the connection to the shard that owns `key`. The id is invalid afterwards, but `closed` events carry it. */
-  adopt(id: ConnectionId, options: AdoptOptions): void;
+  /** Gives a connection from `importFd` or `socketPair` to a handshake thread; a `failed` or `closed` event tells of its end. */
+  startHandshake(id: ConnectionId, start: number, notIdeal: boolean): void;
+  /** 64 lower-case hexadecimal characters; empty: no mesh. */
+  setMeshKey(key: string): void;
   /** Shard that owns `key`. */
   shardOf(key: Uint8Array): number;
   /** Closes all connections of `key`. */
@@ -122,12 +150,16 @@ export interface NativeRelay {
   deliver(source: Uint8Array, destination: Uint8Array, packet: Uint8Array): void;
   /** Asks each shard to check its invariants; each answers with one `check` event. */
   consistencyCheck(ticket: number): void;
-  /** Whether `closed` events are wanted for every client. */
+  /** Whether `closed` and `failed` events are wanted for every connection, for the log. */
   setLogClients(on: boolean): void;
   /** Handshakes in progress now. */
   readonly handshakes: number;
   /** Connections refused because of `maxHandshakes` or `maxHandshakeBytes`, since start. */
   readonly refused: number;
+  /** Upgrades to DERP since start, whatever became of them. */
+  readonly accepts: number;
+  /** Failed handshakes since start, by the index that the handshake threads gave. */
+  readonly failures: number[];
   /** Closes every connection that no shard owns, and lets go of the rings: all shards' threads must have ended. Idempotent. */
   close(): void;
 }
@@ -138,7 +170,7 @@ export interface NativeShard {
   close(done: () => void): void;
 }
 
-/** Non-blocking I/O for handshakes on one pool thread. One per thread serves all relays of the process. */
+/** Connections in handshake on one thread of one relay. A connection is here from `open` to `adopt`, `serveHttp` or `fail`. */
 export interface NativeHandshakeIo {
   /** Starts to watch the connection on this thread. `timeout` in milliseconds from now ends every pending call. */
   open(id: ConnectionId, timeout: number): void;
@@ -153,16 +185,19 @@ export interface NativeHandshakeIo {
   consume(id: ConnectionId, count: number): void;
   /** Writes all bytes; same rejections as `read`. */
   write(id: ConnectionId, bytes: Uint8Array): Promise<void>;
-  /** Stops watching; the connection waits for adopt or detach with the bytes that it has buffered. */
-  release(id: ConnectionId): void;
-  /** Closes the connection. */
-  discard(id: ConnectionId): void;
+  /** Hands the client to the shard that owns `key`; `firstOutput` (whole frames) is what it will read first. False when that ended. */
+  adopt(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array, options: AdoptOptions): boolean;
+  /** Gives a connection that is no DERP upgrade to the control plane, which gets an `http` event. */
+  serveHttp(id: ConnectionId, malformed?: string): void;
+  /** Closes the connection and counts the failure. `upgraded`: the client had asked for DERP; `report`: a `failed` event in any case. */
+  fail(id: ConnectionId, failure: number, upgraded: boolean, report: boolean, text: string): void;
 }
 
 export interface NativeAddon {
   Relay: new (config: NativeRelayConfig) => NativeRelay;
   Shard: new (relayId: number, index: number) => NativeShard;
-  HandshakeIo: new () => NativeHandshakeIo;
+  /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch. */
+  HandshakeIo: new (relayId: number, onRequests: (requests: number[]) => void) => NativeHandshakeIo;
   /** Names of a shard's counters, in their order in the array; documented in native/core/counters.h. */
   counterNames(): string[];
   /** Bytes of a ring's memory that are not its data. */

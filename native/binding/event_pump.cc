@@ -18,6 +18,21 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("text", closeReasonText(event.reason));
       object.Set("notify", Napi::Boolean::New(env, event.notify));
       break;
+    case Event::Kind::kFailed:
+      object.Set("type", "failed");
+      object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));
+      object.Set("remote", addressText(event.address));
+      object.Set("failure", Napi::Number::New(env, event.failure));
+      object.Set("text", event.text);
+      object.Set("notify", Napi::Boolean::New(env, event.notify));
+      break;
+    case Event::Kind::kHttp:
+      object.Set("type", "http");
+      object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));
+      object.Set("remote", addressText(event.address));
+      object.Set("listener", Napi::Number::New(env, event.listener));
+      object.Set("malformed", event.text);
+      break;
     case Event::Kind::kForward:
       object.Set("type", "forward");
       object.Set("source", keyValue(env, event.key));

@@ -26,13 +26,15 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                      {InstanceAccessor("id", &RelayWrap::getId, nullptr),
                       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
                       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
+                      InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
+                      InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
                       InstanceMethod("listen", &RelayWrap::listen),
                       InstanceMethod("importFd", &RelayWrap::importFd),
                       InstanceMethod("socketPair", &RelayWrap::socketPair),
                       InstanceMethod("detach", &RelayWrap::detach),
                       InstanceMethod("discard", &RelayWrap::discard),
-                      InstanceMethod("remoteAddress", &RelayWrap::remoteAddress),
-                      InstanceMethod("adopt", &RelayWrap::adopt),
+                      InstanceMethod("setMeshKey", &RelayWrap::setMeshKey),
+                      InstanceMethod("startHandshake", &RelayWrap::startHandshake),
                       InstanceMethod("shardOf", &RelayWrap::shardOf),
                       InstanceMethod("closePeer", &RelayWrap::closePeer),
                       InstanceMethod("setForwarder", &RelayWrap::setForwarder),
@@ -140,6 +142,18 @@ Napi::Value RelayWrap::getRefused(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->refused.load(std::memory_order_relaxed)));
 }
 
+Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->accepts.load(std::memory_order_relaxed)));
+}
+
+Napi::Value RelayWrap::getFailures(const Napi::CallbackInfo& info) {
+  const auto counts = Napi::Array::New(info.Env(), RelayCore::kMaxFailures);
+  for (uint32_t i = 0; i < RelayCore::kMaxFailures; ++i) {
+    counts.Set(i, Napi::Number::New(info.Env(), static_cast<double>(core_->failures[i].load(std::memory_order_relaxed))));
+  }
+  return counts;
+}
+
 bool RelayWrap::ready(Napi::Env env) {
   if (!core_->closed.load(std::memory_order_relaxed)) return true;
   throwCode(env, "ERR_DERP_CLOSED", "the relay is closed");
@@ -154,18 +168,17 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   listen_options.host = options.Get("host").ToString().Utf8Value();
   listen_options.port = static_cast<int>(numberField(options, "port"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
+  listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
   listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
   auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   const auto tie = LoopTie::make(env);
   int error = 0;
   const auto listener = Listener::open(
       loopOf(env), core_, listen_options,
-      [callback](const std::vector<uint64_t>& ids, const char* trouble) {
+      [callback](const char* trouble) {
         const Napi::Env cb_env = callback->Env();
         const Napi::HandleScope scope(cb_env);
-        const auto list = Napi::Array::New(cb_env, ids.size());
-        for (uint32_t i = 0; i < ids.size(); ++i) list.Set(i, Napi::Number::New(cb_env, static_cast<double>(ids[i])));
-        callBack(*callback, {list, trouble == nullptr ? cb_env.Undefined() : Napi::String::New(cb_env, trouble)});
+        callBack(*callback, {Napi::String::New(cb_env, trouble)});
       },
       error);
   if (listener == nullptr) {
@@ -192,6 +205,7 @@ double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, c
   Address address = remote.IsString() ? parseAddress(remote.As<Napi::String>().Utf8Value()) : Address{};
   if (address.port == 0) address = peerAddress(fd.get());
   auto connection = std::make_unique<Connection>(core_, std::move(fd), address);
+  connection->notify = true;
   size_t size = 0;
   const uint8_t* bytes = bytesOf(head, size);
   if (size > 0 && !connection->append(bytes, size)) {
@@ -252,33 +266,23 @@ Napi::Value RelayWrap::discard(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value RelayWrap::remoteAddress(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), ConnectionTable::instance().remoteText(idOf(info[0])));
+Napi::Value RelayWrap::setMeshKey(const Napi::CallbackInfo& info) {
+  core_->setMeshKey(info[0].ToString().Utf8Value());
+  return info.Env().Undefined();
 }
 
-Napi::Value RelayWrap::adopt(const Napi::CallbackInfo& info) {
+Napi::Value RelayWrap::startHandshake(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
+  if (!ready(env)) return env.Undefined();
   const uint64_t id = idOf(info[0]);
-  const auto options = info[1].As<Napi::Object>();
-  Mail mail{.kind = Mail::Kind::kAdopt};
-  if (!keyOf(options.Get("key"), mail.adoption.key)) return env.Undefined();
-  size_t size = 0;
-  const uint8_t* first = bytesOf(options.Get("firstOutput"), size);
-  mail.bytes.assign(first, first + size);
-  mail.connection = ConnectionTable::instance().take(id);
-  if (mail.connection == nullptr) {
+  Connection* connection = ConnectionTable::instance().borrow(id);
+  if (connection == nullptr) {
     throwCode(env, "discarded", "the connection is gone");
     return env.Undefined();
   }
-  Router::Adoption& adoption = mail.adoption;
-  adoption.id = id;
-  adoption.address = mail.connection->remote;
-  adoption.mesh = boolField(options, "mesh");
-  adoption.prober = boolField(options, "prober");
-  adoption.not_ideal = boolField(options, "notIdeal");
-  adoption.notify = boolField(options, "notify");
-  const uint32_t shard = core_->shardOf(adoption.key);
-  if (!core_->slots[shard]->post(std::move(mail))) throwCode(env, "ERR_DERP_CLOSED", "the shard has ended");
+  connection->not_ideal = info[2].ToBoolean().Value();
+  ConnectionTable::instance().giveBack(id);
+  core_->startHandshake({id, static_cast<HandshakeStart>(info[1].ToNumber().Uint32Value())});
   return env.Undefined();
 }
 

@@ -28,13 +28,15 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value getId(const Napi::CallbackInfo& info);
   Napi::Value getHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getRefused(const Napi::CallbackInfo& info);
+  Napi::Value getAccepts(const Napi::CallbackInfo& info);
+  Napi::Value getFailures(const Napi::CallbackInfo& info);
   Napi::Value listen(const Napi::CallbackInfo& info);
   Napi::Value importFd(const Napi::CallbackInfo& info);
   Napi::Value socketPair(const Napi::CallbackInfo& info);
   Napi::Value detach(const Napi::CallbackInfo& info);
   Napi::Value discard(const Napi::CallbackInfo& info);
-  Napi::Value remoteAddress(const Napi::CallbackInfo& info);
-  Napi::Value adopt(const Napi::CallbackInfo& info);
+  Napi::Value setMeshKey(const Napi::CallbackInfo& info);
+  Napi::Value startHandshake(const Napi::CallbackInfo& info);
   Napi::Value shardOf(const Napi::CallbackInfo& info);
   Napi::Value closePeer(const Napi::CallbackInfo& info);
   Napi::Value setForwarder(const Napi::CallbackInfo& info);

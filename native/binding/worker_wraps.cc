@@ -41,29 +41,50 @@ Napi::Value ShardWrap::close(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
+namespace {
+
+// Calls `function` with ids and starts in turn, one flat array for the batch.
+void callWithRequests(const Napi::FunctionReference& function, const std::vector<HandshakeRequest>& requests) {
+  const Napi::Env env = function.Env();
+  const auto list = Napi::Array::New(env, 2 * requests.size());
+  for (uint32_t i = 0; i < requests.size(); ++i) {
+    list.Set(2 * i, Napi::Number::New(env, static_cast<double>(requests[i].id)));
+    list.Set(2 * i + 1, Napi::Number::New(env, static_cast<uint32_t>(requests[i].start)));
+  }
+  callBack(function, {list});
+}
+
+}  // namespace
+
 // --- HandshakeIo ---------------------------------------------------------------------------------------------------
 
 Napi::Function HandshakeIoWrap::define(Napi::Env env) {
   return DefineClass(env, "HandshakeIo",
                      {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
                       InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
-                      InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("release", &HandshakeIoWrap::release),
-                      InstanceMethod("discard", &HandshakeIoWrap::discard)});
+                      InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
+                      InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
 }
 
 HandshakeIoWrap::HandshakeIoWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<HandshakeIoWrap>(info) {
   const Napi::Env env = info.Env();
+  auto core = RelayCore::find(info[0].ToNumber().Uint32Value());
+  if (core == nullptr || !info[1].IsFunction()) {
+    throwCode(env, "ERR_DERP_BAD_OPTION", "no such relay in this process, or no function for its connections");
+    return;
+  }
+  auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   tie_ = LoopTie::make(env);
   std::string error;
   io_ = HandshakeIo::start(
-      loopOf(env),
+      loopOf(env), std::move(core),
       [env](const std::function<void()>& body) {
         const Napi::HandleScope scope(env);
         // Promise reactions run when this scope ends.
         const Napi::CallbackScope callback_scope(env, Napi::AsyncContext(env, "derplane handshake"));
         body();
       },
-      error);
+      [callback](const std::vector<HandshakeRequest>& requests) { callWithRequests(*callback, requests); }, error);
   if (io_ == nullptr) {
     tie_->release();
     throwCode(env, "ERR_DERP_BAD_OPTION", error);
@@ -131,13 +152,29 @@ Napi::Value HandshakeIoWrap::write(const Napi::CallbackInfo& info) {
   return deferred.Promise();
 }
 
-Napi::Value HandshakeIoWrap::release(const Napi::CallbackInfo& info) {
-  io_->release(numberOf(info[0]));
+Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Router::Adoption adoption;
+  if (!keyOf(info[1], adoption.key)) return env.Undefined();
+  size_t size = 0;
+  const uint8_t* first = bytesOf(info[2], size);
+  const auto options = info[3].As<Napi::Object>();
+  const Napi::Value mesh_key = options.Get("meshKey");
+  adoption.mesh = mesh_key.IsString() && io_->core().provesMeshKey(mesh_key.As<Napi::String>().Utf8Value());
+  adoption.prober = boolField(options, "prober");
+  adoption.not_ideal = boolField(options, "notIdeal");
+  const bool ok = io_->adopt(numberOf(info[0]), adoption, std::vector<uint8_t>(first, first + size));
+  return Napi::Boolean::New(env, ok);
+}
+
+Napi::Value HandshakeIoWrap::serveHttp(const Napi::CallbackInfo& info) {
+  io_->serveHttp(numberOf(info[0]), info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "");
   return info.Env().Undefined();
 }
 
-Napi::Value HandshakeIoWrap::discard(const Napi::CallbackInfo& info) {
-  io_->discard(numberOf(info[0]));
+Napi::Value HandshakeIoWrap::fail(const Napi::CallbackInfo& info) {
+  io_->fail(numberOf(info[0]), info[1].ToNumber().Uint32Value(), info[2].ToBoolean().Value(), info[3].ToBoolean().Value(),
+            info[4].ToString().Utf8Value());
   return info.Env().Undefined();
 }
 

@@ -34,8 +34,9 @@ class HandshakeIoWrap final : public Napi::ObjectWrap<HandshakeIoWrap> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value consume(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
-  Napi::Value release(const Napi::CallbackInfo& info);
-  Napi::Value discard(const Napi::CallbackInfo& info);
+  Napi::Value adopt(const Napi::CallbackInfo& info);
+  Napi::Value serveHttp(const Napi::CallbackInfo& info);
+  Napi::Value fail(const Napi::CallbackInfo& info);
 
   std::shared_ptr<HandshakeIo> io_;
   std::shared_ptr<LoopTie> tie_;

@@ -27,6 +27,9 @@ class Connection {
   uint64_t id = 0;
   Fd fd;
   Address remote;
+  uint32_t listener = 0;   // which of the control plane's listeners accepted it
+  bool notify = false;     // the control plane wants to hear of its end
+  bool not_ideal = false;  // an `Ideal-Node` header came with it
 
   // Bytes read and not consumed.
   const uint8_t* bytes() const { return buffer_.data() + start_; }

@@ -4,8 +4,6 @@
 
 #include <cerrno>
 
-#include "relay_core.h"
-
 namespace derplane {
 
 const char* ioOutcomeName(IoOutcome outcome) {
@@ -26,9 +24,11 @@ const char* ioOutcomeName(IoOutcome outcome) {
   return "";
 }
 
-std::shared_ptr<HandshakeIo> HandshakeIo::start(uv_loop_t* loop, Enter enter, std::string& error) {
-  std::shared_ptr<HandshakeIo> io(new HandshakeIo);
+std::shared_ptr<HandshakeIo> HandshakeIo::start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, Enter enter,
+                                                OnRequests on_requests, std::string& error) {
+  std::shared_ptr<HandshakeIo> io(new HandshakeIo(std::move(core)));
   io->enter_ = std::move(enter);
+  io->on_requests_ = std::move(on_requests);
   if (io->openHandles(loop, error)) return io;
   io->close(nullptr);
   return nullptr;
@@ -36,7 +36,7 @@ std::shared_ptr<HandshakeIo> HandshakeIo::start(uv_loop_t* loop, Enter enter, st
 
 bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
   loop_ = loop;
-  if (poller_.fd() < 0) {
+  if (poller_.fd() < 0 || inbox_->eventFd() < 0 || !poller_.addReadable(inbox_->eventFd(), nullptr)) {
     error = "no descriptor left for the handshake poller";
     return false;
   }
@@ -54,11 +54,14 @@ bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
   // A pool thread that only waits for tasks is the pool's to keep alive, not ours.
   uv_unref(reinterpret_cast<uv_handle_t*>(&poll_));
   uv_unref(reinterpret_cast<uv_handle_t*>(&timer_));
+  core_->addInbox(inbox_);
   return true;
 }
 
 void HandshakeIo::onClose() {
   // Only the end of the environment closes this: nobody can be told of outcomes any more.
+  core_->removeInbox(inbox_);
+  for (const HandshakeRequest& request : inbox_->take()) ConnectionTable::instance().discard(request.id);
   for (const auto& [id, job] : jobs_) {
     poller_.remove(job->connection->fd.get());
     ConnectionTable::instance().remove(id);
@@ -104,20 +107,23 @@ void HandshakeIo::pollOnce() {
   const int n = poller_.wait(0);
   for (int i = 0; i < n; ++i) {
     const Poller::Event event = poller_.event(i);
+    if (event.tag == nullptr) continue;  // the inbox
     auto& job = *static_cast<Job*>(event.tag);
     if (event.writable && job.on_write) tryWrite(job);
     if (event.readable && job.on_read) tryRead(job);
   }
+  const std::vector<HandshakeRequest> requests = inbox_->take();
+  if (!requests.empty()) on_requests_(requests);
 }
 
 void HandshakeIo::tick() {
   const uint64_t now = uv_now(loop_);
   for (const auto& [id, job] : jobs_) {
-    if (now >= job->deadline_ms) fail(*job, IoOutcome::kTimeout);
+    if (now >= job->deadline_ms) finish(*job, IoOutcome::kTimeout);
   }
 }
 
-void HandshakeIo::fail(Job& job, IoOutcome outcome) {
+void HandshakeIo::finish(Job& job, IoOutcome outcome) {
   finishRead(job, outcome);
   finishWrite(job, outcome);
 }
@@ -201,29 +207,55 @@ void HandshakeIo::tryWrite(Job& job) {
   finishWrite(job, IoOutcome::kOk);
 }
 
-void HandshakeIo::drop(uint64_t id) {
-  jobs_.erase(id);
+void HandshakeIo::stopWatching(Job& job) {
+  poller_.remove(job.connection->fd.get());
+  finish(job, IoOutcome::kDiscarded);
+  jobs_.erase(job.id);
   if (jobs_.empty()) uv_timer_stop(&timer_);
 }
 
-void HandshakeIo::release(uint64_t id) {
-  Job* job = find(id);
-  if (job == nullptr) return;
-  poller_.remove(job->connection->fd.get());
-  drop(id);
-  ConnectionTable::instance().giveBack(id);
+std::unique_ptr<Connection> HandshakeIo::detach(uint64_t id) {
+  if (Job* job = find(id)) stopWatching(*job);
+  return ConnectionTable::instance().remove(id);
 }
 
-void HandshakeIo::discard(uint64_t id) {
+bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output) {
+  std::unique_ptr<Connection> connection = detach(id);
+  if (connection == nullptr) return false;
+  core_->accepts.fetch_add(1, std::memory_order_relaxed);
+  adoption.id = id;
+  adoption.address = connection->remote;
+  adoption.notify = connection->notify;
+  adoption.not_ideal = adoption.not_ideal || connection->not_ideal;
+  ShardSlot& slot = *core_->slots[core_->shardOf(adoption.key)];
+  return slot.post({.kind = Mail::Kind::kAdopt,
+                    .adoption = adoption,
+                    .connection = std::move(connection),
+                    .bytes = std::move(first_output)});
+}
+
+void HandshakeIo::serveHttp(uint64_t id, std::string malformed) {
   Job* job = find(id);
-  if (job == nullptr) {
-    ConnectionTable::instance().discard(id);
-    return;
-  }
-  poller_.remove(job->connection->fd.get());
-  const std::unique_ptr<Connection> connection = ConnectionTable::instance().remove(id);
-  fail(*job, IoOutcome::kDiscarded);
-  drop(id);
+  if (job == nullptr) return;
+  const Address address = job->connection->remote;
+  const uint32_t listener = job->connection->listener;
+  stopWatching(*job);
+  ConnectionTable::instance().giveBack(id);
+  core_->emit({.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
+}
+
+void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {
+  if (failure < RelayCore::kMaxFailures) core_->failures[failure].fetch_add(1, std::memory_order_relaxed);
+  if (upgraded) core_->accepts.fetch_add(1, std::memory_order_relaxed);
+  const std::unique_ptr<Connection> connection = detach(id);
+  if (connection == nullptr) return;
+  if (!connection->notify && !report && !core_->log_clients.load(std::memory_order_relaxed)) return;
+  core_->emit({.kind = Event::Kind::kFailed,
+               .id = id,
+               .address = connection->remote,
+               .notify = connection->notify,
+               .failure = failure,
+               .text = std::move(text)});
 }
 
 }  // namespace derplane

@@ -1,4 +1,4 @@
-// Non-blocking reads and writes for connections in handshake, on one pool thread's loop. Each connection has one deadline, which ends
+// Connections in handshake on one thread of one relay: non-blocking reads and writes on the thread's loop. Each connection has one deadline, which ends
 // whatever it waits for; JavaScript gets every outcome through a callback.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include "connection.h"
 #include "loop_handles.h"
 #include "poller.h"
+#include "relay_core.h"
 
 namespace derplane {
 
@@ -28,7 +29,13 @@ class HandshakeIo final : public LoopUser {
   // end any job.
   using Enter = std::function<void(const std::function<void()>&)>;
 
-  static std::shared_ptr<HandshakeIo> start(uv_loop_t* loop, Enter enter, std::string& error);
+  // Gets connections that begin their handshake on this thread.
+  using OnRequests = std::function<void(const std::vector<HandshakeRequest>&)>;
+
+  static std::shared_ptr<HandshakeIo> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, Enter enter, OnRequests on_requests,
+                                            std::string& error);
+
+  RelayCore& core() { return *core_; }
 
   // False when the connection is unknown or in use.
   bool open(uint64_t id, uint64_t timeout_ms);
@@ -37,8 +44,14 @@ class HandshakeIo final : public LoopUser {
   void read(uint64_t id, size_t min, size_t max, OnRead done);
   void consume(uint64_t id, size_t count);
   void write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite done);
-  void release(uint64_t id);
-  void discard(uint64_t id);
+
+  // The ends of a handshake; each takes the connection off this thread.
+  // Hands the client to its shard; false when that has ended, or the connection is unknown.
+  bool adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output);
+  // Gives a connection that is no DERP upgrade to the control plane; `malformed` says what is wrong with the request, if anything.
+  void serveHttp(uint64_t id, std::string malformed);
+  // Closes the connection and counts why. `upgraded`: it had asked for DERP; `report`: the control plane hears of it in any case.
+  void fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text);
 
  private:
   static constexpr uint64_t kTickMs = 50;
@@ -54,7 +67,7 @@ class HandshakeIo final : public LoopUser {
     OnWrite on_write = nullptr;
   };
 
-  HandshakeIo() = default;
+  explicit HandshakeIo(std::shared_ptr<RelayCore> core) : core_(std::move(core)) {}
   bool openHandles(uv_loop_t* loop, std::string& error);
   void onClose() override;
   Job* find(uint64_t id);
@@ -64,10 +77,14 @@ class HandshakeIo final : public LoopUser {
   void tryWrite(Job& job);
   static void finishRead(Job& job, IoOutcome outcome);
   static void finishWrite(Job& job, IoOutcome outcome);
-  static void fail(Job& job, IoOutcome outcome);
-  void drop(uint64_t id);
+  static void finish(Job& job, IoOutcome outcome);
+  std::unique_ptr<Connection> detach(uint64_t id);
+  void stopWatching(Job& job);
 
+  std::shared_ptr<RelayCore> core_;
+  std::shared_ptr<HandshakeInbox> inbox_ = std::make_shared<HandshakeInbox>();
   Enter enter_;
+  OnRequests on_requests_;
   Poller poller_;
   std::unordered_map<uint64_t, std::unique_ptr<Job>> jobs_;
   uv_loop_t* loop_ = nullptr;

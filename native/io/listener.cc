@@ -51,8 +51,8 @@ int setTcpOptions(int fd, uint32_t keepalive_ms, uint32_t user_timeout_ms) {
 }
 
 std::shared_ptr<Listener> Listener::open(uv_loop_t* loop, std::shared_ptr<RelayCore> core, const ListenOptions& options,
-                                         OnAccept on_accept, int& error) {
-  std::shared_ptr<Listener> listener(new Listener(std::move(core), std::move(on_accept)));
+                                         OnTrouble on_trouble, int& error) {
+  std::shared_ptr<Listener> listener(new Listener(std::move(core), std::move(on_trouble)));
   error = listener->listen(options);
   if (error != 0) return nullptr;
   if (const int rc = uv_poll_init(loop, &listener->poll_, listener->fd_.get()); rc != 0) {
@@ -92,7 +92,6 @@ void Listener::watch() {
 }
 
 void Listener::acceptBatch() {
-  std::vector<uint64_t> ids;
   const char* trouble = nullptr;
   for (int i = 0; i < kBatch; ++i) {
     Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -111,9 +110,11 @@ void Listener::acceptBatch() {
     }
     inherited(fd.get());
     const Address remote = peerAddress(fd.get());
-    ids.push_back(ConnectionTable::instance().add(std::make_unique<Connection>(core_, std::move(fd), remote)));
+    auto connection = std::make_unique<Connection>(core_, std::move(fd), remote);
+    connection->listener = options_.tag;
+    core_->startHandshake({ConnectionTable::instance().add(std::move(connection)), HandshakeStart::kRequest});
   }
-  if (!ids.empty() || trouble != nullptr) on_accept_(ids, trouble);
+  if (trouble != nullptr) on_trouble_(trouble);
 }
 
 void Listener::inherited(int fd) {
@@ -130,7 +131,7 @@ void Listener::inherited(int fd) {
 }
 
 void Listener::onClose() {
-  on_accept_ = nullptr;
+  on_trouble_ = nullptr;
   // The descriptor stays until libuv has let go of it; clients are refused from now on.
   ::shutdown(fd_.get(), SHUT_RDWR);
 }

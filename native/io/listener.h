@@ -1,4 +1,4 @@
-// A listening TCP socket that accepts in batches, on the control plane's loop.
+// A listening TCP socket that accepts in batches on the control plane's loop, and hands connections to the handshake threads.
 #pragma once
 
 #include <uv.h>
@@ -17,16 +17,17 @@ struct ListenOptions {
   int port = 0;
   uint32_t keepalive_ms = 600'000;    // idle time before probes
   uint32_t user_timeout_ms = 15'000;  // TCP_USER_TIMEOUT
+  uint32_t tag = 0;                   // the control plane's number for this listener
 };
 
 class Listener final : public LoopUser {
  public:
-  // `trouble`: null, or the name of the errno that made accepting pause.
-  using OnAccept = std::function<void(const std::vector<uint64_t>& ids, const char* trouble)>;
+  // Gets the name of the errno that made accepting pause.
+  using OnTrouble = std::function<void(const char* trouble)>;
 
   // Null with `error` set to an errno.
   static std::shared_ptr<Listener> open(uv_loop_t* loop, std::shared_ptr<RelayCore> core, const ListenOptions& options,
-                                        OnAccept on_accept, int& error);
+                                        OnTrouble on_trouble, int& error);
   int port() const { return port_; }
 
  private:
@@ -35,7 +36,7 @@ class Listener final : public LoopUser {
   // After a failed accept (no descriptors left) the listener rests, instead of failing at full speed.
   static constexpr uint64_t kRestMs = 100;
 
-  Listener(std::shared_ptr<RelayCore> core, OnAccept on_accept) : core_(std::move(core)), on_accept_(std::move(on_accept)) {}
+  Listener(std::shared_ptr<RelayCore> core, OnTrouble on_trouble) : core_(std::move(core)), on_trouble_(std::move(on_trouble)) {}
 
   int listen(const ListenOptions& options);
   void watch();
@@ -44,7 +45,7 @@ class Listener final : public LoopUser {
   void onClose() override;
 
   std::shared_ptr<RelayCore> core_;
-  OnAccept on_accept_;
+  OnTrouble on_trouble_;
   ListenOptions options_;
   Fd fd_;
   int port_ = 0;

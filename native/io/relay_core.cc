@@ -78,6 +78,23 @@ std::vector<Mail> ShardSlot::retire() {
   return std::move(mail_);
 }
 
+// --- HandshakeInbox ------------------------------------------------------------------------------------------------
+
+HandshakeInbox::HandshakeInbox() : event_fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+
+void HandshakeInbox::push(HandshakeRequest request) {
+  const std::lock_guard lock(mutex_);
+  requests_.push_back(request);
+  if (requests_.size() > 1) return;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(event_fd_.get(), &one, sizeof one);
+}
+
+std::vector<HandshakeRequest> HandshakeInbox::take() {
+  const std::lock_guard lock(mutex_);
+  return std::move(requests_);
+}
+
 // --- RelayCore -----------------------------------------------------------------------------------------------------
 
 RelayCore::RelayCore(uint32_t id_in, RelayConfig config_in) : id(id_in), config(std::move(config_in)) {
@@ -103,6 +120,44 @@ std::shared_ptr<RelayCore> RelayCore::find(uint32_t id) {
   return it == registry().relays.end() ? nullptr : it->second.lock();
 }
 
+void RelayCore::startHandshake(HandshakeRequest request) {
+  const std::lock_guard lock(handshakes_mutex_);
+  if (inboxes_.empty()) {
+    unassigned_.push_back(request);
+  } else {
+    inboxes_[next_inbox_++ % inboxes_.size()]->push(request);
+  }
+}
+
+void RelayCore::addInbox(std::shared_ptr<HandshakeInbox> inbox) {
+  const std::lock_guard lock(handshakes_mutex_);
+  for (const HandshakeRequest& request : unassigned_) inbox->push(request);
+  unassigned_.clear();
+  inboxes_.push_back(std::move(inbox));
+}
+
+void RelayCore::removeInbox(const std::shared_ptr<HandshakeInbox>& inbox) {
+  const std::lock_guard lock(handshakes_mutex_);
+  std::erase(inboxes_, inbox);
+}
+
+void RelayCore::setMeshKey(std::string key) {
+  const std::lock_guard lock(mesh_key_mutex_);
+  mesh_key_ = std::move(key);
+}
+
+bool RelayCore::provesMeshKey(const std::string& offered) {
+  const std::lock_guard lock(mesh_key_mutex_);
+  if (mesh_key_.empty() || offered.size() != mesh_key_.size()) return false;
+  unsigned difference = 0;
+  bool zero = true;
+  for (size_t i = 0; i < offered.size(); ++i) {
+    difference |= static_cast<unsigned>(offered[i] ^ mesh_key_[i]);
+    zero = zero && offered[i] == '0';
+  }
+  return difference == 0 && !zero;
+}
+
 void RelayCore::setEventSink(std::function<void()> notify) {
   const std::lock_guard lock(events_mutex_);
   notify_ = std::move(notify);
@@ -111,7 +166,7 @@ void RelayCore::setEventSink(std::function<void()> notify) {
 void RelayCore::emit(Event event) {
   const std::lock_guard lock(events_mutex_);
   if (notify_ == nullptr) return;
-  const bool log_only = event.kind == Event::Kind::kClosed && !event.notify;
+  const bool log_only = (event.kind == Event::Kind::kClosed || event.kind == Event::Kind::kFailed) && !event.notify;
   if (log_only && log_events_ >= kMaxLogEvents) return;
   log_events_ += log_only ? 1 : 0;
   events_.push_back(std::move(event));

@@ -41,18 +41,50 @@ struct Mail {
 
 // What a shard tells the control plane.
 struct Event {
-  enum class Kind { kClosed, kForward, kCheck };
+  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp };
   Kind kind;
-  uint64_t id = 0;                          // kClosed
+  uint64_t id = 0;                          // kClosed, kFailed, kHttp
   Key key = {};                             // kClosed; kForward: source
   Key destination = {};                     // kForward
-  Address address = {};                     // kClosed
+  Address address = {};                     // kClosed, kFailed, kHttp
   CloseReason reason = CloseReason::eof;    // kClosed
-  bool notify = false;                      // kClosed
+  bool notify = false;                      // kClosed, kFailed: somebody waits for the connection's end
+  uint32_t listener = 0;                    // kHttp: which of the control plane's listeners accepted it
+  uint32_t failure = 0;                     // kFailed: index into the control plane's list of failures
+  std::string text = {};                    // kFailed; kHttp: what is wrong with the request, or empty
   std::vector<uint8_t> packet = {};         // kForward
   uint32_t ticket = 0;                      // kCheck
   uint32_t shard = 0;                       // kCheck
   std::vector<std::string> violations = {};  // kCheck
+};
+
+// How the handshake of a connection begins; the numbers are those of src/handshake/messages.ts.
+enum class HandshakeStart : uint32_t {
+  kRequest,  // the HTTP request comes first
+  kAnswer,   // the request was read elsewhere: send 101, then ServerKey
+  kDerp,     // begin with ServerKey
+};
+
+struct HandshakeRequest {
+  uint64_t id;
+  HandshakeStart start;
+};
+
+// Connections on their way to one handshake thread.
+class HandshakeInbox {
+ public:
+  HandshakeInbox();
+
+  int eventFd() const { return event_fd_.get(); }
+  // Any thread.
+  void push(HandshakeRequest request);
+  // The handshake thread only.
+  std::vector<HandshakeRequest> take();
+
+ private:
+  Fd event_fd_;
+  std::mutex mutex_;
+  std::vector<HandshakeRequest> requests_;
 };
 
 // The meeting place of a shard and those who want something of it.
@@ -111,12 +143,26 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::atomic<int64_t> handshakes{0};
   std::atomic<size_t> handshake_bytes{0};
   std::atomic<uint64_t> refused{0};
+  std::atomic<uint64_t> accepts{0};  // upgrades to DERP
+  // Failed handshakes by the control plane's numbers for the reasons.
+  static constexpr uint32_t kMaxFailures = 16;
+  std::atomic<uint64_t> failures[kMaxFailures] = {};
   std::atomic<bool> log_clients{false};
   std::atomic<bool> closed{false};
 
   uint32_t shardOf(const Key& key) const {
     return shardOfHash(hashKey(config.router.seed, key.bytes), config.router.shards);
   }
+
+  // Handshakes: connections go to the threads in turn, and wait while there is none.
+  void startHandshake(HandshakeRequest request);
+  void addInbox(std::shared_ptr<HandshakeInbox> inbox);
+  void removeInbox(const std::shared_ptr<HandshakeInbox>& inbox);
+
+  // 64 hexadecimal characters, lower case; empty: none.
+  void setMeshKey(std::string key);
+  // Compares in constant time; an all-zero key proves nothing.
+  bool provesMeshKey(const std::string& offered);
 
   // Events: `notify` is called (any thread, under the lock) when the first event of a batch came.
   void setEventSink(std::function<void()> notify);
@@ -128,9 +174,17 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
  private:
   RelayCore(uint32_t id, RelayConfig config);
 
-  // Log-only `closed` events and forwarded packets beyond these wait for nobody: a control plane that is behind loses them.
+  // Log-only events and forwarded packets beyond these wait for nobody: a control plane that is behind loses them.
   static constexpr size_t kMaxLogEvents = 4096;
   static constexpr size_t kMaxPacketBytes = 16 << 20;
+
+  std::mutex handshakes_mutex_;
+  std::vector<std::shared_ptr<HandshakeInbox>> inboxes_;
+  std::vector<HandshakeRequest> unassigned_;  // at most config.max_handshakes
+  size_t next_inbox_ = 0;
+
+  std::mutex mesh_key_mutex_;
+  std::string mesh_key_;
 
   std::mutex events_mutex_;
   std::function<void()> notify_;

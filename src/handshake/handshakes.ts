@@ -1,42 +1,47 @@
-/** The pool of handshake threads of one relay. */
+/** The handshake threads of one relay. Connections reach them natively; piscina starts the threads, and replaces one that fails. */
 import { Piscina } from 'piscina';
-import type { HandshakeResult, HandshakeTask, HandshakeThreadData } from './messages.js';
+import type { HandshakeThreadData } from './messages.js';
 
 export interface HandshakesOptions extends HandshakeThreadData {
   threads: number;
-  /** Handshakes at once; the native relay refuses connections beyond it, so tasks never queue longer than this. */
-  maxHandshakes: number;
+  /** Called when a thread ended without having been asked to; another one takes its place. */
+  onLost: (error: Error) => void;
 }
 
-export class Handshakes {
-  readonly #pool: Piscina<HandshakeTask, HandshakeResult>;
+/** Megabytes of a thread's young generation: handshakes make short-lived garbage only, and more would just be more memory. */
+const YOUNG_GENERATION = 2;
 
-  constructor({ threads, maxHandshakes, ...workerData }: HandshakesOptions) {
+export class Handshakes {
+  readonly #pool: Piscina<undefined, never>;
+  #closing = false;
+
+  constructor({ threads, onLost, ...workerData }: HandshakesOptions) {
     this.#pool = new Piscina({
       filename: new URL('./thread.js', import.meta.url).href,
       minThreads: threads,
       maxThreads: threads,
-      // A task mostly waits for its client, so a thread takes as many as there are.
-      concurrentTasksPerWorker: maxHandshakes,
-      maxQueue: maxHandshakes,
       // Waiting in Atomics.wait would keep a thread from its sockets.
       atomics: 'disabled',
       recordTiming: false,
-      workerData,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION },
+      workerData: workerData satisfies HandshakeThreadData,
     });
+    for (let n = 0; n < threads; n++) void this.#keepRunning(onLost);
   }
 
-  /** Never rejects: whatever happens to the task's thread is a failed handshake. */
-  async run(task: HandshakeTask): Promise<HandshakeResult> {
-    try {
-      return await this.#pool.run(task);
-    } catch (error) {
-      return { type: 'failed', failure: 'internal', upgraded: task.start !== 'request', text: (error as Error).message };
-    }
-  }
-
-  /** Ends the threads; handshakes in progress fail. */
+  /** Ends the threads; handshakes in progress are closed. */
   async close(): Promise<void> {
+    this.#closing = true;
     await this.#pool.destroy();
+  }
+
+  async #keepRunning(onLost: (error: Error) => void): Promise<void> {
+    while (!this.#closing) {
+      try {
+        await this.#pool.run(undefined);
+      } catch (error) {
+        if (!this.#closing) onLost(error as Error);
+      }
+    }
   }
 }

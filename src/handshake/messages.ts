@@ -1,8 +1,9 @@
-/** What crosses between the control plane and a handshake thread. */
-import type { ConnectionId } from '../native.js';
+/** What the control plane and the handshake threads agree on. */
 
-/** Given once to each thread. */
+/** Given to each thread when it starts. */
 export interface HandshakeThreadData {
+  /** Number of the native relay. */
+  relayId: number;
   /** The relay's private key, 32 bytes. */
   privateKey: Uint8Array;
   /** Milliseconds for the request head. */
@@ -11,35 +12,18 @@ export interface HandshakeThreadData {
   clientInfoTimeout: number;
 }
 
-export interface HandshakeTask {
-  id: ConnectionId;
-  /** `request`: the HTTP request comes first; `answer`: send 101, then as `derp`; `derp`: begin with ServerKey. */
-  start: 'request' | 'answer' | 'derp';
-}
+/** How handshakes fail: names of counters, known to the native side by their index. */
+export const HANDSHAKE_FAILURES = [
+  'closed',
+  'reset',
+  'timeout',
+  'budget',
+  'discarded',
+  'bad_first_frame',
+  'bad_client_info',
+  'bad_box',
+  'malformed_request',
+  'internal',
+] as const;
 
-/** How a handshake failed; counted under these names. */
-export type HandshakeFailure =
-  | 'closed'
-  | 'reset'
-  | 'timeout'
-  | 'budget'
-  | 'discarded'
-  | 'bad_first_frame'
-  | 'bad_client_info'
-  | 'bad_box'
-  | 'internal';
-
-export type HandshakeResult =
-  /** A client: the connection waits for adoption. */
-  | {
-      type: 'client';
-      key: Uint8Array;
-      serverInfo: Uint8Array;
-      meshKey: string | undefined;
-      prober: boolean;
-      notIdeal: boolean;
-    }
-  /** No DERP upgrade: the connection waits to be served by somebody else, all its bytes still buffered. */
-  | { type: 'http'; malformed: string | undefined }
-  /** The connection is closed. */
-  | { type: 'failed'; failure: HandshakeFailure; upgraded: boolean; text: string };
+export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];

@@ -29,7 +29,7 @@ export function findHeadEnd(bytes: Buffer, from: number): number {
 }
 
 /** What the parser would pass over and the reference refuses: a zero byte, a header line without a colon or a name. */
-const MALFORMED = /\0|\n(?!\r?\n|[^\s:]+:|[ \t])/;
+const MALFORMED = /\0|\n(?!$|\r?\n|[^\s:]+:|[ \t])/;
 
 /**
  * Reads a whole request head, as laxly as the reference: the method, the version and `Connection` do not matter.

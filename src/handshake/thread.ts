@@ -1,18 +1,16 @@
 /** A handshake thread: takes a connection from its first byte to the sealed, unsent ServerInfo. Many at once; all waiting is native. */
 import { workerData } from 'piscina';
 import { DerpError } from '../errors.js';
-import { type NativeHandshakeIo, native } from '../native.js';
+import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
 import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
 import { PrivateKey } from '../protocol/key.js';
 import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
-import type { HandshakeFailure, HandshakeResult, HandshakeTask, HandshakeThreadData } from './messages.js';
+import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
 import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
 
-const { privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
+const { relayId, privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
 const privateKey = PrivateKey.fromBytes(keyBytes);
-const io: NativeHandshakeIo = new native.HandshakeIo();
-native.setThreadNice(HANDSHAKE_NICE);
 
 const serverKey = serverKeyFrame(privateKey.publicKey);
 /** The answer to an upgrade and ServerKey leave in one write. */
@@ -24,6 +22,9 @@ const answerAndServerKey = Buffer.concat([
   serverKey,
 ]);
 
+native.setThreadNice(HANDSHAKE_NICE);
+const io: NativeHandshakeIo = new native.HandshakeIo(relayId, onRequests);
+
 /** A handshake that cannot go on. */
 class HandshakeError extends Error {
   readonly failure: HandshakeFailure;
@@ -33,25 +34,31 @@ class HandshakeError extends Error {
   }
 }
 
-/** The task that piscina runs. */
-export default async function handshake({ id, start }: HandshakeTask): Promise<HandshakeResult> {
-  let upgraded = start !== 'request';
+/** The task that piscina runs, once a thread: handshakes come and go natively from now on, until the thread is ended. */
+export default function serve(): Promise<never> {
+  return new Promise(() => undefined);
+}
+
+function onRequests(requests: number[]): void {
+  for (let i = 0; i < requests.length; i += 2) void handshake(requests[i]!, requests[i + 1]!);
+}
+
+async function handshake(id: number, start: number): Promise<void> {
+  let upgraded = start !== HandshakeStart.REQUEST;
   try {
-    io.open(id, start === 'request' ? requestTimeout : clientInfoTimeout);
-    let request: DerpRequest = { upgrade: true, fastStart: start === 'derp', notIdeal: false };
-    if (start === 'request') {
+    io.open(id, upgraded ? clientInfoTimeout : requestTimeout);
+    let request: DerpRequest = { upgrade: true, fastStart: start === HandshakeStart.DERP, notIdeal: false };
+    if (!upgraded) {
       const head = await readRequest(id);
-      if (typeof head === 'string' || !head.upgrade) {
-        io.release(id);
-        return { type: 'http', malformed: typeof head === 'string' ? head : undefined };
-      }
+      if (typeof head === 'string') return io.serveHttp(id, head);
+      if (!head.upgrade) return io.serveHttp(id);
       request = head;
       upgraded = true;
     }
-    return await greet(id, request);
+    await greet(id, request);
   } catch (error) {
-    io.discard(id);
-    return { type: 'failed', failure: failureOf(error), upgraded, text: (error as Error).message };
+    const failure = failureOf(error);
+    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), upgraded, failure === 'internal', (error as Error).message);
   }
 }
 
@@ -88,25 +95,19 @@ function looksLikeHttp(bytes: Buffer): boolean {
 }
 
 /** From ServerKey to ServerInfo. */
-async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<HandshakeResult> {
+async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<void> {
   io.setTimeout(id, clientInfoTimeout);
   await io.write(id, fastStart ? serverKey : answerAndServerKey);
   // Dripping does not extend it.
   io.setTimeout(id, clientInfoTimeout);
   const { body, end } = await readClientInfo(id);
-  const opened = openClientInfo(body, privateKey);
-  const serverInfo = sealServerInfo(opened.key, privateKey, opened.box);
+  const { key, info, box } = openClientInfo(body, privateKey);
+  const serverInfo = sealServerInfo(key, privateKey, box);
   io.consume(id, end);
-  io.release(id);
-  return {
-    type: 'client',
-    // Copies: a view would be sent with the whole pool that it lies in.
-    key: Uint8Array.from(opened.key.bytes),
-    serverInfo: Uint8Array.from(serverInfo),
-    meshKey: opened.info.meshKey,
-    prober: opened.info.isProber,
-    notIdeal,
-  };
+  const { meshKey, isProber: prober } = info;
+  if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal })) {
+    throw new HandshakeError('discarded', 'the shard of its key has ended');
+  }
 }
 
 async function readClientInfo(id: number): Promise<{ body: Buffer; end: number }> {
@@ -131,6 +132,5 @@ function failureOf(error: unknown): HandshakeFailure {
   if (error instanceof HandshakeError) return error.failure;
   if (error instanceof DerpError) return error.code === 'ERR_DERP_BOX' ? 'bad_box' : 'bad_client_info';
   const { code } = error as { code?: string };
-  if (code === 'closed' || code === 'reset' || code === 'timeout' || code === 'budget' || code === 'discarded') return code;
-  return 'internal';
+  return HANDSHAKE_FAILURES.find((failure) => failure === code) ?? 'internal';
 }

@@ -4,13 +4,13 @@ import { isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
-import type { HandshakeFailure, HandshakeResult, HandshakeTask } from '../handshake/messages.js';
+import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
 import { isDerpPath, isDerpUpgrade } from '../handshake/request.js';
 import { type Logger, silentLogger } from '../log.js';
-import type { ConnectionId, RelayEvent } from '../native.js';
+import { type ConnectionId, HandshakeStart, type RelayEvent } from '../native.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { type PrivateKey, PublicKey, secretOf } from '../protocol/key.js';
-import { parseMeshKey, provesMeshKey } from '../protocol/mesh_key.js';
+import { parseMeshKey } from '../protocol/mesh_key.js';
 import { Shards } from '../shard/shards.js';
 import * as defaults from './defaults.js';
 import { Forwarders } from './forwarders.js';
@@ -45,24 +45,13 @@ export class Server {
   readonly #forwarders: Forwarders;
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
-  readonly #pages = new Set<HttpServer>();
+  /** Who serves the requests of each listener that are no upgrades, by the listener's tag. */
+  readonly #pages: HttpServer[] = [];
   /** What waits for the end of a connection that was given to accept(). */
   readonly #ends = new Map<ConnectionId, () => void>();
   readonly #checks = new Map<number, PendingCheck>();
-  readonly #failures: Record<HandshakeFailure | 'malformed_request', number> = {
-    closed: 0,
-    reset: 0,
-    timeout: 0,
-    budget: 0,
-    discarded: 0,
-    bad_first_frame: 0,
-    bad_client_info: 0,
-    bad_box: 0,
-    internal: 0,
-    malformed_request: 0,
-  };
-  #accepts = 0;
   #nextTicket = 1;
+  #malformed = 0;
   #meshKey: string | undefined;
   #closed: Promise<void> | undefined;
 
@@ -74,7 +63,6 @@ export class Server {
     this.#options = resolveOptions(options);
     this.#logger = options.logger ?? silentLogger;
     this.#meshKey = options.meshKey === undefined ? undefined : parseMeshKey(options.meshKey);
-    const { requestTimeout, clientInfoTimeout, handshakeThreads: threads, maxHandshakes } = this.#options;
     this.#shards = new Shards({
       ...this.#options,
       publicKey: privateKey.publicKey.bytes,
@@ -83,10 +71,17 @@ export class Server {
       onEvents: (events) => this.#onEvents(events),
       onLost: (index, reason) => this.#onShardLost(index, reason),
     });
-    const privateBytes = secretOf(privateKey);
-    this.#handshakes = new Handshakes({ privateKey: privateBytes, requestTimeout, clientInfoTimeout, threads, maxHandshakes });
-    this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
+    this.#shards.relay.setMeshKey(this.meshKey);
     if (options.logClients ?? false) this.#shards.relay.setLogClients(true);
+    this.#handshakes = new Handshakes({
+      relayId: this.#shards.relay.id,
+      privateKey: secretOf(privateKey),
+      requestTimeout: this.#options.requestTimeout,
+      clientInfoTimeout: this.#options.clientInfoTimeout,
+      threads: this.#options.handshakeThreads,
+      onLost: (error) => this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
+    });
+    this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
   }
 
   /** Resolves when all shards run. Nothing needs to wait for it: what comes earlier is kept for them. */
@@ -120,6 +115,7 @@ export class Server {
    */
   setMeshKey(key: string): void {
     this.#meshKey = parseMeshKey(key);
+    this.#shards.relay.setMeshKey(this.#meshKey);
   }
 
   /** Milliseconds that a client's socket may refuse output; 0 = for ever. */
@@ -143,7 +139,6 @@ export class Server {
     this.#assertOpen();
     const pages = options.httpServer ?? createServer((_request, response) => response.writeHead(426).end());
     const native = this.#listenOn(host, options.host === undefined, port, options, pages);
-    this.#pages.add(pages);
     this.attach(pages);
     const listener: Listener = {
       host,
@@ -160,16 +155,16 @@ export class Server {
   #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages: HttpServer) {
     const tcpKeepaliveTime = options.tcpKeepaliveTime ?? defaults.TCP_KEEPALIVE_TIME;
     const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
-    const onAccept = (ids: ConnectionId[], trouble?: string) => {
-      if (trouble !== undefined) this.#logger.error({ code: trouble }, 'derper: accepting paused for 100 ms');
-      for (const id of ids) void this.#serve(id, pages);
-    };
+    const tag = this.#pages.push(pages) - 1;
+    const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
+    const listenAt = (address: string) =>
+      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag }, onTrouble);
     try {
-      return this.#shards.relay.listen({ host, port, tcpKeepaliveTime, tcpUserTimeout }, onAccept);
+      return listenAt(host);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (!fallBack || (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL')) throw error;
-      return this.#shards.relay.listen({ host: '0.0.0.0', port, tcpKeepaliveTime, tcpUserTimeout }, onAccept);
+      return listenAt('0.0.0.0');
     }
   }
 
@@ -181,6 +176,8 @@ export class Server {
     this.#assertOpen();
     if (this.#attached.has(httpServer)) return;
     const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      // Node took its own listener away: without one, a reset would end the process.
+      socket.on('error', () => socket.destroy());
       const { upgrade } = request.headers;
       const protocols = request.headers['sec-websocket-protocol'];
       if (isDerpPath(request.url ?? '') && isDerpUpgrade(upgrade, protocols)) {
@@ -206,7 +203,7 @@ export class Server {
   async accept(socket: Duplex, head: Uint8Array = Buffer.alloc(0), remoteAddress?: string): Promise<void> {
     if (this.#closed !== undefined) socket.destroy();
     this.#assertOpen();
-    await this.#admit(socket, head, remoteAddress ?? remoteOf(socket), 'derp', false);
+    await this.#admit(socket, head, remoteAddress ?? remoteOf(socket), HandshakeStart.DERP, false);
   }
 
   /**
@@ -239,15 +236,17 @@ export class Server {
 
   /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
   expVar(): Stats {
+    const { relay } = this.#shards;
+    const { failures } = relay;
     return {
       ...sumCounters(this.#shards.counters),
-      accepts: this.#accepts,
+      accepts: relay.accepts,
       multiforwarder_created: this.#forwarders.multiCreated,
       multiforwarder_deleted: this.#forwarders.multiDeleted,
       packet_forwarder_delete_other_value: this.#forwarders.deleteOtherValue,
-      gauge_handshakes: this.#shards.relay.handshakes,
-      refused_connections: this.#shards.relay.refused,
-      handshakes_failed: { ...this.#failures },
+      gauge_handshakes: relay.handshakes,
+      refused_connections: relay.refused,
+      handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0)])),
     };
   }
 
@@ -260,7 +259,7 @@ export class Server {
   async #close(): Promise<void> {
     for (const listener of [...this.#listeners]) listener.close();
     for (const [httpServer, onUpgrade] of this.#attached) httpServer.off('upgrade', onUpgrade);
-    for (const pages of this.#pages) pages.closeAllConnections();
+    for (const pages of new Set(this.#pages)) pages.closeAllConnections();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
@@ -272,24 +271,9 @@ export class Server {
     if (this.#closed !== undefined) throw new DerpError('ERR_DERP_CLOSED', 'the relay is closed');
   }
 
-  /** A connection from one of our own listeners. */
-  async #serve(id: ConnectionId, pages: HttpServer): Promise<void> {
-    const remote = this.#shards.relay.remoteAddress(id);
-    const result = await this.#handshakes.run({ id, start: 'request' });
-    if (result.type === 'http') {
-      if (result.malformed !== undefined) {
-        this.#failures.malformed_request++;
-        this.#logger.debug({ remote }, `derp: ${remote}: ${result.malformed}`);
-      }
-      this.#servePage(id, pages);
-    } else {
-      this.#finish(id, result, remote, false);
-    }
-  }
-
   /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
-  #servePage(id: ConnectionId, pages: HttpServer): void {
-    if (this.#closed !== undefined) return this.#shards.relay.discard(id);
+  #servePage(id: ConnectionId, pages: HttpServer | undefined): void {
+    if (this.#closed !== undefined || pages === undefined) return this.#shards.relay.discard(id);
     let detached: { fd: number; bytes: Buffer };
     try {
       detached = this.#shards.relay.detach(id);
@@ -304,60 +288,25 @@ export class Server {
 
   /** An upgrade that Node's HTTP server received. */
   async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const start = request.headers['derp-fast-start'] === '1' ? 'derp' : 'answer';
+    const start = request.headers['derp-fast-start'] === '1' ? HandshakeStart.DERP : HandshakeStart.ANSWER;
     const notIdeal = (request.headers['ideal-node'] ?? '') !== '';
-    const remote = remoteOf(request.socket);
-    try {
-      await this.#admit(socket, head, remote, start, notIdeal);
-    } catch (error) {
-      this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
-    }
+    await this.#admit(socket, head, remoteOf(request.socket), start, notIdeal);
   }
 
   /** Takes a stream over and resolves when its connection has ended. */
-  async #admit(socket: Duplex, head: Uint8Array, remote: string, start: HandshakeTask['start'], notIdeal: boolean): Promise<void> {
-    let id: ConnectionId;
+  async #admit(socket: Duplex, head: Uint8Array, remote: string, start: number, notIdeal: boolean): Promise<void> {
+    const { relay } = this.#shards;
     try {
-      id = await takeOver(this.#shards.relay, socket, head, remote);
+      const id = await takeOver(relay, socket, head, remote);
+      const ended = new Promise<void>((resolve) => {
+        this.#ends.set(id, resolve);
+      });
+      relay.startHandshake(id, start, notIdeal);
+      await ended;
     } catch (error) {
-      this.#failures[(error as { code?: string }).code === 'budget' ? 'budget' : 'closed']++;
+      // The connection went before a handshake could begin, or there are too many: it is closed, and that is all there is to say.
       this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
-      return;
     }
-    const ended = new Promise<void>((resolve) => {
-      this.#ends.set(id, resolve);
-    });
-    const result = await this.#handshakes.run({ id, start });
-    if (result.type === 'client') result.notIdeal = notIdeal;
-    if (!this.#finish(id, result, remote, true)) this.#ended(id);
-    await ended;
-  }
-
-  /** Adopts the client of a finished handshake, or accounts for its failure. True when the connection goes on. */
-  #finish(id: ConnectionId, result: HandshakeResult, remote: string, notify: boolean): boolean {
-    if (result.type === 'http') return false;
-    if (result.type === 'failed') {
-      if (result.upgraded) this.#accepts++;
-      this.#failed(id, result.failure, `receive client key: ${result.text}`, remote);
-      return false;
-    }
-    this.#accepts++;
-    const { key, serverInfo: firstOutput, prober, notIdeal } = result;
-    const mesh = provesMeshKey(result.meshKey, this.#meshKey);
-    try {
-      this.#shards.relay.adopt(id, { key, firstOutput, mesh, prober, notIdeal, notify });
-      return true;
-    } catch (error) {
-      this.#failed(id, 'discarded', (error as Error).message, remote);
-      return false;
-    }
-  }
-
-  #failed(id: ConnectionId, failure: HandshakeFailure, text: string, remote: string): void {
-    this.#failures[failure]++;
-    this.#shards.relay.discard(id);
-    const level = failure === 'internal' && this.#closed === undefined ? 'error' : 'debug';
-    this.#logger[level]({ remote, failure }, `derp: ${remote}: ${text}`);
   }
 
   #ended(id: ConnectionId): void {
@@ -366,15 +315,36 @@ export class Server {
   }
 
   #onEvents(events: RelayEvent[]): void {
-    for (const event of events) {
-      if (event.type === 'forward') {
+    for (const event of events) this.#onEvent(event);
+  }
+
+  #onEvent(event: RelayEvent): void {
+    switch (event.type) {
+      case 'forward':
         void this.#forwarders.forward(event.source, event.destination, event.packet);
-      } else if (event.type === 'check') {
+        break;
+      case 'check':
         this.#checked(event.ticket, event.shard, event.violations);
-      } else {
+        break;
+      case 'http':
+        if (event.malformed !== '') {
+          this.#malformed++;
+          this.#logger.debug({ remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
+        }
+        this.#servePage(event.id, this.#pages[event.listener]);
+        break;
+      case 'failed': {
+        const failure = HANDSHAKE_FAILURES[event.failure];
+        const level = failure === 'internal' ? 'error' : 'debug';
+        this.#logger[level]({ remote: event.remote, failure }, `derp: ${event.remote}: receive client key: ${event.text}`);
+        if (event.notify) this.#ended(event.id);
+        break;
+      }
+      case 'closed': {
         const key = PublicKey.fromBytes(event.key).shortString();
         this.#logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
         if (event.notify) this.#ended(event.id);
+        break;
       }
     }
   }
