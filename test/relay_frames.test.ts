@@ -1,7 +1,7 @@
 /** What the relay does with each kind of frame, and what it does not put up with. */
 import { describe, expect, it } from 'vitest';
 import { Frame, frame, type RawClient, sendPacketFrame } from './support/raw_client.js';
-import { patterned, SHARD_COUNTS, type TestRelay, withRelay } from './support/relay.js';
+import { patterned, SHARD_COUNTS, sharedRelay, type TestRelay, withRelay } from './support/relay.js';
 
 const UNKNOWN_TYPE = 0x7f;
 const MIB = 1024 * 1024;
@@ -90,6 +90,24 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
       }
     }));
 
+  it('a bad frame behind good ones closes after the good ones were delivered', () =>
+    withRelay({ shards }, async (relay) => {
+      const witnesses = await relay.onePerShard();
+      const bad = await relay.connect();
+      const good = witnesses.map((to) => sendPacketFrame(to.publicKey, Buffer.from('last words')));
+      bad.push(Buffer.concat([...good, frame(Frame.ping, patterned(7)), ...good]));
+      await bad.expectClose();
+      for (const witness of witnesses) {
+        expect((await witness.expectPacket()).packet.toString()).toBe('last words');
+        expect((await witness.expectPeerGone()).key).toBe(bad.publicKey.hex);
+      }
+      await expectAllTalk(witnesses);
+    }));
+});
+
+describe.each(SHARD_COUNTS)('a relay with %i shard(s)', (shards) => {
+  const meshKey = 'ab'.repeat(32);
+  const relay = sharedRelay({ shards, meshKey });
   const tooBig = 65_537;
   it.each([
     ['SendPacket of 0 bytes', 'bad_packet_frame', frame(Frame.sendPacket)],
@@ -110,34 +128,19 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
     ['Ping that claims 4 GiB', 'bad_ping', frame(Frame.ping, Buffer.alloc(0), 0xffff_ffff)],
     ['NotePreferred of 0 bytes', 'bad_note_preferred', frame(Frame.notePreferred)],
     ['NotePreferred of 2 bytes', 'bad_note_preferred', frame(Frame.notePreferred, patterned(2))],
-  ])('%s closes that connection and nothing else (%s)', (_, reason, bytes) =>
-    withRelay({ shards }, (relay) => expectOnlyItCloses(relay, {}, bytes, reason)),
+  ])('closes a connection for %s, and nothing else (%s)', (_, reason, bytes) =>
+    expectOnlyItCloses(relay(), {}, bytes, reason),
   );
 
-  const meshKey = 'ab'.repeat(32);
   it.each([
     ['ForwardPacket shorter than two keys', 'bad_packet_frame', frame(Frame.forwardPacket, patterned(63))],
     ['ForwardPacket with 65,537 bytes', 'packet_too_big', frame(Frame.forwardPacket, Buffer.alloc(0), 64 + tooBig)],
     ['WatchConns with a body', 'bad_watch_conns', frame(Frame.watchConns, patterned(1))],
     ['ClosePeer of 31 bytes', 'bad_close_peer', frame(Frame.closePeer, patterned(31))],
     ['ClosePeer of 33 bytes', 'bad_close_peer', frame(Frame.closePeer, patterned(33))],
-  ])('%s closes that mesh peer and nothing else (%s)', (_, reason, bytes) =>
-    withRelay({ shards, meshKey }, (relay) => expectOnlyItCloses(relay, { meshKey }, bytes, reason)),
+  ])('closes a mesh peer for %s, and nothing else (%s)', (_, reason, bytes) =>
+    expectOnlyItCloses(relay(), { meshKey }, bytes, reason),
   );
-
-  it('a bad frame behind good ones closes after the good ones were delivered', () =>
-    withRelay({ shards }, async (relay) => {
-      const witnesses = await relay.onePerShard();
-      const bad = await relay.connect();
-      const good = witnesses.map((to) => sendPacketFrame(to.publicKey, Buffer.from('last words')));
-      bad.push(Buffer.concat([...good, frame(Frame.ping, patterned(7)), ...good]));
-      await bad.expectClose();
-      for (const witness of witnesses) {
-        expect((await witness.expectPacket()).packet.toString()).toBe('last words');
-        expect((await witness.expectPeerGone()).key).toBe(bad.publicKey.hex);
-      }
-      await expectAllTalk(witnesses);
-    }));
 });
 
 /** Clients on every shard send `bytes`; each is closed for `reason`, and the others go on. */
@@ -148,13 +151,14 @@ async function expectOnlyItCloses(
   reason: string,
 ): Promise<void> {
   const others = await relay.onePerShard();
+  const before = relay.counter('closed', reason);
   for (let shard = 0; shard < relay.shards; shard++) {
     const bad = await relay.connect({ ...options, key: relay.keyOn(shard) });
     bad.push(bytes);
     await bad.expectClose();
   }
   await expectAllTalk(others);
-  await relay.untilCounter(['closed', reason], (value) => value === relay.shards);
+  await relay.untilCounter(['closed', reason], (value) => value === before + relay.shards);
   await relay.untilCounter(['gauge_clients_local'], (value) => value === others.length);
 }
 

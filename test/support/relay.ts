@@ -1,5 +1,7 @@
 /** Relays for tests: started with few threads, always checked for consistency and closed at the end. */
+
 import { createPageServer, type Listener, Server, type ServerOptions } from 'derplane';
+import { afterAll, afterEach, beforeAll } from 'vitest';
 import { PrivateKey, type PublicKey } from '../../dist/protocol/key.js';
 import { RawClient, type UpgradeOptions } from './raw_client.js';
 
@@ -124,7 +126,7 @@ export class TestRelay {
   }
 
   hangUp(): void {
-    for (const client of this.#clients) client.destroy();
+    for (const client of this.#clients.splice(0)) client.destroy();
   }
 }
 
@@ -134,28 +136,53 @@ function sum(figures: Figures): number {
   return typeof figures === 'number' ? figures : Object.values(figures).reduce<number>((total, f) => total + sum(f), 0);
 }
 
-/** Runs `body` with a relay on a free loopback port; then checks the relay's invariants and closes it. */
-export async function withRelay(
-  options: ServerOptions & { shards: number },
-  body: (relay: TestRelay) => Promise<void>,
-): Promise<void> {
+export type RelayOptions = ServerOptions & { shards: number };
+
+async function startRelay(options: RelayOptions): Promise<TestRelay> {
   const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
   try {
-    const relay = new TestRelay(
-      server,
-      options.shards,
-      await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() }),
-    );
-    try {
-      await body(relay);
-      await server.consistencyCheck();
-    } finally {
-      relay.hangUp();
-    }
-    await server.consistencyCheck();
-  } finally {
+    const listener = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() });
+    return new TestRelay(server, options.shards, listener);
+  } catch (error) {
     await server.close();
+    throw error;
   }
+}
+
+/** Runs `body` with a relay on a free loopback port; then checks the relay's invariants and closes it. */
+export async function withRelay(options: RelayOptions, body: (relay: TestRelay) => Promise<void>): Promise<void> {
+  const relay = await startRelay(options);
+  try {
+    await body(relay);
+    await relay.server.consistencyCheck();
+    relay.hangUp();
+    await relay.server.consistencyCheck();
+  } finally {
+    relay.hangUp();
+    await relay.server.close();
+  }
+}
+
+/**
+ * One relay for all tests of the enclosing `describe`, for tables of many small cases. After each test its clients are gone and the
+ * relay's invariants checked; figures go on counting.
+ */
+export function sharedRelay(options: RelayOptions): () => TestRelay {
+  let relay: TestRelay | undefined;
+  const get = () => {
+    if (!relay) throw new Error('the relay runs during tests only');
+    return relay;
+  };
+  beforeAll(async () => {
+    relay = await startRelay(options);
+  });
+  afterEach(async () => {
+    await get().server.consistencyCheck();
+    get().hangUp();
+    await get().untilCounter(['gauge_current_connections'], (value) => value === 0);
+  });
+  afterAll(() => relay?.server.close());
+  return get;
 }
 
 /** Bytes of a length, in a pattern that shows shifts and mix-ups. */
