@@ -37,7 +37,8 @@ inline constexpr uint32_t kNotBlocked = UINT32_MAX;
 
 struct Client {
   // Fixed at adoption.
-  Peer* peer = nullptr;
+  Peer* peer = nullptr;  // of a closing client it may be another key's already
+  Key key;
   uint64_t id = 0;  // the connection's number in the control plane
   uint64_t connected_ms = 0;
   Address address;
@@ -58,11 +59,11 @@ struct Client {
   Peer* last_destination = nullptr;  // a hint: checked for liveness and key before use
   Block* carry = nullptr;            // bytes read and not consumed: part of a frame, or frames that wait for a ring
   uint64_t skip = 0;                 // bytes of an unknown frame still to come
+  bool header_counted = false;       // the frame that carry begins with was counted as speech already
   uint64_t not_here_ms = 0;          // token bucket of not-here answers: time at which it is full again
   Client* next_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool preferred = false;
-  bool pong_pending = false;
   bool hungry = false;         // may have more to read than the last turn took
   Client* next_hungry = nullptr;
   bool got_hangup = false;     // the poller reported the peer's end; read until it shows

@@ -62,6 +62,7 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   if (client == nullptr) return nullptr;
   Peer* peer = addPeer(adoption.key);
   client->peer = peer;
+  client->key = adoption.key;
   client->id = adoption.id;
   client->connected_ms = now_ms_;
   client->address = adoption.address;
@@ -183,8 +184,11 @@ void Router::armKeepAlive(Client& client) {
 
 void Router::tick() {
   timers_.advance(now_ms_, [this](Client& client) {
+    if (queues_.pieces.left() < kPieceReserve / 2) {  // a turn full of output: at the next tick
+      timers_.set(client, now_ms_, now_ms_ + 1);
+      return;
+    }
     timers_.set(client, now_ms_, now_ms_ + client.keepalive_ms);
-    if (queues_.pieces.left() < kPieceReserve / 2) return;  // a turn full of output: this client hears other things
     client.queue.append(queues_, kKeepAliveFrame, kFrameHeaderSize, PieceKind::kControl);
     touch(client);
   });
@@ -241,7 +245,8 @@ ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size) {
     uint8_t* frame = data + at;
     const FrameType type = frameType(frame);
     const uint32_t length = frameLength(frame);
-    if (client.peer->connection_count > 1) duplicates_.spoke(*client.peer, client);
+    if (!client.header_counted && client.peer->connection_count > 1) duplicates_.spoke(*client.peer, client);
+    client.header_counted = true;
     bool bad;
     const CloseReason reason = checkHeader(client, type, length, bad);
     if (bad) {
@@ -259,12 +264,14 @@ ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size) {
       default:  // unknown: skipped as it streams in, never buffered
         counters_.add(Counter::unknown_frames);
         client.skip = length;
+        client.header_counted = false;
         at += kFrameHeaderSize;
         continue;
     }
     const uint32_t frame_size = kFrameHeaderSize + length;
     if (size - at < frame_size) return {at, ParseStatus::kPartial};
     if (!handleFrame(client, frame, frame_size)) return {at, ParseStatus::kBlocked};
+    client.header_counted = false;
     at += frame_size;
   }
   return {size, ParseStatus::kClosed};
@@ -429,8 +436,7 @@ void Router::answerNotHere(Client& client, const Key& destination) {
 
 void Router::handlePing(Client& client, const uint8_t* body) {
   counters_.add(Counter::got_ping);
-  if (client.pong_pending) return;
-  client.pong_pending = true;
+  if (client.queue.pongWaits()) return;
   uint8_t frame[kPongFrameSize];
   std::memcpy(putFrameHeader(frame, FrameType::kPong, kPingSize), body, kPingSize);
   sendControl(client, frame, sizeof frame);

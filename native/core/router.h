@@ -110,14 +110,12 @@ class Router {
   // --- output ----------------------------------------------------------------------------------------------------
   Client* takeTouched();
   void touch(Client& client);
-  // After a write that left nothing.
-  void drained(Client& client) { client.pong_pending = false; }
   // A KeepAlive for every client whose timer is due.
   void tick();
   uint64_t tickMs() const { return timers_.tickMs(); }
   // Shows the rings' records to their consumers; returns the mask of shards that have something new.
   uint64_t publish();
-  // O(clients) work left over from earlier turns, a bounded part of it; true when there is more.
+  // O(clients) work left over from earlier turns, a bounded part of it; true when it did anything, so that there may be more.
   bool background();
   void endTurn();
 
@@ -188,7 +186,8 @@ class Router {
   Client* clientAt(uint32_t slot, uint32_t generation) const;
   void closeElsewhere(const Key& key);
   void keyGone(const Key& key, uint64_t hash);
-  void sendNotices();
+  // Whether any found room in its ring; the others are sent when the ring has room.
+  bool sendNotices();
 
   RouterConfig config_;
   Counters counters_;

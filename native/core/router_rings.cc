@@ -7,6 +7,8 @@ namespace derplane {
 
 RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame_size) {
   const uint32_t size = static_cast<uint32_t>(sizeof(RingRecord)) + frame_size;
+  // Notices go first: a key that left must not be reported after packets of its next connection.
+  if (!notices_[shard].empty()) sendNotices();
   // Whoever came first goes first: while others wait for this ring, only the one being resumed may take its room.
   const bool others_wait = blocked_[shard].head != nullptr && resuming_ != shard;
   RingRecord* record = others_wait ? nullptr : rings_[shard].reserve(size);
@@ -130,13 +132,17 @@ void Router::keyGone(const Key& key, uint64_t hash) {
   sendNotices();
 }
 
-void Router::sendNotices() {
+bool Router::sendNotices() {
+  bool any = false;
   for (uint32_t shard = 0; shard < config_.shards; ++shard) {
     std::vector<Notice>& notices = notices_[shard];
     size_t sent = 0;
     while (sent < notices.size()) {
       RingRecord* record = rings_[shard].reserve(sizeof(RingRecord));
-      if (record == nullptr) break;
+      if (record == nullptr) {
+        if (!rings_[shard].waitForRoom(sizeof(RingRecord))) continue;
+        break;
+      }
       *record = RingRecord{};
       record->kind = notices[sent].kind;
       record->destination = notices[sent].key;
@@ -146,12 +152,14 @@ void Router::sendNotices() {
       ++sent;
     }
     notices.erase(notices.begin(), notices.begin() + static_cast<ptrdiff_t>(sent));
+    any = any || sent > 0;
   }
+  return any;
 }
 
 bool Router::background() {
-  sendNotices();
-  if (gone_.empty()) return false;
+  const bool sent = sendNotices();
+  if (gone_.empty()) return sent;
   if (gone_batch_ == 0) gone_batch_ = static_cast<uint32_t>(std::min<size_t>(gone_.size(), kGoneBatch));
   const size_t stop = std::min<size_t>(slots_.size(), size_t{gone_slot_} + kSlotsPerBackgroundStep);
   for (; gone_slot_ < stop; ++gone_slot_) {
@@ -170,7 +178,7 @@ bool Router::background() {
   gone_.erase(gone_.begin(), gone_.begin() + gone_batch_);
   gone_batch_ = 0;
   gone_slot_ = 0;
-  return !gone_.empty();
+  return true;
 }
 
 uint64_t Router::publish() {

@@ -28,7 +28,9 @@ bool isDisco(const uint8_t* frame) {
 // What a block of `size` bytes costs: tiny frames hold far more memory than they have bytes, so the budget counts memory.
 uint32_t memoryOf(uint32_t size) { return static_cast<uint32_t>(sizeof(Block)) + std::max(size, BlockPool::kSmall); }
 
-void countSent(Counters& counters, const uint8_t* frame) {
+}  // namespace
+
+void SendQueue::countSent(Counters& counters, const uint8_t* frame) {
   switch (frameType(frame)) {
     case FrameType::kRecvPacket:
       counters.add(Counter::packets_sent);
@@ -39,13 +41,14 @@ void countSent(Counters& counters, const uint8_t* frame) {
       break;
     case FrameType::kPong:
       counters.add(Counter::sent_pong);
+      pong_waits_ = false;
       break;
     default:
       break;
   }
 }
 
-uint32_t countSentPiece(Counters& counters, const Piece& piece) {
+uint32_t SendQueue::countSentPiece(Counters& counters, const Piece& piece) {
   switch (piece.kind) {
     case PieceKind::kRecvPackets:
       counters.add(Counter::packets_sent, piece.frames);
@@ -63,8 +66,6 @@ uint32_t countSentPiece(Counters& counters, const Piece& piece) {
   return piece.frames;
 }
 
-}  // namespace
-
 BlockList* SendQueue::Backlog::nextList() {
   if (!control.empty()) return &control;
   BlockList* first = &queue[disco_turn ? 1 : 0];
@@ -79,6 +80,7 @@ SendQueue::Backlog& SendQueue::backlog() {
 }
 
 void SendQueue::append(QueueShared& shared, const uint8_t* frame, uint32_t size, PieceKind kind) {
+  if (kind == PieceKind::kControl && frameType(frame) == FrameType::kPong) pong_waits_ = true;
   if (turn_last_ != kNoPiece) {
     Piece& last = shared.pieces[turn_last_];
     if (last.data + last.size == frame && last.kind == kind) {
@@ -265,6 +267,7 @@ void SendQueue::clear(QueueShared& shared, DropReason reason) {
   }
   turn_first_ = turn_last_ = kNoPiece;
   turn_bytes_ = 0;
+  pong_waits_ = false;
   if (backlog_ == nullptr) return;
   Backlog& b = *backlog_;
   if (b.begun != nullptr) dropBlock(shared, b.begun, reason);

@@ -89,6 +89,8 @@ class SendQueue {
   void clear(QueueShared& shared, DropReason reason);
 
   uint32_t queuedPackets(bool disco) const;
+  // Whether a Pong was appended that the kernel has not taken yet; at most one may wait.
+  bool pongWaits() const { return pong_waits_; }
   uint64_t heldMemory() const;  // bytes, as QueueShared::bytes counts them
 
  private:
@@ -103,6 +105,8 @@ class SendQueue {
   };
 
   Backlog& backlog();
+  void countSent(Counters& counters, const uint8_t* frame);
+  uint32_t countSentPiece(Counters& counters, const Piece& piece);
   Block* copy(QueueShared& shared, const uint8_t* frame, uint32_t size);
   bool enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size);
   void dropBlock(QueueShared& shared, Block* block, DropReason reason);
@@ -112,6 +116,7 @@ class SendQueue {
   uint32_t turn_first_ = kNoPiece;
   uint32_t turn_last_ = kNoPiece;
   uint32_t turn_bytes_ = 0;  // of the first piece, already taken by the kernel
+  bool pong_waits_ = false;
   std::unique_ptr<Backlog> backlog_;
 };
 

@@ -110,7 +110,7 @@ bool Shard::turn(int timeout_ms) {
   hungry_now_.clear();
   busy = takeMail() || busy;
   busy = takeRings() || busy;
-  resumeBlocked();
+  busy = resumeBlocked() || busy;
   busy = router_.background() || busy;
   if (busy) {
     router_.counters().add(Counter::turns);
@@ -143,8 +143,10 @@ bool Shard::takeRings() {
   return any;
 }
 
-void Shard::resumeBlocked() {
-  for (uint64_t bits = slot_.takeRoomBits(); bits != 0; bits &= bits - 1) {
+bool Shard::resumeBlocked() {
+  uint64_t bits = slot_.takeRoomBits();
+  const bool any = bits != 0;
+  for (; bits != 0; bits &= bits - 1) {
     const auto shard = static_cast<uint32_t>(__builtin_ctzll(bits));
     while (Client* client = router_.takeBlocked(shard)) {
       ensureRoom(0);
@@ -155,6 +157,7 @@ void Shard::resumeBlocked() {
       if (!client->closing && client->blocked_on == kNotBlocked) makeHungry(*client);
     }
   }
+  return any;
 }
 
 bool Shard::takeMail() {
@@ -264,7 +267,7 @@ void Shard::emitClosed(const Client& client) {
   if (!client.notify && !core_->log_clients.load(std::memory_order_relaxed)) return;
   core_->emit({.kind = Event::Kind::kClosed,
                .id = client.id,
-               .key = client.peer->key,
+               .key = client.key,
                .address = client.address,
                .reason = client.close_reason,
                .notify = client.notify});

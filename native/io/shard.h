@@ -43,7 +43,7 @@ class Shard final : public LoopUser, private RouterEvents {
   bool turn(int timeout_ms);
   void onPollEvent(const Poller::Event& event);
   bool takeRings();
-  void resumeBlocked();
+  bool resumeBlocked();
   bool takeMail();
   void handleMail(Mail& mail);
   void adopt(Mail& mail);

@@ -174,7 +174,6 @@ void Shard::flush(Client& client) {
   }
   if (client.queue.empty()) {
     unstall(client);
-    router_.drained(client);
   } else {
     keepRest(client, frames_done > 0);
   }
