@@ -1,5 +1,5 @@
-// The whole test framework: TEST("promise") { CHECK(...); CHECK_EQ(got, want); }. A failed check says where and goes on; `note` sets text
-// that every failure of the running test carries, such as the seed of a random run.
+// The whole test framework: TEST("promise") { CHECK(...); CHECK_EQ(got, want); }. A failed check says where and goes
+// on; `note` sets text that every failure of the running test carries, such as the seed of a random run.
 #pragma once
 
 #include <cstdint>
@@ -79,21 +79,21 @@ class Random {
 
 #define CHECK_JOIN2(a, b) a##b
 #define CHECK_JOIN(a, b) CHECK_JOIN2(a, b)
-#define TEST(name)                                                                                         \
-  static void CHECK_JOIN(test_, __LINE__)();                                                               \
+#define TEST(name)                                                                                                   \
+  static void CHECK_JOIN(test_, __LINE__)();                                                                         \
   static const check::Registration CHECK_JOIN(registration_, __LINE__)(__FILE__, name, CHECK_JOIN(test_, __LINE__)); \
   static void CHECK_JOIN(test_, __LINE__)()
 
-#define CHECK(condition) \
-  do { \
+#define CHECK(condition)                                           \
+  do {                                                             \
     if (!(condition)) check::fail(__FILE__, __LINE__, #condition); \
   } while (false)
 
-#define CHECK_EQ(got, want) \
-  do { \
-    const auto& check_got = (got); \
-    const auto& check_want = (want); \
-    if (!check::same(check_got, check_want)) { \
+#define CHECK_EQ(got, want)                                                                                       \
+  do {                                                                                                            \
+    const auto& check_got = (got);                                                                                \
+    const auto& check_want = (want);                                                                              \
+    if (!check::same(check_got, check_want)) {                                                                    \
       check::fail(__FILE__, __LINE__, #got " is " + check::show(check_got) + ", not " + check::show(check_want)); \
-    } \
+    }                                                                                                             \
   } while (false)

@@ -37,7 +37,8 @@ void checkEven(const std::vector<uint32_t>& counts, uint32_t total, uint32_t per
 
 }  // namespace
 
-// From CPython 3.11, whose hash of bytes is SipHash-1-3: PYTHONHASHSEED=0 (an all-zero secret), 42 and 7 (secrets of its LCG).
+// From CPython 3.11, whose hash of bytes is SipHash-1-3: PYTHONHASHSEED=0 (an all-zero secret), 42 and 7 (secrets of
+// its LCG).
 TEST("the key hash is SipHash-1-3") {
   const HashSeed zero{0, 0};
   CHECK_EQ(hashKey(zero, counting().bytes), 0x31ef8061c910629bu);

@@ -1,5 +1,5 @@
-// Rings between threads, with the wake-ups of ShardSlot: what a shard does, without sockets. A lost wake-up is a hang, which the
-// poll's timeout turns into a failure.
+// Rings between threads, with the wake-ups of ShardSlot: what a shard does, without sockets. A lost wake-up is a hang,
+// which the poll's timeout turns into a failure.
 #include <poll.h>
 #include <unistd.h>
 

@@ -87,7 +87,7 @@ Bytes disco(uint32_t number, uint32_t size = 62) { return frames::recvPacket(kSo
 uint32_t numberIn(const Bytes& frame) {
   const uint8_t* packet = frame.data() + kPacketFrameFixed;
   return looksLikeDisco(packet, static_cast<uint32_t>(frame.size()) - kPacketFrameFixed) ? frames::numberOf(packet + 6)
-                                                                                        : frames::numberOf(packet);
+                                                                                         : frames::numberOf(packet);
 }
 
 bool isDiscoFrame(const Bytes& frame) {

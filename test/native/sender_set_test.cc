@@ -51,7 +51,8 @@ TEST("a sender that left and sends again is known again") {
 TEST("with as many senders as fit each is still known by itself") {
   SenderSet set;
   for (uint64_t s = 1; s <= SenderSet::kMaxSenders; ++s) set.note(s * 0x9e3779b97f4a7c15);
-  for (uint64_t s = 1; s <= SenderSet::kMaxSenders; ++s) set.note(s * 0x9e3779b97f4a7c15);  // old acquaintances are no overflow
+  for (uint64_t s = 1; s <= SenderSet::kMaxSenders; ++s)
+    set.note(s * 0x9e3779b97f4a7c15);  // old acquaintances are no overflow
   CHECK_EQ(set.size(), SenderSet::kMaxSenders);
   CHECK(!set.contains(12345));
   CHECK(!set.remove(12345));
