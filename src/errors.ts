@@ -13,6 +13,7 @@ export type DerpErrorCode =
   | 'ERR_DERP_NO_MESH_KEY'
   | 'ERR_DERP_PACKET_TOO_BIG'
   | 'ERR_DERP_SELF_CONNECT'
+  | 'ERR_DERP_SHARD_LOST'
   | 'ERR_DERP_TIMEOUT';
 
 /** Every error that derplane itself throws. */

@@ -53,7 +53,14 @@ export class Server {
   #nextTicket = 1;
   #malformed = 0;
   #meshKey: string | undefined;
-  #closed: Promise<void> | undefined;
+  #failure: DerpError | undefined;
+  #closing: Promise<void> | undefined;
+  #markClosed!: () => void;
+
+  /** Resolves when the relay is closed and its threads have ended, for whatever reason; {@link Server.failure} tells which. */
+  readonly closed = new Promise<void>((resolve) => {
+    this.#markClosed = resolve;
+  });
 
   /**
    * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range
@@ -84,9 +91,22 @@ export class Server {
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
   }
 
-  /** Resolves when all shards run. Nothing needs to wait for it: what comes earlier is kept for them. */
-  ready(): Promise<void> {
-    return this.#shards.ready();
+  /**
+   * Resolves when all shards run. Nothing needs to wait for it: what comes earlier is kept for them.
+   * @throws DerpError `ERR_DERP_SHARD_LOST` when one does not start; the relay is closed then
+   */
+  async ready(): Promise<void> {
+    // A shard that does not start closes the relay, and `failure` tells what the shard's own error was.
+    await Promise.race([this.#shards.ready().catch(() => this.closed), this.closed]);
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /**
+   * Why the relay closed without having been asked to: `ERR_DERP_SHARD_LOST`, a shard's thread ended, and with it the way to every key
+   * that it owned. Undefined while all is well, and after {@link Server.close}.
+   */
+  get failure(): DerpError | undefined {
+    return this.#failure;
   }
 
   /** The relay's key; keep it secret. */
@@ -201,7 +221,7 @@ export class Server {
    * @throws DerpError `ERR_DERP_CLOSED` after close(); the socket is destroyed then
    */
   async accept(socket: Duplex, head: Uint8Array = Buffer.alloc(0), remoteAddress?: string): Promise<void> {
-    if (this.#closed !== undefined) socket.destroy();
+    if (this.#closing !== undefined) socket.destroy();
     this.#assertOpen();
     await this.#admit(socket, head, remoteAddress ?? remoteOf(socket), HandshakeStart.DERP, false);
   }
@@ -252,8 +272,8 @@ export class Server {
 
   /** Stops listening, ends every connection and the threads. Idempotent. */
   close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
+    this.#closing ??= this.#close().finally(this.#markClosed);
+    return this.#closing;
   }
 
   async #close(): Promise<void> {
@@ -268,12 +288,14 @@ export class Server {
   }
 
   #assertOpen(): void {
-    if (this.#closed !== undefined) throw new DerpError('ERR_DERP_CLOSED', 'the relay is closed');
+    if (this.#closing === undefined) return;
+    const cause = this.#failure;
+    throw new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
   }
 
   /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
   #servePage(id: ConnectionId, pages: HttpServer | undefined): void {
-    if (this.#closed !== undefined || pages === undefined) return this.#shards.relay.discard(id);
+    if (this.#closing !== undefined || pages === undefined) return this.#shards.relay.discard(id);
     let detached: { fd: number; bytes: Buffer };
     try {
       detached = this.#shards.relay.detach(id);
@@ -360,7 +382,8 @@ export class Server {
 
   /** Keys of a lost shard can reach nobody, so the relay must not go on as if all were well. */
   #onShardLost(index: number, reason: string): void {
-    this.#logger.error({ shard: index, reason }, `derper: shard ${index} ended: ${reason}; closing the relay`);
+    this.#failure = new DerpError('ERR_DERP_SHARD_LOST', `shard ${index} ended: ${reason}`);
+    this.#logger.error({ shard: index, reason }, `derper: ${this.#failure.message}; closing the relay`);
     void this.close();
   }
 }
