@@ -57,19 +57,17 @@ async function main(args: string[]): Promise<number | undefined> {
   return runRelay(config, logger);
 }
 
-/** Runs until a signal; the process then ends by itself or at the limit. */
+/** Runs until a signal, or until the relay fails; the process ends here, at the limit if closing takes longer. */
 async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger): Promise<undefined> {
   const stop = nextSignal();
   process.on('SIGHUP', () => logger.info({}, 'SIGHUP: there is nothing to reload'));
   const { startRelay } = await import('./relay.js');
   const relay = await startRelay(config, logger);
-  process.once('beforeExit', () => {
-    logger.error({}, 'the relay ended without being told to');
-    process.exit(1);
-  });
   if (config.dev) printNextSteps(formatAddress(relay.address));
 
-  logger.info({}, `${await stop}: closing`);
+  const signal = await Promise.race([stop, relay.ended]);
+  if (signal === undefined) process.exit(1);
+  logger.info({}, `${signal}: closing`);
   setTimeout(() => {
     logger.warn({}, `closing took over ${CLOSE_LIMIT} ms, ending now`);
     process.exit(0);

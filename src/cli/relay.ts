@@ -13,6 +13,8 @@ export interface RunningRelay {
   address: Address;
   /** Stops listening and ends every connection. */
   close(): Promise<void>;
+  /** Resolves when it has ended; unless close() was called, it failed and has logged why. */
+  ended: Promise<void>;
 }
 
 /**
@@ -57,6 +59,7 @@ async function serveDerp(
         await server.close();
         pages.closeAllConnections();
       },
+      ended: server.closed,
     };
   } catch (error) {
     await server.close();
@@ -77,6 +80,7 @@ function servePages({ address, tcpKeepaliveTime }: RelayConfig, pages: HttpServe
             pages.close(() => done());
             pages.closeAllConnections();
           }),
+        ended: new Promise((done) => pages.once('close', done)),
       });
     });
   });
