@@ -68,6 +68,8 @@ export type RelayEvent =
       text: string;
       notify: boolean;
     }
+  /** A mesh link has been up for about a second: how many keys it brought. */
+  | { type: 'link'; id: ConnectionId; peers: number }
   /** A connection that is no DERP upgrade: it waits for `detach`, all its bytes still buffered. */
   | {
       type: 'http';
@@ -152,6 +154,21 @@ export interface NativeRelay {
   consistencyCheck(ticket: number): void;
   /** Whether `closed` and `failed` events are wanted for every connection, for the log. */
   setLogClients(on: boolean): void;
+  /**
+   * Hands a connection to another relay of the region, on which we are the client and past the handshake, to the shard that owns
+   * `key`, that relay's public key. From then on the link is native: presence that it brings becomes forwarders, packets go over it,
+   * pings are answered; 120 s of silence or 5 s without being able to write end it, which a `closed` event tells.
+   * `firstOutput` (whole frames) is written first. The id must come from `importFd` or `socketPair`.
+   */
+  adoptLink(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array): void;
+  /** Bytes per second that each client may send, and the burst; 0 = no limit. Every client gets a new full bucket; mesh peers are exempt. */
+  setRateLimit(bytesPerSecond: number, burst: number): void;
+  /**
+   * Sends Restarting to every client, then closes all connections one after another over `milliseconds`.
+   * @param reconnectIn - milliseconds that clients are asked to wait before they reconnect
+   * @param tryFor - milliseconds that clients are asked to keep trying
+   */
+  drain(milliseconds: number, reconnectIn: number, tryFor: number): void;
   /** Handshakes in progress now. */
   readonly handshakes: number;
   /** Connections refused because of `maxHandshakes` or `maxHandshakeBytes`, since start. */

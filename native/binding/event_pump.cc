@@ -26,6 +26,11 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("text", event.text);
       object.Set("notify", Napi::Boolean::New(env, event.notify));
       break;
+    case Event::Kind::kLink:
+      object.Set("type", "link");
+      object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));
+      object.Set("peers", Napi::Number::New(env, static_cast<double>(event.peers)));
+      break;
     case Event::Kind::kHttp:
       object.Set("type", "http");
       object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));

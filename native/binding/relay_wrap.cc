@@ -41,6 +41,9 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceMethod("deliver", &RelayWrap::deliver),
                       InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
                       InstanceMethod("setLogClients", &RelayWrap::setLogClients),
+                      InstanceMethod("adoptLink", &RelayWrap::adoptLink),
+                      InstanceMethod("setRateLimit", &RelayWrap::setRateLimit),
+                      InstanceMethod("drain", &RelayWrap::drain),
                       InstanceMethod("close", &RelayWrap::close)});
 }
 
@@ -75,6 +78,7 @@ bool RelayWrap::readConfig(const Napi::Object& options, RelayConfig& config) {
     return false;
   }
   RouterConfig& router = config.router;
+  router.public_key = config.public_key;
   if (::getrandom(&router.seed, sizeof router.seed, 0) != static_cast<ssize_t>(sizeof router.seed)) {
     throwCode(env, errnoName(errno), "no random bytes for the hash seed");
     return false;
@@ -339,6 +343,43 @@ Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
 
 Napi::Value RelayWrap::setLogClients(const Napi::CallbackInfo& info) {
   core_->log_clients.store(info[0].ToBoolean().Value(), std::memory_order_relaxed);
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::adoptLink(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Mail mail{.kind = Mail::Kind::kAdoptLink};
+  if (!ready(env) || !keyOf(info[1], mail.adoption.key)) return env.Undefined();
+  size_t size = 0;
+  const uint8_t* first = bytesOf(info[2], size);
+  mail.bytes.assign(first, first + size);
+  mail.adoption.id = idOf(info[0]);
+  mail.connection = ConnectionTable::instance().take(mail.adoption.id);
+  if (mail.connection == nullptr) {
+    throwCode(env, "discarded", "the connection is gone");
+    return env.Undefined();
+  }
+  mail.adoption.address = mail.connection->remote;
+  mail.adoption.notify = true;
+  ShardSlot& slot = *core_->slots[core_->shardOf(mail.adoption.key)];
+  if (!slot.post(std::move(mail))) throwCode(env, "ERR_DERP_CLOSED", "the shard has ended");
+  return env.Undefined();
+}
+
+Napi::Value RelayWrap::setRateLimit(const Napi::CallbackInfo& info) {
+  const auto rate = static_cast<uint64_t>(info[0].ToNumber().DoubleValue());
+  const auto burst = static_cast<uint64_t>(info[1].ToNumber().DoubleValue());
+  for (const auto& slot : core_->slots) slot->post({.kind = Mail::Kind::kRateLimit, .rate = rate, .burst = burst});
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::drain(const Napi::CallbackInfo& info) {
+  for (const auto& slot : core_->slots) {
+    slot->post({.kind = Mail::Kind::kDrain,
+                .rate = static_cast<uint64_t>(info[0].ToNumber().DoubleValue()),
+                .reconnect_ms = info[1].ToNumber().Uint32Value(),
+                .try_ms = info[2].ToNumber().Uint32Value()});
+  }
   return info.Env().Undefined();
 }
 

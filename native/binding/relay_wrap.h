@@ -43,6 +43,9 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value deliver(const Napi::CallbackInfo& info);
   Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
   Napi::Value setLogClients(const Napi::CallbackInfo& info);
+  Napi::Value adoptLink(const Napi::CallbackInfo& info);
+  Napi::Value setRateLimit(const Napi::CallbackInfo& info);
+  Napi::Value drain(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // Makes a connection of `fd`; throws and returns 0 when the relay is full or closed.

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "block_pool.h"
 #include "close_reason.h"
 #include "key.h"
+#include "link.h"
 #include "send_queue.h"
 #include "sender_set.h"
 
@@ -29,7 +32,8 @@ struct Peer {
   Client* connections = nullptr;   // newest first, linked by Client::next_of_key
   Client* last_speaker = nullptr;  // of a set of several; null: nobody spoke since the set formed
   uint32_t connection_count = 0;
-  bool js_forwarder = false;  // the control plane has a forwarder for it
+  std::vector<Forwarder> forwarders = {};  // in the order of registration: the first is used
+  bool announced = false;  // some watcher heard of it
   bool live = false;          // in the table; a Peer given back keeps its memory but is not live
 };
 
@@ -37,7 +41,7 @@ inline constexpr uint32_t kNotBlocked = UINT32_MAX;
 
 struct Client {
   // Fixed at adoption.
-  Peer* peer = nullptr;  // of a closing client it may be another key's already
+  Peer* peer = nullptr;  // null for a link; of a closing client it may be another key's already
   Key key;
   uint64_t id = 0;  // the connection's number in the control plane
   uint64_t connected_ms = 0;
@@ -49,6 +53,8 @@ struct Client {
   bool prober = false;
   bool not_ideal = false;
   bool notify = false;
+  std::unique_ptr<LinkState> link;  // a mesh link, of which we are the client: it has no peer and is in no duplicate set
+  bool watching = false;
 
   // Duplicates.
   Client* next_of_key = nullptr;
@@ -61,6 +67,10 @@ struct Client {
   uint64_t skip = 0;                 // bytes of an unknown frame still to come
   bool header_counted = false;       // the frame that carry begins with was counted as speech already
   uint64_t not_here_ms = 0;          // token bucket of not-here answers: time at which it is full again
+  double receive_tokens = 0;         // bytes that it may still send; below 0 it waits
+  uint64_t receive_filled_ms = 0;    // when the tokens were counted last
+  uint32_t receive_epoch = 0;        // of the limit that the tokens are for
+  uint64_t throttled_until_ms = 0;   // 0: not waiting for its receive limit
   Client* next_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool preferred = false;

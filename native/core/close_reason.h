@@ -20,6 +20,8 @@ namespace derplane {
   X(write_error, "the socket failed while writing")                                        \
   X(control_overflow, "too many control frames queued for a client that does not read")    \
   X(peer_closed, "a mesh peer or the operator asked to close the key")                     \
+  X(link_frame_too_big, "a mesh link brought a frame over 1 MiB")                          \
+  X(link_timeout, "a mesh link brought nothing for 120 s")                                 \
   X(server_closed, "the relay closed")                                                     \
   X(no_memory, "no memory for the connection's bytes")
 

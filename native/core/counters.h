@@ -43,7 +43,12 @@ namespace derplane {
   X(ring_packets_in, "packets taken from rings")                                             \
   X(ring_packets_out, "packets put into rings")                                              \
   X(ring_full, "times that a connection had to wait for room in a ring")                     \
-  X(ring_wakes, "wake-ups sent to sleeping shards")
+  X(ring_wakes, "wake-ups sent to sleeping shards")                                          \
+  X(watchers, "gauge: mesh peers that watch presence")                                       \
+  X(multiforwarder_created, "keys that got a second forwarder")                              \
+  X(multiforwarder_deleted, "keys that went back to one forwarder")                          \
+  X(packet_forwarder_delete_other_value, "removals of a forwarder that a known key did not have") \
+  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit")
 
 enum class Counter : uint32_t {
 #define DERPLANE_X(name, help) name,

@@ -47,6 +47,10 @@ inline constexpr uint32_t kMaxFrameSize = kFrameHeaderSize + kForwardPacketFixed
 inline constexpr uint32_t kPingSize = 8;
 inline constexpr uint32_t kMaxPingSize = 1000;
 inline constexpr uint32_t kPeerGoneFrameSize = kFrameHeaderSize + kKeySize + 1;
+inline constexpr uint32_t kPeerPresentFrameSize = kFrameHeaderSize + kKeySize + 16 + 2 + 1;
+inline constexpr uint32_t kRestartingFrameSize = kFrameHeaderSize + 8;
+// What a client refuses to read, and so does our end of a mesh link.
+inline constexpr uint32_t kMaxLinkFrameSize = 1 << 20;
 inline constexpr uint32_t kPongFrameSize = kFrameHeaderSize + kPingSize;
 inline constexpr uint32_t kPacketFrameFixed = kFrameHeaderSize + kKeySize;  // of SendPacket and RecvPacket
 
@@ -75,6 +79,30 @@ inline void putPeerGone(uint8_t* p, const Key& key, PeerGoneReason reason) {
   uint8_t* body = putFrameHeader(p, FrameType::kPeerGone, kKeySize + 1);
   std::memcpy(body, key.bytes, kKeySize);
   body[kKeySize] = static_cast<uint8_t>(reason);
+}
+
+// Flags of PeerPresent; kRegular only when no other is set.
+inline constexpr uint8_t kPresentRegular = 1;
+inline constexpr uint8_t kPresentMeshPeer = 2;
+inline constexpr uint8_t kPresentProber = 4;
+inline constexpr uint8_t kPresentNotIdeal = 8;
+
+// `ip`: 16 bytes, IPv4 as v4-in-v6.
+inline void putPeerPresent(uint8_t* p, const Key& key, const uint8_t* ip, uint16_t port, uint8_t flags) {
+  uint8_t* body = putFrameHeader(p, FrameType::kPeerPresent, kPeerPresentFrameSize - kFrameHeaderSize);
+  std::memcpy(body, key.bytes, kKeySize);
+  std::memcpy(body + kKeySize, ip, 16);
+  body[kKeySize + 16] = static_cast<uint8_t>(port >> 8);
+  body[kKeySize + 17] = static_cast<uint8_t>(port);
+  body[kKeySize + 18] = flags;
+}
+
+// Writes a whole ForwardPacket frame.
+inline void putForwardPacket(uint8_t* p, const uint8_t* source, const Key& destination, const uint8_t* packet, uint32_t size) {
+  uint8_t* body = putFrameHeader(p, FrameType::kForwardPacket, kForwardPacketFixed + size);
+  std::memcpy(body, source, kKeySize);
+  std::memcpy(body + kKeySize, destination.bytes, kKeySize);
+  std::memcpy(body + 2 * kKeySize, packet, size);
 }
 
 // Magicsock's discovery messages: 6 bytes magic, 32 sender's disco key, 24 nonce, box.

@@ -71,6 +71,7 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   client->prober = adoption.prober;
   client->not_ideal = adoption.not_ideal;
   client->notify = adoption.notify;
+  if (client->mesh) client->queue.allowMeshControl();
   client->slot = takeSlot(client);
   client->generation = generations_[client->slot];
   ++client_count_;
@@ -80,6 +81,7 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   duplicates_.join(*peer, *client);
   armKeepAlive(*client);
   sendControl(*client, first_output, size);
+  announce(*client);
   return client;
 }
 
@@ -91,27 +93,41 @@ void Router::close(Client& client, CloseReason reason) {
   closing_ = &client;
   timers_.cancel(client);
   counters_.closed(reason);
-  counters_.add(Counter::current_connections, -1);
-  if (client.not_ideal) counters_.add(Counter::current_notideal_connections, -1);
-  if (client.preferred) counters_.add(Counter::current_home_connections, -1);
   if (reason == CloseReason::write_timeout) counters_.add(Counter::sclient_write_timeouts);
-  if (client.blocked_on != kNotBlocked) {
-    ClientList& list = blocked_[client.blocked_on];
-    Client* before = nullptr;
-    for (Client* c = list.head; c != &client; c = c->next_blocked) before = c;
-    (before == nullptr ? list.head : before->next_blocked) = client.next_blocked;
-    if (list.tail == &client) list.tail = before;
-    client.blocked_on = kNotBlocked;
-  }
-  Peer* peer = client.peer;
-  duplicates_.leave(*peer, client);
-  if (peer->connection_count == 0) {
-    counters_.add(Counter::clients_local, -1);
-    releaseIfUnused(*peer);
+  if (client.watching) unwatch(client);
+  leaveBlocked(client);
+  if (client.link != nullptr) {
+    orphanKeys(client);
+    --link_count_;
+  } else {
+    leavePeer(client);
+    --client_count_;
   }
   slots_[client.slot] = nullptr;
   free_slots_.push_back(client.slot);
-  --client_count_;
+}
+
+void Router::leavePeer(Client& client) {
+  counters_.add(Counter::current_connections, -1);
+  if (client.not_ideal) counters_.add(Counter::current_notideal_connections, -1);
+  if (client.preferred) counters_.add(Counter::current_home_connections, -1);
+  Peer* peer = client.peer;
+  duplicates_.leave(*peer, client);
+  if (peer->connection_count > 0) return;
+  counters_.add(Counter::clients_local, -1);
+  announceAbsence(*peer, client.slot);
+  peer->announced = false;
+  releaseIfUnused(*peer);
+}
+
+void Router::leaveBlocked(Client& client) {
+  if (client.blocked_on == kNotBlocked) return;
+  ClientList& list = blocked_[client.blocked_on];
+  Client* before = nullptr;
+  for (Client* c = list.head; c != &client; c = c->next_blocked) before = c;
+  (before == nullptr ? list.head : before->next_blocked) = client.next_blocked;
+  if (list.tail == &client) list.tail = before;
+  client.blocked_on = kNotBlocked;
 }
 
 void Router::closePeer(const Key& key, CloseReason reason) {
@@ -155,21 +171,19 @@ Peer* Router::addPeer(const Key& key) {
 }
 
 void Router::releaseIfUnused(Peer& peer) {
-  if (peer.connection_count != 0 || peer.js_forwarder) return;
+  if (peer.connection_count != 0 || !peer.forwarders.empty()) return;
   counters_.add(Counter::clients_total, -1);
   keyGone(peer.key, peer.hash);
   peers_.remove(&peer);
 }
 
 void Router::setJsForwarder(const Key& key, bool present) {
+  static constexpr Forwarder kJavaScript{.shard = Forwarder::kControlPlane};
   if (present) {
-    addPeer(key)->js_forwarder = true;
-    return;
+    addForwarder(key, kJavaScript);
+  } else {
+    removeForwarder(key, kJavaScript);
   }
-  Peer* peer = peers_.find(hashOf(key), key.bytes);
-  if (peer == nullptr || !peer->js_forwarder) return;
-  peer->js_forwarder = false;
-  releaseIfUnused(*peer);
 }
 
 void Router::armKeepAlive(Client& client) {
@@ -184,6 +198,10 @@ void Router::armKeepAlive(Client& client) {
 
 void Router::tick() {
   timers_.advance(now_ms_, [this](Client& client) {
+    if (client.link != nullptr) {
+      tickLink(client);
+      return;
+    }
     if (queues_.pieces.left() < kPieceReserve / 2) {  // a turn full of output: at the next tick
       timers_.set(client, now_ms_, now_ms_ + 1);
       return;
@@ -234,6 +252,7 @@ CloseReason Router::checkHeader(Client& client, FrameType type, uint32_t length,
 }
 
 ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size) {
+  if (client.link != nullptr) return consumeLink(client, data, size);
   uint32_t at = 0;
   while (!client.closing) {
     if (client.skip > 0) {
@@ -245,8 +264,11 @@ ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size) {
     uint8_t* frame = data + at;
     const FrameType type = frameType(frame);
     const uint32_t length = frameLength(frame);
-    if (!client.header_counted && client.peer->connection_count > 1) duplicates_.spoke(*client.peer, client);
-    client.header_counted = true;
+    if (!client.header_counted) {
+      client.header_counted = true;
+      if (client.peer->connection_count > 1) duplicates_.spoke(*client.peer, client);
+      if (rate_bytes_per_second_ != 0 && !client.mesh && !mayReceive(client, length)) return {at, ParseStatus::kThrottled};
+    }
     bool bad;
     const CloseReason reason = checkHeader(client, type, length, bad);
     if (bad) {
@@ -289,6 +311,9 @@ bool Router::handleFrame(Client& client, uint8_t* frame, uint32_t size) {
     case FrameType::kNotePreferred:
       handleNotePreferred(client, body[0] != 0);
       break;
+    case FrameType::kWatchConns:
+      handleWatchConns(client);
+      break;
     case FrameType::kClosePeer:
       closeElsewhere(Key::from(body));
       break;
@@ -329,9 +354,10 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
     }
     return true;
   }
-  countReceived(frame, size);
   Peer* peer = peers_.find(hash, key);
   client.last_destination = peer;
+  if (peer != nullptr && peer->connection_count == 0) return forwardPacket(client, *peer, frame, size);
+  countReceived(frame, size);
   std::memcpy(key, client.peer->key.bytes, kKeySize);
   frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
   DropReason why;
@@ -402,14 +428,8 @@ bool Router::deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t s
     *why = DropReason::dup_client;
     return false;
   }
-  if (forwarded || !peer->js_forwarder) return false;
-  const uint8_t* source = frame + kFrameHeaderSize;
-  if (events_.forwardToControl(Key::from(source), peer->key, frame + kPacketFrameFixed, size - kPacketFrameFixed)) {
-    counters_.add(Counter::packets_forwarded_out);
-    return true;
-  }
-  *why = DropReason::queue_tail;
-  return false;
+  if (forwarded) return false;
+  return forwardNow(*peer, frame + kFrameHeaderSize, frame + kPacketFrameFixed, size - kPacketFrameFixed, why);
 }
 
 void Router::deliverFromControl(const Key& destination, const uint8_t* frame, uint32_t size) {

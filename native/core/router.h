@@ -30,6 +30,7 @@ struct RouterConfig {
   uint64_t max_queue_bytes = 256 << 20;
   uint64_t keepalive_ms = 60'000;
   DuplicatePolicy duplicates = DuplicatePolicy::kLastWriterActive;
+  Key public_key = {};  // the relay's own
 };
 
 // What the router tells the rest of the process. None of it is on the path of a packet between two clients of this process.
@@ -37,6 +38,8 @@ class RouterEvents {
  public:
   // A packet for a key that only JavaScript forwards; false when there was no room for it.
   virtual bool forwardToControl(const Key& source, const Key& destination, const uint8_t* packet, uint32_t size) = 0;
+  // A mesh link has been up for a second: how many keys it brought.
+  virtual void linkUp(const Client& /*link*/, size_t /*keys*/) {}
 
  protected:
   ~RouterEvents() = default;
@@ -45,7 +48,8 @@ class RouterEvents {
 enum class ParseStatus : uint8_t {
   kPartial,  // all whole frames are consumed
   kBlocked,  // the next frame waits for a ring; Client::blocked_on is set
-  kClosed,   // the client is closing
+  kThrottled,  // the next frame waits for the client's receive limit; Client::throttled_until_ms is set
+  kClosed,     // the client is closing
 };
 
 struct ParseResult {
@@ -80,6 +84,8 @@ class Router {
   Client* adopt(const Adoption& adoption, const uint8_t* first_output, uint32_t size);
   // Takes the client out of the tables at once and puts it on the closing list; the shard destroys it at the turn's end.
   void close(Client& client, CloseReason reason);
+  // Enters a mesh link to the relay of `adoption.key`, of which this shard is the owner.
+  Client* adoptLink(const Adoption& adoption, const uint8_t* first_output, uint32_t size);
   // Closes all connections of a key.
   void closePeer(const Key& key, CloseReason reason);
   void closeAll(CloseReason reason);
@@ -104,6 +110,15 @@ class Router {
   // Handles up to `max` records of a ring; true when it may hold more.
   bool takeRing(uint32_t from, RingConsumer& ring, uint32_t max);
   void setJsForwarder(const Key& key, bool present);
+  void addForwarder(const Key& key, const Forwarder& forwarder);
+  // Counts a removal of what a known key does not have.
+  void removeForwarder(const Key& key, const Forwarder& forwarder);
+  // Bytes per second that a client may send, mesh peers excepted; 0 = no limit. Every client gets a new full bucket.
+  void setRateLimit(uint64_t bytes_per_second, uint64_t burst);
+  // Queues a Restarting frame for every client in [from, from + count) of the slots; true when there are more.
+  bool announceRestart(uint32_t from, uint32_t count, uint32_t reconnect_ms, uint32_t try_ms);
+  // Closes the clients in the first `share` (0 to 1) of the slots.
+  void closeShare(double share, CloseReason reason);
   // A packet from the control plane for a client of this shard; `frame` is a whole RecvPacket that stays until endTurn().
   void deliverFromControl(const Key& destination, const uint8_t* frame, uint32_t size);
 
@@ -131,7 +146,7 @@ class Router {
     retired_ = block;
   }
 
-  uint32_t clientCount() const { return client_count_; }
+  uint32_t clientCount() const { return client_count_ + link_count_; }
   uint64_t hashOf(const Key& key) const { return hashKey(config_.seed, key.bytes); }
   // Every broken invariant of this shard's tables, in words.
   std::vector<std::string> check() const;
@@ -143,6 +158,11 @@ class Router {
   static constexpr uint32_t kPieceReserve = 16 << 10;
   static constexpr uint32_t kSlotsPerBackgroundStep = 1024;
   static constexpr uint32_t kGoneBatch = 64;
+  static constexpr uint32_t kOrphansPerStep = 1024;
+  // A watcher that reads slowly holds its flood back, not the shard's memory.
+  static constexpr uint32_t kFloodBacklog = 1 << 20;
+  static constexpr uint64_t kLinkTimeoutMs = 120'000;
+  static constexpr uint64_t kLinkReportMs = 1000;
 
   struct ClientList {
     Client* head = nullptr;
@@ -152,7 +172,20 @@ class Router {
   struct Notice {
     RecordKind kind;
     Key key;
-    uint64_t hash;
+    uint64_t hash = 0;
+    uint32_t slot = 0;
+    uint32_t generation = 0;
+    Address address = {};  // kPresent
+    uint8_t flags = 0;     // kPresent
+  };
+
+  // A client of some shard that hears of every key. Slots below `cursor` were told to it; once it is `flooded`, all were.
+  struct Watch {
+    uint32_t shard;
+    uint32_t slot;
+    uint32_t generation;
+    uint32_t cursor = 0;
+    bool flooded = false;
   };
 
   // router.cc
@@ -173,6 +206,8 @@ class Router {
   void sendControl(Client& client, const uint8_t* frame, uint32_t size);
   Peer* addPeer(const Key& key);
   void releaseIfUnused(Peer& peer);
+  void leavePeer(Client& client);
+  void leaveBlocked(Client& client);
   void armKeepAlive(Client& client);
   uint32_t takeSlot(Client* client);
 
@@ -186,6 +221,42 @@ class Router {
   Client* clientAt(uint32_t slot, uint32_t generation) const;
   void closeElsewhere(const Key& key);
   void keyGone(const Key& key, uint64_t hash);
+  void notify(uint32_t shard, const Notice& notice);
+  void notifyOthers(const Notice& notice);
+  bool tellGone();
+
+  // router_forward.cc
+  // Gives a SendPacket frame to a key's first forwarder; false when the client has to wait for a ring.
+  bool forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uint32_t size);
+  // The same for a packet that cannot wait; false with the reason why it was not taken.
+  bool forwardNow(Peer& peer, const uint8_t* source, const uint8_t* packet, uint32_t size, DropReason* why);
+  void commitForward(RingRecord* record, const Forwarder& forwarder, const uint8_t* source, const Key& destination,
+                     const uint8_t* packet, uint32_t size);
+  bool forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination, const uint8_t* packet, uint32_t size);
+  void takeForward(const RingRecord& record);
+  ParseResult consumeLink(Client& link, uint8_t* data, uint32_t size);
+  void linkPresent(Client& link, const Key& key);
+  void linkAbsent(Client& link, const Key& key);
+  void registerForwarder(const Client& link, const Key& key, RecordKind kind);
+  void orphanKeys(Client& link);
+  bool removeOrphans();
+  void tickLink(Client& link);
+
+  // router_watch.cc
+  void handleWatchConns(Client& client);
+  void startWatch(uint32_t shard, uint32_t slot, uint32_t generation);
+  void stopWatch(uint32_t shard, uint32_t slot, uint32_t generation);
+  void unwatch(Client& client);
+  void announce(const Client& client);
+  void announceAbsence(const Peer& peer, uint32_t slot);
+  bool flood();
+  bool floodOne(Watch& watch);
+  bool sendPresence(const Watch& watch, const Client& client);
+  void takePresent(const RingRecord& record);
+  void takeAbsent(const RingRecord& record);
+
+  // router_limit.cc
+  bool mayReceive(Client& client, uint32_t length);
   // Whether any found room in its ring; the others are sent when the ring has room.
   bool sendNotices();
 
@@ -208,6 +279,7 @@ class Router {
   std::vector<uint32_t> generations_;
   std::vector<uint32_t> free_slots_;
   uint32_t client_count_ = 0;
+  uint32_t link_count_ = 0;
 
   Client* touched_ = nullptr;
   Client* closing_ = nullptr;
@@ -219,6 +291,15 @@ class Router {
   uint32_t gone_batch_ = 0;                  // how many of them the sweep under way covers
   uint32_t gone_slot_ = 0;                   // where it stands
   std::vector<Notice> notices_[kMaxShards];  // for other shards, until their ring has room
+  std::vector<Watch> watches_;
+  struct Orphans {
+    Forwarder forwarder;
+    std::vector<Key> keys;
+  };
+  std::vector<Orphans> orphans_;  // keys of links that ended, whose forwarders are still to be removed
+  uint64_t rate_bytes_per_second_ = 0;
+  uint64_t rate_burst_ = 0;
+  uint32_t rate_epoch_ = 1;
 };
 
 }  // namespace derplane

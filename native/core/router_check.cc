@@ -33,7 +33,7 @@ std::vector<std::string> Router::check() const {
     v.require(peer.live, "a key in the table is not live");
     v.require(peer.hash == hashOf(peer.key), "a key's hash is not the hash of the key");
     v.require(shardOfHash(peer.hash, config_.shards) == config_.shard, "a key lives on a shard that does not own it");
-    v.require(peer.connection_count > 0 || peer.js_forwarder, "a key has neither a connection nor a forwarder");
+    v.require(peer.connection_count > 0 || !peer.forwarders.empty(), "a key has neither a connection nor a forwarder");
     uint32_t count = 0;
     bool has_active = peer.active == nullptr;
     for (const Client* c = peer.connections; c != nullptr; c = c->next_of_key) {
@@ -51,25 +51,38 @@ std::vector<std::string> Router::check() const {
     dup_keys += count > 1 ? 1 : 0;
     dup_connections += count > 1 ? count : 0;
   });
-  uint64_t in_slots = 0;
+  uint64_t in_slots = 0, links = 0, watchers = 0;
   for (uint32_t slot = 0; slot < slots_.size(); ++slot) {
     const Client* c = slots_[slot];
     if (c == nullptr) continue;
+    v.require(c->blocked_on == kNotBlocked || c->carry != nullptr, "a client waits for a ring with nothing to send");
+    queued += c->queue.heldMemory();
+    if (c->link != nullptr) {
+      ++links;
+      v.require(c->peer == nullptr && !c->mesh && !c->watching, "a link is entered as a client");
+      continue;
+    }
     ++in_slots;
+    watchers += c->watching ? 1 : 0;
     v.require(c->slot == slot && c->generation == generations_[slot], "a client does not know its slot");
     v.require(peers_.find(c->peer->hash, c->peer->key.bytes) == c->peer, "a client's key is not in the table");
-    v.require(c->blocked_on == kNotBlocked || c->carry != nullptr, "a client waits for a ring with nothing to send");
     home += c->preferred ? 1 : 0;
     not_ideal += c->not_ideal ? 1 : 0;
-    queued += c->queue.heldMemory();
     armed += c->timer_bucket != UINT32_MAX ? 1 : 0;
   }
   v.requireEqual(in_slots, connections, "clients in slots");
   v.requireEqual(client_count_, connections, "clients of the shard");
+  v.requireEqual(link_count_, links, "links of the shard");
+  for (const Watch& watch : watches_) {
+    if (watch.shard != config_.shard) continue;
+    const Client* watcher = clientAt(watch.slot, watch.generation);
+    v.require(watcher != nullptr && watcher->watching, "presence is sent to a client of this shard that does not watch");
+  }
   if (config_.keepalive_ms != 0) v.requireEqual(armed, connections, "clients with a keepalive timer");
   v.requireEqual(queues_.bytes, queued, "memory of send queues");
   const auto gauge = [this](Counter c) { return static_cast<uint64_t>(counters_.get(c)); };
   v.requireEqual(gauge(Counter::current_connections), connections, "current_connections");
+  v.requireEqual(gauge(Counter::watchers), watchers, "watchers");
   v.requireEqual(gauge(Counter::clients_local), local, "clients_local");
   v.requireEqual(gauge(Counter::clients_total), peers_.size(), "clients_total");
   v.requireEqual(gauge(Counter::current_dup_client_keys), dup_keys, "current_dup_client_keys");

@@ -64,6 +64,7 @@ Client* Router::takeBlocked(uint32_t shard) {
 
 bool Router::takeRing(uint32_t from, RingConsumer& ring, uint32_t max) {
   for (uint32_t i = 0; i < max; ++i) {
+    if (!roomForRead(0)) return true;  // forwarded packets are copied into the arena
     RingRecord* record = ring.next();
     if (record == nullptr) return false;
     switch (record->kind) {
@@ -76,7 +77,28 @@ bool Router::takeRing(uint32_t from, RingConsumer& ring, uint32_t max) {
         break;
       }
       case RecordKind::kGone:
-        gone_.push_back({RecordKind::kGone, record->destination, record->destination_hash});
+        gone_.push_back({.kind = RecordKind::kGone, .key = record->destination, .hash = record->destination_hash});
+        break;
+      case RecordKind::kForward:
+        takeForward(*record);
+        break;
+      case RecordKind::kAddForwarder:
+        addForwarder(record->destination, {from, record->client_slot, record->client_generation});
+        break;
+      case RecordKind::kRemoveForwarder:
+        removeForwarder(record->destination, {from, record->client_slot, record->client_generation});
+        break;
+      case RecordKind::kWatch:
+        startWatch(from, record->client_slot, record->client_generation);
+        break;
+      case RecordKind::kUnwatch:
+        stopWatch(from, record->client_slot, record->client_generation);
+        break;
+      case RecordKind::kPresent:
+        takePresent(*record);
+        break;
+      case RecordKind::kAbsent:
+        takeAbsent(*record);
         break;
       case RecordKind::kClosePeer:
         closePeer(record->destination, CloseReason::peer_closed);
@@ -119,15 +141,24 @@ void Router::closeElsewhere(const Key& key) {
   if (shard == config_.shard) {
     closePeer(key, CloseReason::peer_closed);
   } else {
-    notices_[shard].push_back({RecordKind::kClosePeer, key, 0});
-    sendNotices();
+    notify(shard, {.kind = RecordKind::kClosePeer, .key = key});
   }
 }
 
 void Router::keyGone(const Key& key, uint64_t hash) {
-  gone_.push_back({RecordKind::kGone, key, hash});
+  const Notice notice{.kind = RecordKind::kGone, .key = key, .hash = hash};
+  gone_.push_back(notice);
+  notifyOthers(notice);
+}
+
+void Router::notify(uint32_t shard, const Notice& notice) {
+  notices_[shard].push_back(notice);
+  sendNotices();
+}
+
+void Router::notifyOthers(const Notice& notice) {
   for (uint32_t shard = 0; shard < config_.shards; ++shard) {
-    if (shard != config_.shard) notices_[shard].push_back({RecordKind::kGone, key, hash});
+    if (shard != config_.shard) notices_[shard].push_back(notice);
   }
   sendNotices();
 }
@@ -138,15 +169,23 @@ bool Router::sendNotices() {
     std::vector<Notice>& notices = notices_[shard];
     size_t sent = 0;
     while (sent < notices.size()) {
-      RingRecord* record = rings_[shard].reserve(sizeof(RingRecord));
+      const Notice& notice = notices[sent];
+      const bool present = notice.kind == RecordKind::kPresent;
+      const auto size = static_cast<uint32_t>(sizeof(RingRecord)) + (present ? kPeerPresentFrameSize : 0);
+      RingRecord* record = rings_[shard].reserve(size);
       if (record == nullptr) {
-        if (!rings_[shard].waitForRoom(sizeof(RingRecord))) continue;
+        if (!rings_[shard].waitForRoom(size)) continue;
         break;
       }
       *record = RingRecord{};
-      record->kind = notices[sent].kind;
-      record->destination = notices[sent].key;
-      record->destination_hash = notices[sent].hash;
+      record->kind = notice.kind;
+      record->client_slot = notice.slot;
+      record->client_generation = notice.generation;
+      record->destination = notice.key;
+      record->destination_hash = notice.hash;
+      if (present) {
+        putPeerPresent(reinterpret_cast<uint8_t*>(record + 1), notice.key, notice.address.ip, notice.address.port, notice.flags);
+      }
       rings_[shard].commit();
       rings_dirty_ |= uint64_t{1} << shard;
       ++sent;
@@ -158,8 +197,15 @@ bool Router::sendNotices() {
 }
 
 bool Router::background() {
-  const bool sent = sendNotices();
-  if (gone_.empty()) return sent;
+  bool any = sendNotices();
+  any = removeOrphans() || any;
+  any = flood() || any;
+  return tellGone() || any;
+}
+
+// One step of telling who received packets from keys that left; true when there was anything to do.
+bool Router::tellGone() {
+  if (gone_.empty()) return false;
   if (gone_batch_ == 0) gone_batch_ = static_cast<uint32_t>(std::min<size_t>(gone_.size(), kGoneBatch));
   const size_t stop = std::min<size_t>(slots_.size(), size_t{gone_slot_} + kSlotsPerBackgroundStep);
   for (; gone_slot_ < stop; ++gone_slot_) {

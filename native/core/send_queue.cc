@@ -133,6 +133,7 @@ uint64_t SendQueue::advanceBacklog(QueueShared& shared, uint64_t bytes, uint32_t
       if (list != &b.control) b.disco_turn = list != &b.queue[1];
       b.begun = list->pop();
       b.begun_bytes = 0;
+      if (list == &b.control) b.control_bytes -= b.begun->size;
     }
     const uint32_t left = b.begun->size - b.begun_bytes;
     if (bytes < left) {
@@ -140,10 +141,10 @@ uint64_t SendQueue::advanceBacklog(QueueShared& shared, uint64_t bytes, uint32_t
       return 0;
     }
     bytes -= left;
-    countSent(shared.counters, b.begun->bytes());
+    const Piece whole{b.begun->bytes(), b.begun->size, 1, PieceKind::kControl, kNoPiece};
+    frames += countSentPiece(shared.counters, whole);  // packets too: kControl counts each frame by its type
     giveBack(shared, b.begun);
     b.begun = nullptr;
-    ++frames;
   }
   if (b.empty()) backlog_.reset();
   return bytes;
@@ -192,14 +193,25 @@ void SendQueue::dropBlock(QueueShared& shared, Block* block, DropReason reason) 
   giveBack(shared, block);
 }
 
-bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size) {
-  Backlog& b = backlog();
-  if (!isPacket(frame)) {
-    Block* block = b.control.count < kMaxControlFrames ? copy(shared, frame, size) : nullptr;
+bool SendQueue::enqueueControl(QueueShared& shared, const uint8_t* frame, uint32_t size) {
+  Backlog& b = *backlog_;
+  if (b.control_bytes + size > max_control_bytes_) return false;
+  Block* last = b.control.tail;
+  if (last != nullptr && last->size + size <= BlockPool::kSmall) {  // small frames share a block, which costs the same
+    std::memcpy(last->bytes() + last->size, frame, size);
+    last->size += size;
+  } else {
+    Block* block = copy(shared, frame, size);
     if (block == nullptr) return false;
     b.control.push(block);
-    return true;
   }
+  b.control_bytes += size;
+  return true;
+}
+
+bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size) {
+  Backlog& b = backlog();
+  if (!isPacket(frame)) return enqueueControl(shared, frame, size);
   const bool disco = isDisco(frame);
   BlockList& queue = b.queue[disco ? 1 : 0];
   if (queue.count >= shared.depth) {
@@ -276,6 +288,8 @@ void SendQueue::clear(QueueShared& shared, DropReason reason) {
   }
   backlog_.reset();
 }
+
+uint32_t SendQueue::controlBytes() const { return backlog_ == nullptr ? 0 : backlog_->control_bytes; }
 
 uint32_t SendQueue::queuedPackets(bool disco) const { return backlog_ == nullptr ? 0 : backlog_->queue[disco ? 1 : 0].count; }
 

@@ -60,8 +60,10 @@ struct QueueShared {
   uint64_t now_ms = 0;
 };
 
-// Control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not read and is closed.
-inline constexpr uint32_t kMaxControlFrames = 1024;
+// Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not read and is closed.
+inline constexpr uint32_t kMaxControlBytes = 64 << 10;
+// The same for mesh peers, which may watch: presence of a million keys.
+inline constexpr uint32_t kMaxMeshControlBytes = 64 << 20;
 
 class SendQueue {
  public:
@@ -88,6 +90,11 @@ class SendQueue {
   // Drops everything, counted under `reason`.
   void clear(QueueShared& shared, DropReason reason);
 
+  // Gives a mesh peer its larger bound.
+  void allowMeshControl() { max_control_bytes_ = kMaxMeshControlBytes; }
+  // Bytes of control frames in the backlog.
+  uint32_t controlBytes() const;
+
   uint32_t queuedPackets(bool disco) const;
   // Whether a Pong was appended that the kernel has not taken yet; at most one may wait.
   bool pongWaits() const { return pong_waits_; }
@@ -98,7 +105,8 @@ class SendQueue {
     Block* begun = nullptr;     // frame of which the kernel took `begun_bytes`
     uint32_t begun_bytes = 0;
     bool disco_turn = true;     // the two packet queues are served alternately, so that neither starves the other
-    BlockList control;
+    BlockList control;          // blocks may hold several frames
+    uint32_t control_bytes = 0;
     BlockList queue[2];         // 0 other, 1 disco
     bool empty() const { return begun == nullptr && control.empty() && queue[0].empty() && queue[1].empty(); }
     BlockList* nextList();
@@ -109,6 +117,7 @@ class SendQueue {
   uint32_t countSentPiece(Counters& counters, const Piece& piece);
   Block* copy(QueueShared& shared, const uint8_t* frame, uint32_t size);
   bool enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size);
+  bool enqueueControl(QueueShared& shared, const uint8_t* frame, uint32_t size);
   void dropBlock(QueueShared& shared, Block* block, DropReason reason);
   void giveBack(QueueShared& shared, Block* block);
   uint64_t advanceBacklog(QueueShared& shared, uint64_t bytes, uint32_t& frames);
@@ -117,6 +126,7 @@ class SendQueue {
   uint32_t turn_last_ = kNoPiece;
   uint32_t turn_bytes_ = 0;  // of the first piece, already taken by the kernel
   bool pong_waits_ = false;
+  uint32_t max_control_bytes_ = kMaxControlBytes;
   std::unique_ptr<Backlog> backlog_;
 };
 

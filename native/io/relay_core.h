@@ -29,21 +29,25 @@ struct RelayConfig {
 
 // A request of the control plane to a shard.
 struct Mail {
-  enum class Kind { kAdopt, kClosePeer, kSetForwarder, kDeliver, kCheck };
+  enum class Kind { kAdopt, kAdoptLink, kClosePeer, kSetForwarder, kDeliver, kCheck, kRateLimit, kDrain };
   Kind kind;
-  Router::Adoption adoption = {};                // kAdopt
-  std::unique_ptr<Connection> connection = {};   // kAdopt
+  Router::Adoption adoption = {};                // kAdopt, kAdoptLink
+  std::unique_ptr<Connection> connection = {};   // kAdopt, kAdoptLink
   Key key = {};                                  // kClosePeer, kSetForwarder, kDeliver (destination)
   std::vector<uint8_t> bytes = {};               // kAdopt: first output; kDeliver: a RecvPacket frame
   bool on = false;                               // kSetForwarder
   uint32_t ticket = 0;                           // kCheck
+  uint64_t rate = 0;                             // kRateLimit: bytes per second; kDrain: milliseconds that it takes
+  uint64_t burst = 0;                            // kRateLimit: bytes
+  uint32_t reconnect_ms = 0;                     // kDrain: what Restarting tells the clients
+  uint32_t try_ms = 0;                           // kDrain
 };
 
 // What a shard tells the control plane.
 struct Event {
-  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp };
+  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink };
   Kind kind;
-  uint64_t id = 0;                          // kClosed, kFailed, kHttp
+  uint64_t id = 0;                          // kClosed, kFailed, kHttp, kLink
   Key key = {};                             // kClosed; kForward: source
   Key destination = {};                     // kForward
   Address address = {};                     // kClosed, kFailed, kHttp
@@ -56,6 +60,7 @@ struct Event {
   uint32_t ticket = 0;                      // kCheck
   uint32_t shard = 0;                       // kCheck
   std::vector<std::string> violations = {};  // kCheck
+  uint64_t peers = 0;                       // kLink: keys that the link brought
 };
 
 // How the handshake of a connection begins; the numbers are those of src/handshake/messages.ts.

@@ -69,7 +69,7 @@ bool Shard::open(uv_loop_t* loop, std::string& error) {
 void Shard::onClose() {
   std::vector<Mail> unread = slot_.retire();
   for (Mail& mail : unread) {
-    if (mail.kind == Mail::Kind::kAdopt) refuse(mail);
+    if (mail.kind == Mail::Kind::kAdopt || mail.kind == Mail::Kind::kAdoptLink) refuse(mail);
   }
   router_.setNow(monotonicMs());
   flushAndRelease();  // what clients are owed leaves before they are closed
@@ -82,6 +82,10 @@ bool Shard::forwardToControl(const Key& source, const Key& destination, const ui
                             .key = source,
                             .destination = destination,
                             .packet = std::vector<uint8_t>(packet, packet + size)});
+}
+
+void Shard::linkUp(const Client& link, size_t keys) {
+  core_->emit({.kind = Event::Kind::kLink, .id = link.id, .peers = keys});
 }
 
 // --- turns ---------------------------------------------------------------------------------------------------------
@@ -172,7 +176,15 @@ bool Shard::takeMail() {
 void Shard::handleMail(Mail& mail) {
   switch (mail.kind) {
     case Mail::Kind::kAdopt:
+    case Mail::Kind::kAdoptLink:
       adopt(mail);
+      break;
+    case Mail::Kind::kRateLimit:
+      router_.setRateLimit(mail.rate, mail.burst);
+      for (Client* client : throttled_) client->throttled_until_ms = router_.now();
+      break;
+    case Mail::Kind::kDrain:
+      drain_ = {router_.now(), mail.rate, mail.reconnect_ms, mail.try_ms};
       break;
     case Mail::Kind::kClosePeer:
       router_.closePeer(mail.key, CloseReason::peer_closed);
@@ -196,8 +208,10 @@ void Shard::handleMail(Mail& mail) {
 void Shard::adopt(Mail& mail) {
   mail.adoption.fd = mail.connection->fd.get();
   // In the tables before ServerInfo is written: from the moment that the client hears it, peers reach the client.
-  Client* client =
-      router_.adopt(mail.adoption, mail.bytes.data(), static_cast<uint32_t>(mail.bytes.size()));
+  const bool link = mail.kind == Mail::Kind::kAdoptLink;
+  const auto first_size = static_cast<uint32_t>(mail.bytes.size());
+  Client* client = link ? router_.adoptLink(mail.adoption, mail.bytes.data(), first_size)
+                        : router_.adopt(mail.adoption, mail.bytes.data(), first_size);
   if (client == nullptr) {
     refuse(mail);
     return;
@@ -254,6 +268,7 @@ void Shard::destroyClosing() {
   Client* client = router_.takeClosing();
   if (client == nullptr) return;
   std::erase_if(hungry_, [](const Client* c) { return c->closing; });
+  std::erase_if(throttled_, [](const Client* c) { return c->closing; });
   for (; client != nullptr; client = router_.takeClosing()) {
     unstall(*client);
     poller_.remove(client->fd);  // a duplicate of the descriptor may live on elsewhere, so closing ours is not enough
@@ -276,6 +291,7 @@ void Shard::emitClosed(const Client& client) {
 void Shard::armTimer() {
   uint64_t interval = router_.clientCount() > 0 ? router_.tickMs() : 0;
   if (stalled_ != nullptr) interval = std::min(kStallTickMs, router_.tickMs());
+  if (!throttled_.empty() || drain_.start_ms != 0) interval = std::min(kThrottleTickMs, router_.tickMs());
   if (interval == timer_interval_) return;
   timer_interval_ = interval;
   if (interval == 0) {
@@ -291,8 +307,42 @@ void Shard::onTimer() {
   router_.setNow(monotonicMs());
   router_.tick();
   closeStalled();
+  resumeThrottled();
+  drain();
   finishTurn();
   run();
+}
+
+void Shard::resumeThrottled() {
+  if (throttled_.empty()) return;
+  std::vector<Client*> waiting;
+  waiting.swap(throttled_);  // those that have to wait again come back
+  for (Client* client : waiting) {
+    if (client->closing) continue;
+    if (router_.now() < client->throttled_until_ms) {
+      throttled_.push_back(client);
+      continue;
+    }
+    client->throttled_until_ms = 0;
+    ensureRoom(0);
+    consumeCarry(*client);
+    if (!client->closing && client->blocked_on == kNotBlocked && client->throttled_until_ms == 0) makeHungry(*client);
+  }
+}
+
+// Tells every client to go elsewhere, then closes them one by one over the time that it may take: nobody should find the relay that
+// they go to overrun.
+void Shard::drain() {
+  if (drain_.start_ms == 0) return;
+  if (!drain_.all_announced) {
+    ensureRoom(kRestartsPerStep * kRestartingFrameSize);
+    drain_.all_announced = !router_.announceRestart(drain_.announced, kRestartsPerStep, drain_.reconnect_ms, drain_.try_ms);
+    drain_.announced += kRestartsPerStep;
+    return;
+  }
+  const auto passed = static_cast<double>(router_.now() - drain_.start_ms);
+  const double share = drain_.duration_ms == 0 ? 1 : std::min(1.0, passed / static_cast<double>(drain_.duration_ms));
+  router_.closeShare(share, CloseReason::server_closed);
 }
 
 }  // namespace derplane

@@ -31,12 +31,18 @@ class Shard final : public LoopUser, private RouterEvents {
   static constexpr uint64_t kStallTickMs = 100;
   // Bytes kept of reads that wait for a ring; beyond, their packets are dropped.
   static constexpr int64_t kMaxHeldForRings = 64 << 20;
+  // Clients over their receive limit, and a drain under way, are looked at this often.
+  static constexpr uint64_t kThrottleTickMs = 10;
+  // A ForwardPacket that a link cannot write for this long ends the link.
+  static constexpr uint64_t kLinkWriteTimeoutMs = 5000;
+  static constexpr uint32_t kRestartsPerStep = 1024;
 
   Shard(std::shared_ptr<RelayCore> core, uint32_t index);
 
   bool open(uv_loop_t* loop, std::string& error);
   void onClose() override;
   bool forwardToControl(const Key& source, const Key& destination, const uint8_t* packet, uint32_t size) override;
+  void linkUp(const Client& link, size_t keys) override;
 
   // Turns.
   void run();
@@ -54,6 +60,8 @@ class Shard final : public LoopUser, private RouterEvents {
   void destroyClosing();
   void emitClosed(const Client& client);
   void onTimer();
+  void resumeThrottled();
+  void drain();
   void armTimer();
 
   // Reading.
@@ -83,6 +91,15 @@ class Shard final : public LoopUser, private RouterEvents {
   std::vector<Client*> hungry_;        // to be read again in the next turn
   std::vector<Client*> hungry_now_;    // this turn's
   Client* stalled_ = nullptr;
+  std::vector<Client*> throttled_;     // wait for their receive limit
+  struct Drain {
+    uint64_t start_ms = 0;  // 0: not draining
+    uint64_t duration_ms = 0;
+    uint32_t reconnect_ms = 0;
+    uint32_t try_ms = 0;
+    uint32_t announced = 0;  // slots that were told
+    bool all_announced = false;
+  } drain_;
   uint64_t rings_read_ = 0;  // rings with records that this turn's pieces point to
   std::vector<uint32_t> checks_;
 

@@ -12,8 +12,8 @@ namespace derplane {
 // --- reading -------------------------------------------------------------------------------------------------------
 
 void Shard::read(Client& client) {
-  // A connection that waits for a ring is read again when its frames found room.
-  if (client.closing || client.blocked_on != kNotBlocked) return;
+  // A connection that waits for a ring or its receive limit is read again when that is over.
+  if (client.closing || client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) return;
   ensureRoom(kReadSize);
   bool full = false;
   const bool part_of_frame = client.carry != nullptr && client.carry->size >= kFrameHeaderSize;
@@ -79,7 +79,7 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   const uint32_t rest = got - to_carry;
   if (rest == 0 || client.closing) return n;
   arena.take(rest);
-  if (client.blocked_on != kNotBlocked) {
+  if (client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) {
     hold(client, at, rest);
   } else {
     consume(client, at, rest);
@@ -90,7 +90,9 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
 // `data` stays until the turn's end: packets in it are sent from where they are.
 void Shard::consume(Client& client, uint8_t* data, uint32_t size) {
   const ParseResult result = router_.consume(client, data, size);
-  if (result.status == ParseStatus::kClosed || result.consumed == size) return;
+  if (result.status == ParseStatus::kClosed) return;
+  if (result.status == ParseStatus::kThrottled) throttled_.push_back(&client);
+  if (result.consumed == size) return;
   hold(client, data + result.consumed, size - result.consumed);
 }
 
@@ -185,7 +187,8 @@ void Shard::keepRest(Client& client, bool renew_deadline) {
     router_.close(client, CloseReason::control_overflow);
     return;
   }
-  const uint64_t timeout = client.mesh ? core_->config.mesh_write_timeout_ms : core_->config.write_timeout_ms;
+  uint64_t timeout = client.mesh ? core_->config.mesh_write_timeout_ms : core_->config.write_timeout_ms;
+  if (client.link != nullptr) timeout = kLinkWriteTimeoutMs;
   if (timeout == 0 || !client.queue.hasBacklog()) return;
   if (!client.in_stall_list) {
     client.in_stall_list = true;

@@ -1,0 +1,226 @@
+// The router's side towards other relays: forwarders of keys, packets to and from mesh links.
+#include <algorithm>
+#include <new>
+
+#include "router.h"
+
+namespace derplane {
+
+void Router::addForwarder(const Key& key, const Forwarder& forwarder) {
+  std::vector<Forwarder>& list = addPeer(key)->forwarders;
+  if (std::find(list.begin(), list.end(), forwarder) != list.end()) return;
+  list.push_back(forwarder);
+  if (list.size() == 2) counters_.add(Counter::multiforwarder_created);
+}
+
+void Router::removeForwarder(const Key& key, const Forwarder& forwarder) {
+  Peer* peer = peers_.find(hashOf(key), key.bytes);
+  if (peer == nullptr) return;
+  const auto it = std::find(peer->forwarders.begin(), peer->forwarders.end(), forwarder);
+  if (it == peer->forwarders.end()) {
+    counters_.add(Counter::packet_forwarder_delete_other_value);
+    return;
+  }
+  peer->forwarders.erase(it);
+  if (peer->forwarders.size() == 1) counters_.add(Counter::multiforwarder_deleted);
+  releaseIfUnused(*peer);
+}
+
+// --- packets out ---------------------------------------------------------------------------------------------------
+
+bool Router::forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uint32_t size) {
+  const uint8_t* packet = frame + kPacketFrameFixed;
+  const uint32_t packet_size = size - kPacketFrameFixed;
+  const Forwarder& first = peer.forwarders.front();
+  if (first.shard == Forwarder::kControlPlane || first.shard == config_.shard) {
+    countReceived(frame, size);
+    DropReason why;
+    if (!forwardNow(peer, client.key.bytes, packet, packet_size, &why)) {
+      counters_.drop(why, looksLikeDisco(packet, packet_size), packet_size);
+    }
+    return true;
+  }
+  const uint32_t forward_size = kFrameHeaderSize + kForwardPacketFixed + packet_size;
+  RingRecord* record = reserveInRing(client, first.shard, forward_size);
+  if (record == nullptr && !drop_when_full_) return false;
+  countReceived(frame, size);
+  if (record == nullptr) {
+    counters_.drop(DropReason::queue_tail, looksLikeDisco(packet, packet_size), packet_size);
+    return true;
+  }
+  commitForward(record, first, client.key.bytes, peer.key, packet, packet_size);
+  return true;
+}
+
+void Router::commitForward(RingRecord* record, const Forwarder& forwarder, const uint8_t* source, const Key& destination,
+                           const uint8_t* packet, uint32_t size) {
+  *record = RingRecord{};
+  record->kind = RecordKind::kForward;
+  record->client_slot = forwarder.slot;
+  record->client_generation = forwarder.generation;
+  putForwardPacket(reinterpret_cast<uint8_t*>(record + 1), source, destination, packet, size);
+  rings_[forwarder.shard].commit();
+  rings_dirty_ |= uint64_t{1} << forwarder.shard;
+  counters_.add(Counter::ring_packets_out);
+}
+
+bool Router::forwardNow(Peer& peer, const uint8_t* source, const uint8_t* packet, uint32_t size, DropReason* why) {
+  const Forwarder forwarder = peer.forwarders.front();
+  *why = DropReason::queue_tail;
+  if (forwarder.shard == Forwarder::kControlPlane) {
+    if (!events_.forwardToControl(Key::from(source), peer.key, packet, size)) return false;
+    counters_.add(Counter::packets_forwarded_out);
+    return true;
+  }
+  if (forwarder.shard == config_.shard) {
+    *why = DropReason::gone_disconnected;  // the link ended, its forwarders are about to be removed
+    return forwardHere(forwarder, source, peer.key, packet, size);
+  }
+  const auto record_size = static_cast<uint32_t>(sizeof(RingRecord)) + kFrameHeaderSize + kForwardPacketFixed + size;
+  RingRecord* record = rings_[forwarder.shard].reserve(record_size);
+  if (record == nullptr) return false;
+  commitForward(record, forwarder, source, peer.key, packet, size);
+  return true;
+}
+
+bool Router::forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination, const uint8_t* packet,
+                         uint32_t size) {
+  Client* link = clientAt(forwarder.slot, forwarder.generation);
+  if (link == nullptr) return false;
+  const uint32_t frame_size = kFrameHeaderSize + kForwardPacketFixed + size;
+  uint8_t* frame = arena_.take(frame_size);
+  putForwardPacket(frame, source, destination, packet, size);
+  link->queue.append(queues_, frame, frame_size, PieceKind::kForwardPackets);
+  touch(*link);
+  return true;
+}
+
+void Router::takeForward(const RingRecord& record) {
+  counters_.add(Counter::ring_packets_in);
+  const auto* frame = reinterpret_cast<const uint8_t*>(&record + 1);
+  const uint32_t size = kFrameHeaderSize + frameLength(frame);
+  Client* link = clientAt(record.client_slot, record.client_generation);
+  if (link == nullptr) {
+    const uint8_t* packet = frame + kFrameHeaderSize + kForwardPacketFixed;
+    const uint32_t packet_size = size - kFrameHeaderSize - kForwardPacketFixed;
+    counters_.drop(DropReason::gone_disconnected, looksLikeDisco(packet, packet_size), packet_size);
+    return;
+  }
+  link->queue.append(queues_, frame, size, PieceKind::kForwardPackets);
+  touch(*link);
+}
+
+// --- links ---------------------------------------------------------------------------------------------------------
+
+Client* Router::adoptLink(const Adoption& adoption, const uint8_t* first_output, uint32_t size) {
+  auto* link = new (std::nothrow) Client;
+  if (link == nullptr) return nullptr;
+  link->link = std::make_unique<LinkState>(config_.seed);
+  link->link->adopted_ms = link->link->heard_ms = now_ms_;
+  link->key = adoption.key;
+  link->id = adoption.id;
+  link->connected_ms = now_ms_;
+  link->address = adoption.address;
+  link->fd = adoption.fd;
+  link->notify = adoption.notify;
+  link->queue.allowMeshControl();
+  link->slot = takeSlot(link);
+  link->generation = generations_[link->slot];
+  ++link_count_;
+  timers_.set(*link, now_ms_, now_ms_ + kLinkReportMs);
+  sendControl(*link, first_output, size);
+  return link;
+}
+
+// The timer of a link: its report, then a look at its silence every quarter of the time that it may last.
+void Router::tickLink(Client& link) {
+  LinkState& state = *link.link;
+  if (!state.reported) {
+    state.reported = true;
+    events_.linkUp(link, state.present.size());
+  }
+  if (now_ms_ - state.heard_ms > kLinkTimeoutMs) {
+    close(link, CloseReason::link_timeout);
+  } else {
+    timers_.set(link, now_ms_, now_ms_ + kLinkTimeoutMs / 4);
+  }
+}
+
+ParseResult Router::consumeLink(Client& link, uint8_t* data, uint32_t size) {
+  link.link->heard_ms = now_ms_;
+  uint32_t at = 0;
+  while (!link.closing) {
+    const auto n = static_cast<uint32_t>(std::min<uint64_t>(link.skip, size - at));
+    link.skip -= n;
+    at += n;
+    if (size - at < kFrameHeaderSize) return {at, ParseStatus::kPartial};
+    const uint8_t* body = data + at + kFrameHeaderSize;
+    const FrameType type = frameType(data + at);
+    const uint32_t length = frameLength(data + at);
+    if (length > kMaxLinkFrameSize) {
+      close(link, CloseReason::link_frame_too_big);
+      break;
+    }
+    // Presence frames may be longer than we know, short ones are passed over; nothing else concerns us.
+    const bool presence = (type == FrameType::kPeerPresent || type == FrameType::kPeerGone) && length >= kKeySize;
+    const bool ping = type == FrameType::kPing && length >= kPingSize;
+    const uint32_t wanted = presence ? kKeySize : ping ? kPingSize : 0;
+    if (size - at < kFrameHeaderSize + wanted) return {at, ParseStatus::kPartial};
+    if (presence && type == FrameType::kPeerPresent) linkPresent(link, Key::from(body));
+    if (presence && type == FrameType::kPeerGone) linkAbsent(link, Key::from(body));
+    if (ping) handlePing(link, body);
+    at += kFrameHeaderSize + wanted;
+    link.skip = length - wanted;
+  }
+  return {size, ParseStatus::kClosed};
+}
+
+void Router::linkPresent(Client& link, const Key& key) {
+  if (link.link->present.insert(key).second) registerForwarder(link, key, RecordKind::kAddForwarder);
+}
+
+void Router::linkAbsent(Client& link, const Key& key) {
+  link.link->present.erase(key);
+  registerForwarder(link, key, RecordKind::kRemoveForwarder);
+}
+
+void Router::registerForwarder(const Client& link, const Key& key, RecordKind kind) {
+  const uint64_t hash = hashOf(key);
+  const uint32_t shard = shardOfHash(hash, config_.shards);
+  if (shard != config_.shard) {
+    notify(shard, {.kind = kind, .key = key, .hash = hash, .slot = link.slot, .generation = link.generation});
+  } else if (kind == RecordKind::kAddForwarder) {
+    addForwarder(key, {config_.shard, link.slot, link.generation});
+  } else {
+    removeForwarder(key, {config_.shard, link.slot, link.generation});
+  }
+}
+
+void Router::orphanKeys(Client& link) {
+  orphans_.push_back({{config_.shard, link.slot, link.generation}, {link.link->present.begin(), link.link->present.end()}});
+}
+
+// A bounded part of the forwarders of links that ended; true when there were any.
+bool Router::removeOrphans() {
+  if (orphans_.empty()) return false;
+  Orphans& orphans = orphans_.back();
+  for (uint32_t i = 0; i < kOrphansPerStep && !orphans.keys.empty(); ++i) {
+    const Key key = orphans.keys.back();
+    orphans.keys.pop_back();
+    const uint64_t hash = hashOf(key);
+    const uint32_t shard = shardOfHash(hash, config_.shards);
+    if (shard == config_.shard) {
+      removeForwarder(key, orphans.forwarder);
+    } else {
+      notify(shard, {.kind = RecordKind::kRemoveForwarder,
+                     .key = key,
+                     .hash = hash,
+                     .slot = orphans.forwarder.slot,
+                     .generation = orphans.forwarder.generation});
+    }
+  }
+  if (orphans.keys.empty()) orphans_.pop_back();
+  return true;
+}
+
+}  // namespace derplane

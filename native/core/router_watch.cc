@@ -1,0 +1,150 @@
+// Presence: mesh peers that watch hear of every key with an active connection, then of every change.
+//
+// Each shard keeps all watchers of the relay and tells each of its own keys: first a flood in bounded steps over the client slots, which
+// a watcher's slow reading or a full ring holds up, then changes as they happen. Both go through the same ring in order.
+#include <algorithm>
+
+#include "router.h"
+
+namespace derplane {
+namespace {
+
+uint8_t presentFlags(const Client& client) {
+  const auto flags = static_cast<uint8_t>((client.mesh ? kPresentMeshPeer : 0) | (client.prober ? kPresentProber : 0) |
+                                          (client.not_ideal ? kPresentNotIdeal : 0));
+  return flags == 0 ? kPresentRegular : flags;
+}
+
+// One flood entry a key: its connection in the lowest slot. A flood in rising order cannot miss it, whichever of them come and go.
+bool isFirstOfKey(const Client& client) {
+  for (const Client* c = client.peer->connections; c != nullptr; c = c->next_of_key) {
+    if (c->slot < client.slot) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void Router::handleWatchConns(Client& client) {
+  if (client.key == config_.public_key) return;  // a relay that dialled itself
+  if (!client.watching) {
+    client.watching = true;
+    counters_.add(Counter::watchers);
+  }
+  startWatch(config_.shard, client.slot, client.generation);
+  notifyOthers({.kind = RecordKind::kWatch, .key = client.key, .slot = client.slot, .generation = client.generation});
+}
+
+void Router::startWatch(uint32_t shard, uint32_t slot, uint32_t generation) {
+  for (Watch& watch : watches_) {
+    if (watch.shard != shard || watch.slot != slot || watch.generation != generation) continue;
+    if (watch.flooded) {  // it asks again: everything again
+      watch.flooded = false;
+      watch.cursor = 0;
+    }
+    return;
+  }
+  watches_.push_back({shard, slot, generation});
+}
+
+void Router::stopWatch(uint32_t shard, uint32_t slot, uint32_t generation) {
+  std::erase_if(watches_, [&](const Watch& watch) {
+    return watch.shard == shard && watch.slot == slot && watch.generation == generation;
+  });
+}
+
+void Router::unwatch(Client& client) {
+  client.watching = false;
+  counters_.add(Counter::watchers, -1);
+  stopWatch(config_.shard, client.slot, client.generation);
+  notifyOthers({.kind = RecordKind::kUnwatch, .key = client.key, .slot = client.slot, .generation = client.generation});
+}
+
+// A new connection. A flood that has not come to its slot yet will.
+void Router::announce(const Client& client) {
+  for (const Watch& watch : watches_) {
+    if (watch.flooded || client.slot < watch.cursor) sendPresence(watch, client);
+  }
+}
+
+// The last connection of a key left; it was in `slot`.
+void Router::announceAbsence(const Peer& peer, uint32_t slot) {
+  for (const Watch& watch : watches_) {
+    if (!watch.flooded && slot >= watch.cursor && !peer.announced) continue;
+    if (watch.shard != config_.shard) {
+      notify(watch.shard, {.kind = RecordKind::kAbsent, .key = peer.key, .slot = watch.slot, .generation = watch.generation});
+      continue;
+    }
+    Client* watcher = clientAt(watch.slot, watch.generation);
+    if (watcher == nullptr || !watcher->watching) continue;
+    uint8_t frame[kPeerGoneFrameSize];
+    putPeerGone(frame, peer.key, PeerGoneReason::kDisconnected);
+    sendControl(*watcher, frame, sizeof frame);
+    counters_.add(Counter::peer_gone_disconnected_frames);
+  }
+}
+
+// Tells one watcher of one client; false when a watcher of this shard has gone.
+bool Router::sendPresence(const Watch& watch, const Client& client) {
+  client.peer->announced = true;
+  if (watch.shard != config_.shard) {
+    notify(watch.shard, {.kind = RecordKind::kPresent,
+                         .key = client.key,
+                         .slot = watch.slot,
+                         .generation = watch.generation,
+                         .address = client.address,
+                         .flags = presentFlags(client)});
+    return true;
+  }
+  Client* watcher = clientAt(watch.slot, watch.generation);
+  if (watcher == nullptr || !watcher->watching) return false;
+  uint8_t frame[kPeerPresentFrameSize];
+  putPeerPresent(frame, client.key, client.address.ip, client.address.port, presentFlags(client));
+  sendControl(*watcher, frame, sizeof frame);
+  return true;
+}
+
+bool Router::flood() {
+  bool any = false;
+  for (Watch& watch : watches_) any = (!watch.flooded && floodOne(watch)) || any;
+  return any;
+}
+
+// One step of one flood; true when it got anywhere.
+bool Router::floodOne(Watch& watch) {
+  const bool here = watch.shard == config_.shard;
+  const auto slots = static_cast<uint32_t>(slots_.size());
+  const uint32_t stop = std::min(slots, watch.cursor + kSlotsPerBackgroundStep);
+  const uint32_t start = watch.cursor;
+  for (; watch.cursor < stop; ++watch.cursor) {
+    const Client* client = slots_[watch.cursor];
+    if (client == nullptr || client->peer == nullptr || client->peer->active == nullptr || !isFirstOfKey(*client)) continue;
+    // What found no room earlier goes first; a flood is never the reason that notices pile up.
+    if (!here && !notices_[watch.shard].empty()) return watch.cursor > start;
+    if (here && !roomForRead(kPeerPresentFrameSize)) return true;
+    if (here) {
+      const Client* watcher = clientAt(watch.slot, watch.generation);
+      if (watcher != nullptr && watcher->queue.controlBytes() > kFloodBacklog) return watch.cursor > start;
+    }
+    sendPresence(watch, *client);
+  }
+  watch.flooded = watch.cursor >= static_cast<uint32_t>(slots_.size());
+  return true;
+}
+
+void Router::takePresent(const RingRecord& record) {
+  Client* watcher = clientAt(record.client_slot, record.client_generation);
+  if (watcher == nullptr || !watcher->watching) return;
+  sendControl(*watcher, reinterpret_cast<const uint8_t*>(&record + 1), kPeerPresentFrameSize);
+}
+
+void Router::takeAbsent(const RingRecord& record) {
+  Client* watcher = clientAt(record.client_slot, record.client_generation);
+  if (watcher == nullptr || !watcher->watching) return;
+  uint8_t frame[kPeerGoneFrameSize];
+  putPeerGone(frame, record.destination, PeerGoneReason::kDisconnected);
+  sendControl(*watcher, frame, sizeof frame);
+  counters_.add(Counter::peer_gone_disconnected_frames);
+}
+
+}  // namespace derplane
