@@ -35,6 +35,8 @@ export interface TrafficLoad extends Fleet {
 
 export interface ConnectLoad extends Fleet {
   mode: 'connect';
+  /** How many of the clients connect before the measurement begins. */
+  warmup: number;
 }
 
 export interface IdleLoad extends Fleet {

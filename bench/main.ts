@@ -29,24 +29,7 @@ const usage = `usage: npm run bench -- [options]
   -h, --help          this text
 `;
 
-const { values } = parseArgs({
-  options: {
-    quick: { type: 'boolean', default: false },
-    rounds: { type: 'string' },
-    seconds: { type: 'string' },
-    only: { type: 'string' },
-    all: { type: 'boolean', default: false },
-    list: { type: 'boolean', default: false },
-    'no-go': { type: 'boolean', default: false },
-    bare: { type: 'boolean', default: false },
-    'no-derplane': { type: 'boolean', default: false },
-    json: { type: 'string' },
-    profile: { type: 'boolean', default: false },
-    'relay-cores': { type: 'string', default: '0' },
-    'load-cores': { type: 'string', default: '1' },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
-});
+const values = parseOptions();
 
 const capacities = new Map<string, number>();
 const profileFolder = fileURLToPath(new URL('../../.cache/bench/', import.meta.url));
@@ -57,6 +40,37 @@ if (values.help) {
   for (const scenario of scenarios) console.log(scenario.name);
 } else {
   await main();
+}
+
+function parseOptions() {
+  try {
+    return parseArgs({
+      options: {
+        quick: { type: 'boolean', default: false },
+        rounds: { type: 'string' },
+        seconds: { type: 'string' },
+        only: { type: 'string' },
+        all: { type: 'boolean', default: false },
+        list: { type: 'boolean', default: false },
+        'no-go': { type: 'boolean', default: false },
+        bare: { type: 'boolean', default: false },
+        'no-derplane': { type: 'boolean', default: false },
+        json: { type: 'string' },
+        profile: { type: 'boolean', default: false },
+        'relay-cores': { type: 'string', default: '0' },
+        'load-cores': { type: 'string', default: '1' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    }).values;
+  } catch (error) {
+    return refuse((error as Error).message);
+  }
+}
+
+/** Ends the bench with one line: what was asked for cannot be done. */
+function refuse(message: string): never {
+  console.error(`bench: ${message}; npm run bench -- --help shows the options`);
+  process.exit(2);
 }
 
 async function main(): Promise<void> {
@@ -120,10 +134,18 @@ async function runScenario(
 
 function choose(): Scenario[] {
   const { only } = values;
-  const pattern = only === undefined ? undefined : new RegExp(only);
+  const pattern = only === undefined ? undefined : parsePattern(only);
   const chosen = scenarios.filter(({ name, optional }) => (pattern ? pattern.test(name) : values.all || !optional));
-  if (chosen.length === 0) throw new Error(`--only ${only}: no scenario has such a name; --list shows them`);
+  if (chosen.length === 0) refuse(`--only ${only}: no scenario has such a name, --list shows them`);
   return chosen;
+}
+
+function parsePattern(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch (error) {
+    return refuse(`--only: ${(error as Error).message}`);
+  }
 }
 
 async function choosePeers(): Promise<Peer[]> {
@@ -131,7 +153,7 @@ async function choosePeers(): Promise<Peer[]> {
   if (!go && !values['no-go'])
     console.error('bench: no Go here: without the Go derper there are no ratios and no verdicts on them');
   const peers = [...(values['no-derplane'] ? [] : [derplane]), ...(go ? [go] : []), ...(values.bare ? [bare] : [])];
-  if (peers.length === 0) throw new Error('no relay is left to measure');
+  if (peers.length === 0) refuse('no relay is left to measure');
   return peers;
 }
 
@@ -144,7 +166,8 @@ function printMachine(rounds: number, seconds: number): void {
 }
 
 function prepareProfiles(): void {
-  if (spawnSync('perf', ['--version'], { stdio: 'ignore' }).status !== 0) throw new Error('--profile: needs perf');
+  if (spawnSync('perf', ['--version'], { stdio: 'ignore' }).status !== 0)
+    refuse('--profile: needs perf, which is not here');
   mkdirSync(profileFolder, { recursive: true });
   console.error(`bench: profiles go to ${profileFolder}; show one with perf report -i FILE`);
 }
@@ -155,6 +178,6 @@ function profileFile(scenario: Scenario, peer: Peer): string {
 
 function positive(name: string, text: string): number {
   const value = Number(text);
-  if (!(value > 0)) throw new Error(`--${name} ${text}: needs a number above 0`);
+  if (!(value > 0)) refuse(`--${name} ${text}: needs a number above 0`);
   return value;
 }

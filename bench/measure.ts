@@ -188,8 +188,9 @@ function faultsOf(result: TrafficResult): string[] {
 }
 
 async function runConnect(scenario: Connect, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
-  const clients = silentClients(relay, scenario.clients);
-  const result = await runLoad({ mode: 'connect', ...fleet(relay, clients, scenario.concurrency) }, options.loadCores);
+  const { concurrency, warmup } = scenario;
+  const clients = silentClients(relay, warmup + scenario.clients);
+  const result = await runLoad({ mode: 'connect', ...fleet(relay, clients, concurrency), warmup }, options.loadCores);
   return {
     cost: result.relayCpuNanos / 1000 / scenario.clients,
     perSecond: perSecond(scenario.clients, result.durationNanos),

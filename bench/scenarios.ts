@@ -51,10 +51,12 @@ export interface OpenLoop extends Traffic {
   rate: { packetsPerSecond: number } | { shareOfPeak: number };
 }
 
-/** Connect and handshake, `concurrency` at a time. */
+/** Connect and handshake, `concurrency` at a time, of `clients` that come after `warmup` others. */
 export interface Connect extends Common {
   kind: 'connect';
   concurrency: number;
+  /** Clients that connect before the measured ones: a relay's code is interpreted at first. They stay connected. */
+  warmup: number;
 }
 
 /** Clients that only stay connected. */
@@ -144,9 +146,10 @@ export const scenarios: Scenario[] = [
   {
     kind: 'connect',
     name: 'connect',
-    clients: 2_000,
+    clients: 4_000,
     shards: 1,
     concurrency: 64,
+    warmup: 2_000,
     target: { kind: 'go-ratio', atLeast: 1.67 },
   },
   { kind: 'idle', name: 'idle', clients: 9_000, shards: 1, target: { kind: 'bytes', atMost: 2_500 } },

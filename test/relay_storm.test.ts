@@ -12,6 +12,7 @@ describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings
       const random = generator(shards);
       const clients = await Promise.all(Array.from({ length: 16 }, () => relay.connect()));
       const readers = clients.map((client) => new OrderedReader(client));
+      let sent = 0;
       await Promise.all(
         clients.map(async (from, self) => {
           const next = clients.map(() => 0);
@@ -26,6 +27,7 @@ describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings
               );
               return sendPacketFrame((clients[to] as RawClient).publicKey, packet);
             });
+            sent += frames.length;
             const bytes = Buffer.concat(frames);
             const cut = random(bytes.length);
             await from.write(bytes.subarray(0, cut));
@@ -34,9 +36,10 @@ describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings
           }
         }),
       );
+      await relay.untilCounter(['packets_received'], (value) => value === sent);
       await relay.untilAllAccountedFor();
       await expect
-        .poll(() => readers.reduce((sum, reader) => sum + reader.received, 0))
+        .poll(() => readers.reduce((sum, reader) => sum + reader.received, 0), { timeout: 10_000 })
         .toBe(relay.counter('packets_sent'));
       for (const reader of readers) expect(reader.failure).toBeUndefined();
     }));
@@ -56,8 +59,9 @@ describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings
           }
         }),
       );
+      await relay.untilCounter(['packets_received'], (value) => value === senders.length * 300);
       await relay.untilAllAccountedFor();
-      await expect.poll(() => ordered.received).toBe(relay.counter('packets_sent'));
+      await expect.poll(() => ordered.received, { timeout: 10_000 }).toBe(relay.counter('packets_sent'));
       expect(ordered.failure).toBeUndefined();
     }));
 

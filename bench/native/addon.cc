@@ -19,6 +19,7 @@ struct Job {
   Mode mode = Mode::kTraffic;
   FleetConfig fleet;
   TrafficConfig traffic;
+  uint32_t connect_warmup = 0;
   int64_t settle = 0;
 };
 
@@ -97,6 +98,7 @@ Error ReadJob(Napi::Object object, Job& job) {
   job.fleet.relay_pid = static_cast<pid_t>(reader.Number("relayPid"));
   job.fleet.concurrency = static_cast<uint32_t>(reader.Number("concurrency"));
   job.fleet.connect_timeout = reader.Millis("connectTimeout");
+  if (job.mode == Mode::kConnect) job.connect_warmup = static_cast<uint32_t>(reader.Number("warmup"));
   if (job.mode == Mode::kIdle) job.settle = reader.Millis("settle");
   if (job.mode == Mode::kTraffic) {
     job.traffic.window = static_cast<uint32_t>(reader.Number("window"));
@@ -161,7 +163,7 @@ class Run : public Napi::AsyncWorker {
         error = RunTraffic(job_.fleet, job_.traffic, traffic_);
         break;
       case Mode::kConnect:
-        error = RunConnect(job_.fleet, connect_);
+        error = RunConnect(job_.fleet, job_.connect_warmup, connect_);
         break;
       case Mode::kIdle:
         error = RunIdle(job_.fleet, job_.settle, idle_);

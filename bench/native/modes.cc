@@ -32,9 +32,10 @@ Error RunTraffic(const FleetConfig& config, const TrafficConfig& traffic, Traffi
   return Traffic(fleet, traffic).Run(result);
 }
 
-Error RunConnect(const FleetConfig& config, ConnectResult& result) {
+Error RunConnect(const FleetConfig& config, size_t warmup, ConnectResult& result) {
   Fleet fleet(config);
   if (Error error = fleet.Open(); !error.empty()) return error;
+  if (Error error = fleet.Connect(warmup); !error.empty()) return error;
   const int64_t start = NowNanos();
   const int64_t relay_cpu = CpuNanos(config.relay_pid);
   const int64_t load_cpu = ThreadCpuNanos();

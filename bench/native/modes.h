@@ -9,8 +9,9 @@ namespace derplane_load {
 // Connects all clients, then packets among them.
 Error RunTraffic(const FleetConfig& fleet, const TrafficConfig& traffic, TrafficResult& result);
 
-// CPU and time from the first connect until the last client has read ServerInfo.
-Error RunConnect(const FleetConfig& fleet, ConnectResult& result);
+// Connects the first `warmup` clients; then CPU and time from the next connect until the last client has read
+// ServerInfo.
+Error RunConnect(const FleetConfig& fleet, size_t warmup, ConnectResult& result);
 
 // The relay's memory before, with a third of the clients and with all of them, each time after `settle` nanoseconds of
 // rest.

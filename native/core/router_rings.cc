@@ -7,8 +7,6 @@ namespace derplane {
 
 RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame_size) {
   const uint32_t size = static_cast<uint32_t>(sizeof(RingRecord)) + frame_size;
-  // Notices go first: a key that left must not be reported after packets of its next connection.
-  if (!notices_[shard].empty()) sendNotices();
   // Whoever came first goes first: while others wait for this ring, only the one being resumed may take its room.
   const bool others_wait = blocked_[shard].head != nullptr && resuming_ != shard;
   RingRecord* record = others_wait ? nullptr : rings_[shard].reserve(size);

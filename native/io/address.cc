@@ -3,7 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#include <cstdlib>
+#include <charconv>
 #include <cstring>
 
 namespace derplane {
@@ -49,8 +49,11 @@ Address parseAddress(const std::string& text) {
   const size_t colon = text.rfind(':');
   if (colon == std::string::npos) return address;
   std::string ip = text.substr(0, colon);
-  const long port = std::strtol(text.c_str() + colon + 1, nullptr, 10);
-  if (port < 0 || port > UINT16_MAX) return address;
+  const char* end = text.data() + text.size();
+  uint16_t port = 0;
+  if (const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, port); error != std::errc() || stop != end) {
+    return address;
+  }
   if (ip.size() >= 2 && ip.front() == '[' && ip.back() == ']') ip = ip.substr(1, ip.size() - 2);
   uint8_t v4[4];
   if (inet_pton(AF_INET, ip.c_str(), v4) == 1) {
@@ -59,7 +62,7 @@ Address parseAddress(const std::string& text) {
   } else if (inet_pton(AF_INET6, ip.c_str(), address.ip) != 1) {
     return Address{};
   }
-  address.port = static_cast<uint16_t>(port);
+  address.port = port;
   return address;
 }
 

@@ -61,6 +61,8 @@ class Relay {
 
   // One turn of a shard; returns whether it had anything to do.
   bool turn(uint32_t shard);
+  // Whether another shard has woken this one since its last turn.
+  bool woken(uint32_t shard) const { return (shards_[shard]->ring_bits | shards_[shard]->room_bits) != 0; }
   // The shard's timer.
   void tick(uint32_t shard);
   // Turns of all shards until nothing is left to do.
