@@ -68,7 +68,7 @@ TEST("after 100,000 random operations the table holds the same keys as std::map"
       if (random.oneIn(2)) {
         Peer* peer = table.findOrAdd(hashOf(n), key.bytes);
         if (it == model.end()) {
-          CHECK(peer->connections == nullptr && peer->active == nullptr && !peer->js_forwarder);
+          CHECK(peer->connections == nullptr && peer->active == nullptr && peer->forwarders.empty());
           model[n] = peer;
         } else {
           CHECK(peer == it->second);

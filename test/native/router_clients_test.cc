@@ -168,7 +168,7 @@ TEST("a client that never reads control frames is closed, its memory with it") {
   Session& hub = relay.connect(kA);
   hub.kernel_room = 0;
   std::vector<Session*> others;
-  for (uint32_t i = 0; i <= kMaxControlFrames; ++i) {
+  for (uint32_t i = 0; i <= kMaxControlBytes / kPeerGoneFrameSize; ++i) {
     Session& other = relay.connect(frames::keyOf(100 + i));
     relay.send(other, frames::sendPacket(kA, Bytes(5)));
     relay.turn(0);

@@ -297,13 +297,16 @@ TEST("the byte budget is memory: many tiny packets cannot hold more than it allo
 
 TEST("more control frames than a client may have waiting are refused, and what was queued stays whole") {
   Fixture f;
-  for (uint32_t n = 0; n < kMaxControlFrames; ++n) f.put(frames::pong(n));
+  constexpr uint32_t kFit = kMaxControlBytes / kPongFrameSize;
+  for (uint32_t n = 0; n < kFit; ++n) f.put(frames::pong(n));
   CHECK(f.endTurn());
+  CHECK_EQ(f.queue.controlBytes(), kFit * kPongFrameSize);
   f.put(frames::pong(0));
   f.put(data(1));
   CHECK(!f.endTurn());
   CHECK_EQ(f.queue.queuedPackets(false), 1u);
-  CHECK_EQ(parse(f.sendAll()).size(), kMaxControlFrames + 1);
+  CHECK_EQ(parse(f.sendAll()).size(), kFit + 1);
+  CHECK_EQ(f.queue.controlBytes(), 0u);
 }
 
 TEST("clear drops everything under its reason, frames that the kernel has are sent") {
