@@ -44,6 +44,12 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("destination", keyValue(env, event.destination));
       object.Set("packet", Napi::Buffer<uint8_t>::Copy(env, event.packet.data(), event.packet.size()));
       break;
+    case Event::Kind::kTraffic:
+      object.Set("type", "traffic");
+      object.Set("ticket", Napi::Number::New(env, event.ticket));
+      object.Set("records", Napi::Buffer<uint8_t>::Copy(env, event.packet.data(), event.packet.size()));
+      object.Set("last", Napi::Boolean::New(env, event.last));
+      break;
     case Event::Kind::kCheck: {
       object.Set("type", "check");
       object.Set("ticket", Napi::Number::New(env, event.ticket));

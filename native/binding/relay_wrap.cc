@@ -26,6 +26,8 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                      {InstanceAccessor("id", &RelayWrap::getId, nullptr),
                       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
                       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
+                      InstanceAccessor("refusedBytes", &RelayWrap::getRefusedBytes, nullptr),
+                      InstanceAccessor("waitingHandshakes", &RelayWrap::getWaitingHandshakes, nullptr),
                       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
                       InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
                       InstanceMethod("listen", &RelayWrap::listen),
@@ -40,6 +42,7 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceMethod("setForwarder", &RelayWrap::setForwarder),
                       InstanceMethod("deliver", &RelayWrap::deliver),
                       InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
+                      InstanceMethod("traffic", &RelayWrap::traffic),
                       InstanceMethod("setLogClients", &RelayWrap::setLogClients),
                       InstanceMethod("adoptLink", &RelayWrap::adoptLink),
                       InstanceMethod("setRateLimit", &RelayWrap::setRateLimit),
@@ -91,6 +94,7 @@ bool RelayWrap::readConfig(const Napi::Object& options, RelayConfig& config) {
       boolField(options, "disableFighters") ? DuplicatePolicy::kDisableFighters : DuplicatePolicy::kLastWriterActive;
   config.write_timeout_ms = static_cast<uint64_t>(numberField(options, "writeTimeout"));
   config.mesh_write_timeout_ms = static_cast<uint64_t>(numberField(options, "meshWriteTimeout"));
+  config.rtt_interval_ms = static_cast<uint64_t>(numberField(options, "rttInterval"));
   config.max_handshakes = static_cast<int64_t>(numberField(options, "maxHandshakes"));
   config.max_handshake_bytes = static_cast<size_t>(numberField(options, "maxHandshakeBytes"));
   return true;
@@ -144,6 +148,14 @@ Napi::Value RelayWrap::getHandshakes(const Napi::CallbackInfo& info) {
 
 Napi::Value RelayWrap::getRefused(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->refused.load(std::memory_order_relaxed)));
+}
+
+Napi::Value RelayWrap::getRefusedBytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->refused_bytes.load(std::memory_order_relaxed)));
+}
+
+Napi::Value RelayWrap::getWaitingHandshakes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->waitingHandshakes()));
 }
 
 Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
@@ -213,7 +225,7 @@ double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, c
   size_t size = 0;
   const uint8_t* bytes = bytesOf(head, size);
   if (size > 0 && !connection->append(bytes, size)) {
-    core_->refused.fetch_add(1, std::memory_order_relaxed);
+    core_->refused_bytes.fetch_add(1, std::memory_order_relaxed);
     throwCode(env, "budget", "handshakes in progress hold too many bytes");
     return 0;
   }
@@ -335,6 +347,17 @@ Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
   const uint32_t ticket = info[0].ToNumber().Uint32Value();
   for (const auto& slot : core_->slots) {
     if (slot->post(Mail{.kind = Mail::Kind::kCheck, .ticket = ticket})) continue;
+    throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
+    return env.Undefined();
+  }
+  return env.Undefined();
+}
+
+Napi::Value RelayWrap::traffic(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const uint32_t ticket = info[0].ToNumber().Uint32Value();
+  for (const auto& slot : core_->slots) {
+    if (slot->post(Mail{.kind = Mail::Kind::kTraffic, .ticket = ticket})) continue;
     throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
     return env.Undefined();
   }

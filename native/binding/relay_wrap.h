@@ -28,6 +28,8 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value getId(const Napi::CallbackInfo& info);
   Napi::Value getHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getRefused(const Napi::CallbackInfo& info);
+  Napi::Value getRefusedBytes(const Napi::CallbackInfo& info);
+  Napi::Value getWaitingHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getAccepts(const Napi::CallbackInfo& info);
   Napi::Value getFailures(const Napi::CallbackInfo& info);
   Napi::Value listen(const Napi::CallbackInfo& info);
@@ -42,6 +44,7 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value setForwarder(const Napi::CallbackInfo& info);
   Napi::Value deliver(const Napi::CallbackInfo& info);
   Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
+  Napi::Value traffic(const Napi::CallbackInfo& info);
   Napi::Value setLogClients(const Napi::CallbackInfo& info);
   Napi::Value adoptLink(const Napi::CallbackInfo& info);
   Napi::Value setRateLimit(const Napi::CallbackInfo& info);

@@ -92,6 +92,11 @@ struct Client {
   CloseReason close_reason = CloseReason::eof;
   Client* next_closing = nullptr;
 
+  // Measuring.
+  Client* rtt_next = nullptr;  // among clients whose round-trip time is measured, the next due first
+  Client* rtt_prev = nullptr;
+  uint64_t rtt_due_ms = 0;  // 0: not measured
+
   // Coarse timers.
   Client* timer_next = nullptr;
   Client* timer_prev = nullptr;

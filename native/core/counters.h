@@ -6,6 +6,8 @@
 
 #include "close_reason.h"
 #include "drop_reason.h"
+#include "histogram.h"
+#include "rtt_bucket.h"
 
 namespace derplane {
 
@@ -48,7 +50,9 @@ namespace derplane {
   X(multiforwarder_created, "keys that got a second forwarder")                              \
   X(multiforwarder_deleted, "keys that went back to one forwarder")                          \
   X(packet_forwarder_delete_other_value, "removals of a forwarder that a known key did not have") \
-  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit")
+  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit") \
+  X(adopted, "connections that became clients")                                              \
+  X(average_queue_duration_ns, "gauge: moving average of the time in queues")
 
 enum class Counter : uint32_t {
 #define DERPLANE_X(name, help) name,
@@ -57,12 +61,15 @@ enum class Counter : uint32_t {
       count
 };
 
-// After the named counters: packets_dropped and bytes_dropped by reason and kind, then clients closed by reason.
+// After the named counters: packets_dropped and bytes_dropped by reason and kind, clients closed by reason, round-trip times,
+// histograms.
 inline constexpr uint32_t kDropKinds = 2;  // other, disco
 inline constexpr uint32_t kDropPacketsBase = static_cast<uint32_t>(Counter::count);
 inline constexpr uint32_t kDropBytesBase = kDropPacketsBase + kDropReasons * kDropKinds;
 inline constexpr uint32_t kCloseBase = kDropBytesBase + kDropReasons * kDropKinds;
-inline constexpr uint32_t kCounterCount = kCloseBase + kCloseReasons;
+inline constexpr uint32_t kRttBase = kCloseBase + kCloseReasons;
+inline constexpr uint32_t kHistogramBase = kRttBase + kRttBuckets;
+inline constexpr uint32_t kCounterCount = kHistogramBase + histogramOffset(kHistograms);
 
 class Counters {
  public:
@@ -78,18 +85,41 @@ class Counters {
 
   void closed(CloseReason reason) { bump(kCloseBase + static_cast<uint32_t>(reason), 1); }
 
+  void rtt(RttBucket bucket) { bump(kRttBase + static_cast<uint32_t>(bucket), 1); }
+
+  // A watcher took `changes` presence changes at once, which needed `batches` rounds.
+  void observeMeshBatch(uint32_t changes, uint32_t batches = 1) {
+    observe<Histogram::mesh_update_batch_size>(changes);
+    observe<Histogram::mesh_update_loop_count>(batches);
+  }
+  // A flush that completed `frames` frames.
+  void observeWrite(uint32_t frames) { observe<Histogram::buffered_write_frames>(frames); }
+
+  // For gauges that are computed elsewhere.
+  void set(Counter c, int64_t value) { __atomic_store_n(values_ + static_cast<uint32_t>(c), value, __ATOMIC_RELAXED); }
+
   int64_t get(Counter c) const { return values_[static_cast<uint32_t>(c)]; }
   int64_t dropped(DropReason reason, bool disco) const {
     return values_[kDropPacketsBase + static_cast<uint32_t>(reason) * kDropKinds + (disco ? 1 : 0)];
   }
 
  private:
+  template <Histogram kHistogram>
+  void observe(uint32_t value) {
+    constexpr auto kIndex = static_cast<uint32_t>(kHistogram);
+    constexpr HistogramShape kShape = kHistogramShapes[kIndex];
+    constexpr uint32_t kBase = kHistogramBase + histogramOffset(kIndex);
+    bump(kBase + kShape.bucketOf(value), 1);
+    bump(kBase + kShape.size + 1, value);
+  }
+
   void bump(uint32_t i, int64_t n) { __atomic_store_n(values_ + i, values_[i] + n, __ATOMIC_RELAXED); }
 
   int64_t* values_;
 };
 
-// Name of counter i, as the control plane and the metrics know it: `packets_dropped.queue_head.disco`, `closed.bad_ping`.
+// Name of counter i, as the control plane and the metrics know it: `packets_dropped.queue_head.disco`, `closed.bad_ping`, `tcp_rtt.10ms`;
+// of histograms `buffered_write_frames.le.25`, `.le.+Inf` and `.sum`.
 // Writes at most `size` bytes, terminated.
 void counterName(uint32_t i, char* out, uint32_t size);
 

@@ -147,6 +147,9 @@ class Router {
   }
 
   uint32_t clientCount() const { return client_count_ + link_count_; }
+  // All clients and links: slots 0 to slotCount() - 1, null where none is.
+  uint32_t slotCount() const { return static_cast<uint32_t>(slots_.size()); }
+  const Client* clientInSlot(uint32_t slot) const { return slots_[slot]; }
   uint64_t hashOf(const Key& key) const { return hashKey(config_.seed, key.bytes); }
   // Every broken invariant of this shard's tables, in words.
   std::vector<std::string> check() const;

@@ -208,7 +208,7 @@ bool Router::tellGone() {
   const size_t stop = std::min<size_t>(slots_.size(), size_t{gone_slot_} + kSlotsPerBackgroundStep);
   for (; gone_slot_ < stop; ++gone_slot_) {
     Client* client = slots_[gone_slot_];
-    if (client == nullptr || client->senders.size() == 0) continue;
+    if (client == nullptr || client->senders.empty()) continue;
     if (!roomForRead(kGoneBatch * kPeerGoneFrameSize)) return true;
     for (uint32_t i = 0; i < gone_batch_; ++i) {
       if (!client->senders.remove(gone_[i].hash)) continue;

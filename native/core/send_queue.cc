@@ -132,6 +132,7 @@ uint64_t SendQueue::advanceBacklog(QueueShared& shared, uint64_t bytes, uint32_t
       BlockList* list = b.nextList();
       if (list != &b.control) b.disco_turn = list != &b.queue[1];
       b.begun = list->pop();
+      if (list != &b.control) shared.durations.waited(shared.now_ms - b.begun->queued_ms);
       b.begun_bytes = 0;
       if (list == &b.control) b.control_bytes -= b.begun->size;
     }
@@ -162,6 +163,7 @@ uint32_t SendQueue::advance(QueueShared& shared, uint64_t bytes) {
     }
     bytes -= left;
     frames += countSentPiece(shared.counters, piece);
+    if (piece.kind != PieceKind::kControl) shared.durations.didNotWait(piece.frames);
     turn_first_ = piece.next;
     turn_bytes_ = 0;
   }
@@ -219,6 +221,7 @@ bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size
       shared.counters.drop(DropReason::queue_head, disco, payloadBytes(frame));
       return true;
     }
+    shared.durations.waited(shared.now_ms - queue.head->queued_ms);
     dropBlock(shared, queue.pop(), DropReason::queue_head);
   }
   Block* block = shared.bytes + memoryOf(size) <= shared.max_bytes ? copy(shared, frame, size) : nullptr;
@@ -242,6 +245,8 @@ bool SendQueue::spill(QueueShared& shared) {
       if (taken >= size) {  // whole frames of a piece that the kernel took in part
         taken -= size;
         countSent(shared.counters, frame);
+        ++shared.late_frames;
+        if (isPacket(frame)) shared.durations.didNotWait(1);
       } else if (taken > 0) {
         // The kernel has the frame's beginning: it must be finished first and cannot be dropped. It is over no budget: one a client.
         Backlog& b = backlog();

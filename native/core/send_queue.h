@@ -15,6 +15,7 @@
 #include "counters.h"
 #include "frame.h"
 #include "page_memory.h"
+#include "queue_duration.h"
 
 namespace derplane {
 
@@ -58,6 +59,8 @@ struct QueueShared {
   uint64_t max_bytes = 256 << 20;  // memory that the queues of all clients may hold together
   uint64_t bytes = 0;              // memory that they hold
   uint64_t now_ms = 0;
+  QueueDuration durations = {};
+  uint32_t late_frames = 0;  // frames of which spill() found that the kernel had taken them
 };
 
 // Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not read and is closed.

@@ -16,7 +16,7 @@ uint32_t SenderSet::find(uint64_t sender) const {
 
 bool SenderSet::contains(uint64_t sender) const {
   sender = nonZero(sender);
-  return overflow_ || (capacity_ == 0 ? last_ == sender : table_[find(sender)] == sender);
+  return many_ != nullptr || (capacity_ == 0 ? last_ == sender : table_[find(sender)] == sender);
 }
 
 void SenderSet::place(uint64_t sender) {
@@ -28,7 +28,12 @@ void SenderSet::place(uint64_t sender) {
 
 void SenderSet::insert(uint64_t sender) {
   sender = nonZero(sender);
-  if (overflow_ || sender == last_) return;
+  if (sender == last_) return;
+  if (many_ != nullptr) {
+    many_->add(sender);
+    last_ = sender;
+    return;
+  }
   if (count_ == 0) {  // the usual case owns no table
     last_ = sender;
     count_ = 1;
@@ -39,10 +44,14 @@ void SenderSet::insert(uint64_t sender) {
     return;
   }
   if (count_ == kMaxSenders) {
-    overflow_ = true;
+    many_ = std::make_unique<HyperLogLog>();
+    for (uint32_t i = 0; i < capacity_; ++i) {
+      if (table_[i] != 0) many_->add(table_[i]);
+    }
+    many_->add(sender);
     table_.reset();
     capacity_ = 0;
-    last_ = 0;
+    last_ = sender;
     return;
   }
   if (2 * (count_ + 1) > capacity_) {
@@ -62,7 +71,7 @@ void SenderSet::insert(uint64_t sender) {
 
 bool SenderSet::remove(uint64_t sender) {
   sender = nonZero(sender);
-  if (overflow_) return true;
+  if (many_ != nullptr) return true;
   if (!contains(sender)) return false;
   --count_;
   if (capacity_ == 0) {

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "hyperloglog.h"
+
 namespace derplane {
 
 class SenderSet {
@@ -18,7 +20,9 @@ class SenderSet {
   bool contains(uint64_t sender) const;
   // True when the sender was known; it is forgotten. With more than kMaxSenders everyone counts as known.
   bool remove(uint64_t sender);
-  uint32_t size() const { return count_; }
+  // Senders known; exact up to kMaxSenders, beyond that an estimate of how many there ever were.
+  uint64_t size() const { return many_ == nullptr ? count_ : many_->estimate(); }
+  bool empty() const { return count_ == 0; }
 
  private:
   void insert(uint64_t sender);
@@ -28,7 +32,7 @@ class SenderSet {
   uint64_t last_ = 0;              // most recent sender; always also in the table, once there are two senders
   uint32_t count_ = 0;
   uint32_t capacity_ = 0;          // a power of two, at least twice the count
-  bool overflow_ = false;
+  std::unique_ptr<HyperLogLog> many_;  // once there are more than kMaxSenders, instead of the table
   std::unique_ptr<uint64_t[]> table_;  // linear probing, 0 = free; a hash of 0 is kept as 1
 };
 

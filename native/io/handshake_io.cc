@@ -169,7 +169,7 @@ void HandshakeIo::tryRead(Job& job) {
         finishRead(job, IoOutcome::kReset);
         return;
       case Connection::ReadResult::kBudget:
-        connection.relay().refused.fetch_add(1, std::memory_order_relaxed);
+        connection.relay().refused_bytes.fetch_add(1, std::memory_order_relaxed);
         finishRead(job, IoOutcome::kBudget);
         return;
     }

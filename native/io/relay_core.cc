@@ -90,6 +90,11 @@ void HandshakeInbox::push(HandshakeRequest request) {
   [[maybe_unused]] const ssize_t n = ::write(event_fd_.get(), &one, sizeof one);
 }
 
+size_t HandshakeInbox::size() {
+  const std::lock_guard lock(mutex_);
+  return requests_.size();
+}
+
 std::vector<HandshakeRequest> HandshakeInbox::take() {
   const std::lock_guard lock(mutex_);
   return std::move(requests_);
@@ -139,6 +144,13 @@ void RelayCore::addInbox(std::shared_ptr<HandshakeInbox> inbox) {
 void RelayCore::removeInbox(const std::shared_ptr<HandshakeInbox>& inbox) {
   const std::lock_guard lock(handshakes_mutex_);
   std::erase(inboxes_, inbox);
+}
+
+size_t RelayCore::waitingHandshakes() {
+  const std::lock_guard lock(handshakes_mutex_);
+  size_t waiting = unassigned_.size();
+  for (const auto& inbox : inboxes_) waiting += inbox->size();
+  return waiting;
 }
 
 void RelayCore::setMeshKey(std::string key) {

@@ -21,6 +21,7 @@ struct RelayConfig {
   Key public_key;
   uint64_t write_timeout_ms = 2000;
   uint64_t mesh_write_timeout_ms = 30'000;
+  uint64_t rtt_interval_ms = 10'000;  // 0: round-trip times are not measured
   int64_t max_handshakes = 4096;
   size_t max_handshake_bytes = 64 << 20;
   std::vector<int64_t*> counters;        // one array per shard
@@ -29,14 +30,14 @@ struct RelayConfig {
 
 // A request of the control plane to a shard.
 struct Mail {
-  enum class Kind { kAdopt, kAdoptLink, kClosePeer, kSetForwarder, kDeliver, kCheck, kRateLimit, kDrain };
+  enum class Kind { kAdopt, kAdoptLink, kClosePeer, kSetForwarder, kDeliver, kCheck, kRateLimit, kDrain, kTraffic };
   Kind kind;
   Router::Adoption adoption = {};                // kAdopt, kAdoptLink
   std::unique_ptr<Connection> connection = {};   // kAdopt, kAdoptLink
   Key key = {};                                  // kClosePeer, kSetForwarder, kDeliver (destination)
   std::vector<uint8_t> bytes = {};               // kAdopt: first output; kDeliver: a RecvPacket frame
   bool on = false;                               // kSetForwarder
-  uint32_t ticket = 0;                           // kCheck
+  uint32_t ticket = 0;                           // kCheck, kTraffic
   uint64_t rate = 0;                             // kRateLimit: bytes per second; kDrain: milliseconds that it takes
   uint64_t burst = 0;                            // kRateLimit: bytes
   uint32_t reconnect_ms = 0;                     // kDrain: what Restarting tells the clients
@@ -45,7 +46,7 @@ struct Mail {
 
 // What a shard tells the control plane.
 struct Event {
-  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink };
+  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic };
   Kind kind;
   uint64_t id = 0;                          // kClosed, kFailed, kHttp, kLink
   Key key = {};                             // kClosed; kForward: source
@@ -56,9 +57,10 @@ struct Event {
   uint32_t listener = 0;                    // kHttp: which of the control plane's listeners accepted it
   uint32_t failure = 0;                     // kFailed: index into the control plane's list of failures
   std::string text = {};                    // kFailed; kHttp: what is wrong with the request, or empty
-  std::vector<uint8_t> packet = {};         // kForward
-  uint32_t ticket = 0;                      // kCheck
-  uint32_t shard = 0;                       // kCheck
+  std::vector<uint8_t> packet = {};         // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc
+  uint32_t ticket = 0;                      // kCheck, kTraffic
+  uint32_t shard = 0;                       // kCheck, kTraffic
+  bool last = false;                        // kTraffic: the shard's answer is complete
   std::vector<std::string> violations = {};  // kCheck
   uint64_t peers = 0;                       // kLink: keys that the link brought
 };
@@ -83,6 +85,7 @@ class HandshakeInbox {
   int eventFd() const { return event_fd_.get(); }
   // Any thread.
   void push(HandshakeRequest request);
+  size_t size();
   // The handshake thread only.
   std::vector<HandshakeRequest> take();
 
@@ -147,7 +150,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::vector<std::unique_ptr<ShardSlot>> slots;
   std::atomic<int64_t> handshakes{0};
   std::atomic<size_t> handshake_bytes{0};
-  std::atomic<uint64_t> refused{0};
+  std::atomic<uint64_t> refused{0};        // connections, as there were too many handshakes
+  std::atomic<uint64_t> refused_bytes{0};  // connections, as handshakes held too many bytes
   std::atomic<uint64_t> accepts{0};  // upgrades to DERP
   // Failed handshakes by the control plane's numbers for the reasons.
   static constexpr uint32_t kMaxFailures = 16;
@@ -163,6 +167,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   void startHandshake(HandshakeRequest request);
   void addInbox(std::shared_ptr<HandshakeInbox> inbox);
   void removeInbox(const std::shared_ptr<HandshakeInbox>& inbox);
+  // Connections that no handshake thread has taken up yet.
+  size_t waitingHandshakes();
 
   // 64 hexadecimal characters, lower case; empty: none.
   void setMeshKey(std::string key);

@@ -116,6 +116,8 @@ bool Shard::turn(int timeout_ms) {
   busy = takeRings() || busy;
   busy = resumeBlocked() || busy;
   busy = router_.background() || busy;
+  busy = measureRtts() || busy;
+  busy = reportTraffic() || busy;
   if (busy) {
     router_.counters().add(Counter::turns);
     finishTurn();
@@ -202,6 +204,9 @@ void Shard::handleMail(Mail& mail) {
     case Mail::Kind::kCheck:
       checks_.push_back(mail.ticket);
       break;
+    case Mail::Kind::kTraffic:
+      traffic_.push_back(mail.ticket);
+      break;
   }
 }
 
@@ -217,6 +222,7 @@ void Shard::adopt(Mail& mail) {
     return;
   }
   mail.connection->fd.release();
+  if (!link) startMeasuring(*client);
   if (mail.connection->size() > 0) {
     hold(*client, mail.connection->bytes(), static_cast<uint32_t>(mail.connection->size()));
     if (client->carry != nullptr) consumeCarry(*client);
@@ -261,6 +267,7 @@ void Shard::finishTurn() {
     core_->emit({.kind = Event::Kind::kCheck, .ticket = ticket, .shard = index_, .violations = router_.check()});
   }
   checks_.clear();
+  publishAverages();
   if (!closing()) armTimer();
 }
 
@@ -271,6 +278,7 @@ void Shard::destroyClosing() {
   std::erase_if(throttled_, [](const Client* c) { return c->closing; });
   for (; client != nullptr; client = router_.takeClosing()) {
     unstall(*client);
+    stopMeasuring(*client);
     poller_.remove(client->fd);  // a duplicate of the descriptor may live on elsewhere, so closing ours is not enough
     ::close(client->fd);
     emitClosed(*client);

@@ -29,6 +29,10 @@ class Shard final : public LoopUser, private RouterEvents {
   static constexpr uint32_t kMaxIov = 256;
   // Clients with a backlog are looked at this often for their write deadline.
   static constexpr uint64_t kStallTickMs = 100;
+  // Round-trip times measured in one turn: a system call each.
+  static constexpr uint32_t kRttsPerTurn = 32;
+  // Clients that one turn reports of for /debug/traffic: a system call each, and one event to the control plane.
+  static constexpr uint32_t kTrafficSlotsPerTurn = 64;
   // Bytes kept of reads that wait for a ring; beyond, their packets are dropped.
   static constexpr int64_t kMaxHeldForRings = 64 << 20;
   // Clients over their receive limit, and a drain under way, are looked at this often.
@@ -81,6 +85,14 @@ class Shard final : public LoopUser, private RouterEvents {
   void unstall(Client& client);
   void closeStalled();
 
+  // Measuring (shard_metrics.cc).
+  void startMeasuring(Client& client);
+  void stopMeasuring(Client& client);
+  void queueRtt(Client& client);
+  bool measureRtts();
+  bool reportTraffic();
+  void publishAverages();
+
   std::shared_ptr<RelayCore> core_;
   uint32_t index_;
   ShardSlot& slot_;
@@ -102,6 +114,11 @@ class Shard final : public LoopUser, private RouterEvents {
   } drain_;
   uint64_t rings_read_ = 0;  // rings with records that this turn's pieces point to
   std::vector<uint32_t> checks_;
+  Client* rtt_first_ = nullptr;
+  Client* rtt_last_ = nullptr;
+  std::vector<uint32_t> traffic_;  // tickets to be answered, the first under way
+  uint32_t traffic_slot_ = 0;      // where it stands
+  double shown_average_ = 0;
 
   uv_poll_t poll_ = {};
   uv_timer_t timer_ = {};

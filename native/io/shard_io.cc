@@ -151,6 +151,7 @@ void Shard::flush(Client& client) {
     return;
   }
   uint32_t frames_done = 0;
+  queues.late_frames = 0;
   while (!client.stalled && !client.queue.empty()) {
     iovec iov[kMaxIov];
     const uint32_t count = client.queue.gather(queues, iov, kMaxIov);
@@ -178,7 +179,9 @@ void Shard::flush(Client& client) {
     unstall(client);
   } else {
     keepRest(client, frames_done > 0);
+    frames_done += queues.late_frames;
   }
+  if (frames_done > 0) router_.counters().observeWrite(frames_done);
 }
 
 // The write deadline runs from the last frame that was begun: bytes of the same frame do not extend it.

@@ -33,7 +33,10 @@ TEST("drops are named by reason and kind, closes by reason") {
   CHECK_EQ(name(kDropBytesBase - 1), "packets_dropped.dup_client.disco");
   CHECK_EQ(name(kDropBytesBase), "bytes_dropped.unknown_dest.other");
   CHECK_EQ(name(kCloseBase), "closed.eof");
-  CHECK_EQ(name(kCounterCount - 1), "closed.no_memory");
+  CHECK_EQ(name(kRttBase - 1), "closed.no_memory");
+  CHECK_EQ(name(kRttBase), "tcp_rtt.10ms");
+  CHECK_EQ(name(kHistogramBase), "buffered_write_frames.le.0");
+  CHECK_EQ(name(kCounterCount - 1), "mesh_update_loop_count.sum");
 }
 
 TEST("a name never leaves the room that it is given") {
@@ -63,7 +66,7 @@ TEST("each counter, drop and close moves exactly its own value") {
   int64_t sum = 0;
   for (const int64_t v : values) sum += v;
   CHECK_EQ(sum, 2 + 107 + 1 + 0 + 1);
-  CHECK_EQ(values[kCounterCount - 1], 1);
+  CHECK_EQ(values[kRttBase - 1], 1);
   for (uint32_t i = 0; i < kCounterCount; ++i) {
     if (name(i) == "bytes_dropped.queue_head.disco") CHECK_EQ(values[i], 107);
   }
