@@ -53,6 +53,8 @@ export type RelayEvent =
       /** The reason in words. */
       text: string;
       notify: boolean;
+      /** Keys that were known over a mesh link; 0 for clients. */
+      peers: number;
     }
   /** A packet for a key that has only JavaScript forwarders. */
   | { type: 'forward'; source: Uint8Array; destination: Uint8Array; packet: Buffer }

@@ -25,6 +25,7 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("failure", Napi::Number::New(env, event.failure));
       object.Set("text", event.text);
       object.Set("notify", Napi::Boolean::New(env, event.notify));
+      object.Set("peers", Napi::Number::New(env, static_cast<double>(event.peers)));
       break;
     case Event::Kind::kLink:
       object.Set("type", "link");

@@ -62,7 +62,7 @@ struct Event {
   uint32_t shard = 0;                       // kCheck, kTraffic
   bool last = false;                        // kTraffic: the shard's answer is complete
   std::vector<std::string> violations = {};  // kCheck
-  uint64_t peers = 0;                       // kLink: keys that the link brought
+  uint64_t peers = 0;                       // kLink: keys that the link brought; kClosed: those that go with it
 };
 
 // How the handshake of a connection begins; the numbers are those of src/handshake/messages.ts.

@@ -293,7 +293,8 @@ void Shard::emitClosed(const Client& client) {
                .key = client.key,
                .address = client.address,
                .reason = client.close_reason,
-               .notify = client.notify});
+               .notify = client.notify,
+               .peers = client.link == nullptr ? 0 : client.link->present.size()});
 }
 
 void Shard::armTimer() {
