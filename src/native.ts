@@ -25,6 +25,8 @@ export interface NativeRelayConfig {
   keepAliveInterval: number;
   /** Whether all connections of a key are disabled when two of them fight over it. */
   disableFighters: boolean;
+  /** Milliseconds between two measurements of a client's TCP round-trip time; 0 = never. */
+  rttInterval: number;
   /** Handshakes that may be in progress at once; further connections are refused and counted. */
   maxHandshakes: number;
   /** Bytes that all handshakes in progress may hold together. */
@@ -60,6 +62,14 @@ export type RelayEvent =
   | { type: 'forward'; source: Uint8Array; destination: Uint8Array; packet: Buffer }
   /** Answer to `consistencyCheck`, one per shard. */
   | { type: 'check'; ticket: number; shard: number; violations: string[] }
+  /** Part of the answer to `traffic`, from one shard; `last`: its answer is complete. */
+  | {
+      type: 'traffic';
+      ticket: number;
+      /** Records of 64 bytes, little-endian: connection id, bytes sent, bytes received, unique senders, key. */
+      records: Buffer;
+      last: boolean;
+    }
   /** A handshake failed. Sent for connections that came from `importFd` or `socketPair`, and for all when `logClients` is on. */
   | {
       type: 'failed';
@@ -154,6 +164,8 @@ export interface NativeRelay {
   deliver(source: Uint8Array, destination: Uint8Array, packet: Uint8Array): void;
   /** Asks each shard to check its invariants; each answers with one `check` event. */
   consistencyCheck(ticket: number): void;
+  /** Asks each shard for the traffic of its TCP clients; each answers with `traffic` events. */
+  traffic(ticket: number): void;
   /** Whether `closed` and `failed` events are wanted for every connection, for the log. */
   setLogClients(on: boolean): void;
   /**
@@ -173,8 +185,12 @@ export interface NativeRelay {
   drain(milliseconds: number, reconnectIn: number, tryFor: number): void;
   /** Handshakes in progress now. */
   readonly handshakes: number;
-  /** Connections refused because of `maxHandshakes` or `maxHandshakeBytes`, since start. */
+  /** Connections refused because of `maxHandshakes`, since start. */
   readonly refused: number;
+  /** Connections refused because of `maxHandshakeBytes`, since start. */
+  readonly refusedBytes: number;
+  /** Connections that no handshake thread has taken up yet. */
+  readonly waitingHandshakes: number;
   /** Upgrades to DERP since start, whatever became of them. */
   readonly accepts: number;
   /** Failed handshakes since start, by the index that the handshake threads gave. */

@@ -12,6 +12,9 @@ export const MESH_WRITE_TIMEOUT = 30_000;
 /** Milliseconds; the reference's. Clients give up after 120 s without a frame. */
 export const KEEP_ALIVE_INTERVAL = 60_000;
 
+/** Milliseconds; the reference's. A measurement is one system call. */
+export const RTT_INTERVAL = 10_000;
+
 /** Milliseconds for the request head. The reference gives 30 s; no real client needs more than a few round trips. */
 export const REQUEST_TIMEOUT = 10_000;
 

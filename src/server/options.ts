@@ -17,6 +17,8 @@ export interface ServerOptions {
   writeTimeout?: number;
   /** Base interval of KeepAlive frames in milliseconds; up to 1/12 of it is added per connection. Default: 60,000. */
   keepAliveInterval?: number;
+  /** Milliseconds between two measurements of each client's TCP round-trip time; 0 = never. Default: 10,000. */
+  rttInterval?: number;
   /** Milliseconds for the HTTP request head of a connection, TLS included. Default: 10,000. */
   requestTimeout?: number;
   /** Milliseconds for the client's ClientInfo, once ServerKey was sent. Default: 10,000. */

@@ -12,6 +12,7 @@ export interface ResolvedOptions {
   queueDepth: number;
   writeTimeout: number;
   keepAliveInterval: number;
+  rttInterval: number;
   requestTimeout: number;
   clientInfoTimeout: number;
   maxHandshakes: number;
@@ -39,6 +40,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     queueDepth: integerOption('queueDepth', options.queueDepth ?? defaults.QUEUE_DEPTH, 1, 65_536),
     writeTimeout: time('writeTimeout', defaults.WRITE_TIMEOUT, 0),
     keepAliveInterval: time('keepAliveInterval', defaults.KEEP_ALIVE_INTERVAL, 1),
+    rttInterval: time('rttInterval', defaults.RTT_INTERVAL, 0),
     requestTimeout: time('requestTimeout', defaults.REQUEST_TIMEOUT, 1),
     clientInfoTimeout: time('clientInfoTimeout', defaults.CLIENT_INFO_TIMEOUT, 1),
     maxHandshakes: integerOption('maxHandshakes', options.maxHandshakes ?? defaults.MAX_HANDSHAKES, 1, 1 << 20),

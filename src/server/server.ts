@@ -16,7 +16,9 @@ import * as defaults from './defaults.js';
 import { Forwarders } from './forwarders.js';
 import type { ListenOptions, Listener, ServerOptions } from './options.js';
 import { integerOption, type ResolvedOptions, resolveOptions } from './resolve_options.js';
-import { type Stats, sumCounters } from './stats.js';
+import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
+import { shardStats, type Stats, sumCounters } from './stats.js';
+import { type ConnectionTraffic, Traffic } from './traffic.js';
 import { takeOver } from './takeover.js';
 
 /** A consistency check under way: the shards that have not answered, and what the others found. */
@@ -43,6 +45,7 @@ export class Server {
   readonly #shards: Shards;
   readonly #handshakes: Handshakes;
   readonly #forwarders: Forwarders;
+  readonly #traffic: Traffic;
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
   /** Who serves the requests of each listener that are no upgrades, by the listener's tag. */
@@ -89,6 +92,7 @@ export class Server {
       onLost: (error) => this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
+    this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
   }
 
   /**
@@ -254,18 +258,37 @@ export class Server {
     if (violations.length > 0) throw new DerpError('ERR_DERP_CONSISTENCY', violations.join('; '));
   }
 
+  /**
+   * Traffic of every client that has a TCP connection, as the kernel counts it.
+   * @throws DerpError `ERR_DERP_CLOSED` after close()
+   */
+  async traffic(): Promise<ConnectionTraffic[]> {
+    this.#assertOpen();
+    return this.#traffic.snapshot();
+  }
+
+  /** Figures of each shard now, in their order; names as in {@link Server.expVar}. */
+  shardVars(): Stats[] {
+    return shardStats(this.#shards.counters);
+  }
+
   /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
   expVar(): Stats {
     const { relay } = this.#shards;
     const { failures } = relay;
+    const counters = sumCounters(this.#shards.counters);
+    const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
     return {
-      ...sumCounters(this.#shards.counters),
+      ...counters,
       accepts: relay.accepts,
-      multiforwarder_created: this.#forwarders.multiCreated,
-      multiforwarder_deleted: this.#forwarders.multiDeleted,
-      packet_forwarder_delete_other_value: this.#forwarders.deleteOtherValue,
+      ...withOurs('multiforwarder_created', this.#forwarders.multiCreated),
+      ...withOurs('multiforwarder_deleted', this.#forwarders.multiDeleted),
+      ...withOurs('packet_forwarder_delete_other_value', this.#forwarders.deleteOtherValue),
+      gauge_current_file_descriptors: fileDescriptors(),
+      gauge_memstats_sys0: MEMORY_AT_START,
       gauge_handshakes: relay.handshakes,
-      refused_connections: relay.refused,
+      gauge_handshakes_waiting: relay.waitingHandshakes,
+      refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
       handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0)])),
     };
   }
@@ -283,6 +306,7 @@ export class Server {
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
+    this.#traffic.close();
     for (const check of this.#checks.values()) check.resolve(['the relay was closed meanwhile']);
     this.#checks.clear();
   }
@@ -347,6 +371,9 @@ export class Server {
         break;
       case 'check':
         this.#checked(event.ticket, event.shard, event.violations);
+        break;
+      case 'traffic':
+        this.#traffic.take(event.ticket, event.records, event.last);
         break;
       case 'http':
         if (event.malformed !== '') {
