@@ -1,9 +1,10 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
 export { Client } from './client/client.js';
-export type { ClientInfoOptions, ClientOptions } from './client/options.js';
 export type { Conn } from './client/conn.js';
 export { HttpClient, type HttpClientOptions, type ReceivedDetail } from './client/http_client.js';
 export * from './client/messages.js';
+export type { ClientInfoOptions, ClientOptions } from './client/options.js';
+export type { WatchLoopEnd, WatchLoopOptions } from './client/watch_loop.js';
 export { DerpError, type DerpErrorCode } from './errors.js';
 export { createPageServer } from './http/page_server.js';
 export { type PagesOptions, pages } from './http/pages.js';
@@ -11,6 +12,13 @@ export { type Logger, silentLogger } from './log.js';
 export type { PacketForwarder } from './protocol/forwarder.js';
 export { MAX_PACKET_SIZE } from './protocol/frame.js';
 export { PrivateKey, PublicKey } from './protocol/key.js';
-export type { DuplicatePolicy, Listener, ListenOptions, ServerOptions } from './server/options.js';
+export type {
+  CloseOptions,
+  DuplicatePolicy,
+  Listener,
+  ListenOptions,
+  RateLimit,
+  ServerOptions,
+} from './server/options.js';
 export { Server } from './server/server.js';
 export type { Stats } from './server/stats.js';

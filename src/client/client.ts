@@ -23,6 +23,7 @@ import { type ClientOptions, clientInfoOf, needMeshKey } from './options.js';
 import { Pings } from './pings.js';
 import { Readiness } from './readiness.js';
 import { ReceiveQueue } from './receive_queue.js';
+import { AnnouncedRestart } from './restart.js';
 import { TokenBucket } from './token_bucket.js';
 
 /**
@@ -57,6 +58,7 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   #bucket: TokenBucket | undefined;
   /** At most one pong waits for the socket: a relay that floods pings and reads nothing gets no buffer to grow. */
   #pongPending = false;
+  #restart: AnnouncedRestart | undefined;
   #closed = false;
 
   private constructor(publicKey: PublicKey, info: ClientInfo, { stream, serverPublicKey, box }: Session) {
@@ -83,6 +85,11 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   /** Why the client is dead, once it is. */
   get failure(): DerpError | undefined {
     return this.#stream.failure;
+  }
+
+  /** The restart that the relay announced last, if it did. @internal */
+  get restart(): AnnouncedRestart | undefined {
+    return this.#restart;
   }
 
   /**
@@ -222,6 +229,7 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
     const message = frame.type === FrameType.SERVER_INFO ? this.#admitted(frame.body) : readMessage(frame);
     if (message === undefined) return;
     if (message.type === 'ping' && this.#info.canAckPings) this.#answer(message.data);
+    if (message.type === 'restarting') this.#restart = new AnnouncedRestart(message);
     if (message.type === 'pong' && this.#pings.answered(message.data)) return;
     this.#queue.push(message, frame.body.length);
   }

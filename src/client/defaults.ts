@@ -26,3 +26,21 @@ export const MAX_RESPONSE_HEAD = 16 << 10;
 
 /** Bytes of an HTTP error's text that its message quotes. */
 export const MAX_ERROR_TEXT = 256;
+
+/** Milliseconds between two attempts to reach a relay that announced its restart. */
+export const RESTART_RETRY_INTERVAL = 250;
+
+/** Part of the announced time that a client waits longer, at random, so that not all come back at once. */
+export const RESTART_STAGGER = 0.5;
+
+/** Milliseconds that a client obeys at most when a relay asks it to stay away or to keep trying. */
+export const MAX_RESTART_WAIT = 60_000;
+
+/** Milliseconds between the attempts of a watch loop, as in the reference. */
+export const WATCH_RETRY_INTERVAL = 5_000;
+
+/** Milliseconds after the last PeerPresent of a new connection when the first flood is taken for complete. */
+export const FLOOD_QUIET_TIME = 200;
+
+/** Milliseconds after connecting when the first flood is taken for complete if nobody is there. */
+export const FLOOD_WAIT = 2_000;

@@ -24,10 +24,10 @@ export function displayUrl(url: URL): string {
   return `${url.protocol}//${url.host}${url.pathname}`;
 }
 
-/** Begins to connect to the relay's host; a failure is the socket's 'error' event. */
-export function dial(url: URL): Socket {
+/** Begins to connect to the relay's host, or to `dialHost` with the same port; a failure is the socket's 'error' event. */
+export function dial(url: URL, dialHost: string = url.hostname): Socket {
   // URL writes IPv6 addresses in brackets, which are no part of the address.
-  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const host = dialHost.replace(/^\[(.*)\]$/, '$1');
   return connect({ host, port: url.port === '' ? DEFAULT_HTTP_PORT : Number(url.port), noDelay: true });
 }
 

@@ -15,6 +15,7 @@ export class FrameStream {
   readonly #reader: FrameReader;
   #failure: DerpError | undefined;
   #aborted = false;
+  #released = false;
   #paused = false;
   #receiveTimer: NodeJS.Timeout | undefined;
 
@@ -28,6 +29,7 @@ export class FrameStream {
     this.#reader.push(head);
     conn.setNoDelay?.(true);
     conn.on('error', (cause) => {
+      if (this.#released) return;
       const why =
         cause instanceof DerpError ? cause : connectionLost(`connection to the relay failed: ${cause.message}`, cause);
       this.#fail(why);
@@ -50,7 +52,7 @@ export class FrameStream {
 
   /** The next whole frame that has arrived, if any. A frame over the limit ends the stream. */
   next(): Frame | undefined {
-    if (this.#aborted) return undefined;
+    if (this.#aborted || this.#released) return undefined;
     let frame: Frame | undefined;
     try {
       frame = this.#reader.next();
@@ -81,7 +83,19 @@ export class FrameStream {
     this.#fail(reason);
   }
 
+  /**
+   * Gives the connection back, paused, and stops looking at it: frames may no longer be read or written here.
+   * @returns the bytes that arrived and were not returned by {@link next}; they come before whatever the connection still holds
+   */
+  release(): Buffer {
+    this.#released = true;
+    clearTimeout(this.#receiveTimer);
+    this.#conn.pause();
+    return this.#reader.takeUnread();
+  }
+
   #received(chunk: Buffer): void {
+    if (this.#released) return;
     this.#reader.push(chunk);
     this.onActivity();
     if (this.#reader.hasPending && this.#failure === undefined) this.#pause();
@@ -110,7 +124,7 @@ export class FrameStream {
   }
 
   #fail(reason: DerpError): void {
-    if (this.#failure !== undefined) return;
+    if (this.#failure !== undefined || this.#released) return;
     this.#failure = reason;
     clearTimeout(this.#receiveTimer);
     this.#conn.destroy();

@@ -9,6 +9,12 @@ import { HANDSHAKE_TIMEOUT } from './defaults.js';
 import { FrameStream } from './frame_stream.js';
 import type { ClientOptions } from './options.js';
 
+/** {@link ClientOptions} of a handshake, and one that only relays need. */
+export interface HandshakeOptions extends ClientOptions {
+  /** Whether a relay with this side's own key is refused (`ERR_DERP_SELF_CONNECT`) before anything is said. Default: false. */
+  refuseSelf?: boolean;
+}
+
 /** A connection on which both sides know each other. */
 export interface Session {
   readonly stream: FrameStream;
@@ -21,8 +27,9 @@ export async function handshake(
   privateKey: PrivateKey,
   conn: Conn,
   info: ClientInfo,
-  { serverPublicKey, head = Buffer.alloc(0), handshakeTimeout = HANDSHAKE_TIMEOUT }: ClientOptions,
+  options: HandshakeOptions,
 ): Promise<Session> {
+  const { serverPublicKey, head = Buffer.alloc(0), handshakeTimeout = HANDSHAKE_TIMEOUT, refuseSelf = false } = options;
   const stream = new FrameStream(
     conn,
     head,
@@ -32,7 +39,10 @@ export async function handshake(
     stream.abort(new DerpError('ERR_DERP_TIMEOUT', `no DERP handshake within ${handshakeTimeout} ms`));
   }, handshakeTimeout);
   try {
-    const relay = serverPublicKey ?? serverKeyOf(await firstFrame(stream));
+    const relay = serverPublicKey ?? serverKeyOf(await nextFrame(stream));
+    if (refuseSelf && relay.equals(privateKey.publicKey)) {
+      throw new DerpError('ERR_DERP_SELF_CONNECT', 'the relay dialled has the key of the one that dials');
+    }
     stream.maxFrameSize = MAX_CLIENT_FRAME_SIZE;
     const box = new Box(relay, privateKey);
     await stream.write(sealClientInfo(info, privateKey.publicKey, box));
@@ -45,7 +55,8 @@ export async function handshake(
   }
 }
 
-function firstFrame(stream: FrameStream): Promise<Frame> {
+/** The next frame of the stream, as soon as it is whole; rejects with the stream's failure. */
+export function nextFrame(stream: FrameStream): Promise<Frame> {
   return new Promise((resolve, reject) => {
     stream.onActivity = () => {
       const frame = stream.next();

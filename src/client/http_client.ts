@@ -1,14 +1,14 @@
 import { validateHeaderValue } from 'node:http';
-import type { Duplex } from 'node:stream';
 import { DerpError } from '../errors.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import type { PrivateKey, PublicKey } from '../protocol/key.js';
 import { Client } from './client.js';
 import { CONNECT_TIMEOUT } from './defaults.js';
-import { dial, displayUrl, parseRelayUrl } from './dial.js';
+import { parseRelayUrl } from './dial.js';
 import type { ReceivedMessage } from './messages.js';
+import { openConnection } from './open_connection.js';
 import { type ClientInfoOptions, clientInfoOf, needMeshKey } from './options.js';
-import { upgrade } from './upgrade.js';
+import { type WatchLoopEnd, type WatchLoopOptions, watchLoop } from './watch_loop.js';
 
 /** Options of {@link HttpClient}. */
 export interface HttpClientOptions extends ClientInfoOptions {
@@ -38,6 +38,10 @@ interface Link {
  * A DERP client that dials its relay: when a method is first called, and again after the connection was lost. A loss is reported by the
  * calls that it hits, and once by {@link recv}; the next call reconnects. Callers that retry for ever should wait between attempts.
  *
+ * A relay may announce its restart (a `restarting` message). When the connection is then lost, {@link recv} does not report it and goes
+ * on over the next one: the client waits as long as the relay asked and up to half as long again, so that not all come back at once, and
+ * tries for as long as the relay asked, at most a minute each.
+ *
  * @example
  * ```ts
  * const client = new HttpClient(PrivateKey.generate(), 'http://127.0.0.1:3340/derp');
@@ -60,12 +64,12 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
   /** What is received from: stays the old link until `recv` has reported its loss. */
   #source: Link | undefined;
   #connecting: Promise<Link> | undefined;
-  #dialled: Duplex | undefined;
+  /** Aborted by close(), with the error that everybody then gets. */
+  readonly #ending = new AbortController();
   #generation = 0;
   #receiving = false;
   #preferred = false;
   #watching = false;
-  #closed: DerpError | undefined;
 
   /**
    * @param url - `http://HOST[:PORT]/derp`
@@ -124,13 +128,24 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
     }
     this.#receiving = true;
     try {
-      const { client, generation } = this.#source ?? (await this.#connected());
+      for (;;) {
+        const detail = await this.#receiveFrom(this.#source ?? (await this.#connected()));
+        if (detail !== undefined) return detail;
+      }
+    } finally {
+      this.#receiving = false;
+    }
+  }
+
+  /** The next message of a link; nothing when the link ended as the relay had announced. */
+  async #receiveFrom({ client, generation }: Link): Promise<ReceivedDetail | undefined> {
+    try {
       return { message: await client.recv(), generation };
     } catch (error) {
       this.#source = this.#live;
-      throw this.#closed ?? error;
-    } finally {
-      this.#receiving = false;
+      if (this.#closed !== undefined) throw this.#closed;
+      if (client.restart?.isCurrent) return undefined;
+      throw error;
     }
   }
 
@@ -175,6 +190,17 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
     else await this.#connected();
   }
 
+  /**
+   * Keeps track of who is connected to the relay, reconnecting for ever, until {@link close}, the signal, or a relay with the key to be
+   * ignored, which is how a relay finds itself in a list of relays to mesh with. Nobody else may call {@link recv} meanwhile. Closes the
+   * client at the end.
+   * @throws DerpError `ERR_DERP_NO_MESH_KEY`; failures to connect or receive go to `onError`
+   */
+  async runWatchConnectionLoop(options: WatchLoopOptions): Promise<WatchLoopEnd> {
+    needMeshKey(this.#options.meshKey, 'runWatchConnectionLoop');
+    return watchLoop(this, this.#ending.signal, options);
+  }
+
   /** As `Client.closePeer`. @throws DerpError as that and {@link connect} */
   async closePeer(peer: PublicKey): Promise<void> {
     await (await this.#connected()).client.closePeer(peer);
@@ -187,14 +213,18 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
 
   /** Closes the connection for good; every call, waiting ones included, throws `ERR_DERP_CLOSED`. Idempotent. */
   close(): void {
-    this.#closed ??= new DerpError('ERR_DERP_CLOSED', 'the client was closed');
-    this.#dialled?.destroy(this.#closed);
+    this.#ending.abort(new DerpError('ERR_DERP_CLOSED', 'the client was closed'));
     this.#source?.client.close();
     this.#link?.client.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** Why every call throws, once {@link close} was called. */
+  get #closed(): DerpError | undefined {
+    return this.#ending.signal.reason;
   }
 
   /** The link, while it works. */
@@ -214,8 +244,10 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
   }
 
   async #connect(): Promise<Link> {
+    const restart = this.#link?.client.restart;
     try {
-      const client = await this.#open();
+      const open = () => this.#open();
+      const client = await (restart?.isCurrent ? restart.reconnect(open, this.#ending.signal) : open());
       if (this.#closed !== undefined) client.close();
       const link = { client, generation: ++this.#generation };
       // What the relay must know again is written before anything else, and nothing can happen in between.
@@ -227,39 +259,17 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
       this.#source ??= link;
       await Promise.all(told);
       return link;
-    } catch (cause) {
-      if (this.#closed !== undefined) throw this.#closed;
-      if (cause instanceof DerpError) throw cause;
-      const { code, message } = cause as NodeJS.ErrnoException;
-      const reason = message === '' ? code : message;
-      throw new DerpError('ERR_DERP_CONNECT', `cannot connect to ${displayUrl(this.url)}: ${reason}`, { cause });
+    } catch (error) {
+      throw this.#closed ?? error;
     }
   }
 
-  /** Dials, upgrades and does the handshake, all within one deadline, which ends the socket under whatever step is running. */
-  async #open(): Promise<Client> {
-    const { fastStart = false, idealNode, connectTimeout = CONNECT_TIMEOUT } = this.#options;
-    const socket = dial(this.url);
-    this.#dialled = socket;
-    const deadline = setTimeout(() => {
-      const message = `no DERP connection to ${displayUrl(this.url)} within ${connectTimeout} ms`;
-      socket.destroy(new DerpError('ERR_DERP_TIMEOUT', message));
-    }, connectTimeout);
-    try {
-      const head = await upgrade(socket, { url: this.url, fastStart, idealNode });
-      return await Client.connect(this.#privateKey, socket, {
-        ...this.#options,
-        head,
-        handshakeTimeout: connectTimeout,
-      });
-    } catch (error) {
-      // Whatever the socket still has to say is about an attempt that already failed.
-      socket.on('error', () => {}).destroy();
-      throw error;
-    } finally {
-      clearTimeout(deadline);
-      this.#dialled = undefined;
-    }
+  #open(): Promise<Client> {
+    const { fastStart = false, idealNode, connectTimeout: timeout = CONNECT_TIMEOUT } = this.#options;
+    const { signal } = this.#ending;
+    return openConnection({ url: this.url, fastStart, idealNode, timeout, signal }, (socket, head) =>
+      Client.connect(this.#privateKey, socket, { ...this.#options, head, handshakeTimeout: timeout }),
+    );
   }
 }
 

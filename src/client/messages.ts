@@ -18,6 +18,8 @@ export const PeerGoneReason = {
   DISCONNECTED: 0x00,
   /** A packet was sent to a peer that is not here. */
   NOT_HERE: 0x01,
+  /** Never on the wire: a watch loop lost the connection that told of the peer. */
+  MESH_CONNECTION_BROKE: 0xf0,
 } as const;
 
 /** A peer cannot be reached over this relay. */

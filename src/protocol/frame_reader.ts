@@ -67,6 +67,18 @@ export class FrameReader {
     return this.#fillBody(this.#body);
   }
 
+  /** Everything that was pushed and not returned by {@link next}, as it came; the reader is empty afterwards. */
+  takeUnread(): Buffer {
+    const begun = this.#body === undefined ? [] : [this.#body.subarray(0, this.#bodyFill)];
+    const [first, ...rest] = this.#chunks.splice(0);
+    const chunks = first === undefined ? [] : [first.subarray(this.#offset), ...rest];
+    const unread = Buffer.concat([this.#header.subarray(0, this.#headerFill), ...begun, ...chunks]);
+    this.#offset = 0;
+    this.#headerFill = 0;
+    this.#body = undefined;
+    return unread;
+  }
+
   #fillHeader(): boolean {
     this.#headerFill += this.#take(this.#header, this.#headerFill);
     return this.#headerFill === FRAME_HEADER_LENGTH;

@@ -47,3 +47,18 @@ export const TCP_KEEPALIVE_TIME = 600_000;
 
 /** Milliseconds; the reference's. */
 export const TCP_USER_TIMEOUT = 15_000;
+
+/** Milliseconds for DNS, TCP, upgrade and handshake of a mesh link together; the reference's. */
+export const MESH_DIAL_TIMEOUT = 10_000;
+
+/** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt; the reference's. */
+export const MESH_RETRY_INTERVAL = 5_000;
+
+/** Bytes, the least burst of a receive limit: what the largest packet costs, so that every frame fits; the reference's. */
+export const MIN_RATE_BURST = 65_568;
+
+/** Milliseconds that clients of a relay that ends are asked to keep trying; the reference's advice is a few seconds. */
+export const RESTART_TRY_FOR = 5_000;
+
+/** Milliseconds between two looks at how many clients a relay that drains still has. */
+export const DRAIN_POLL_INTERVAL = 20;

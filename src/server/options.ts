@@ -31,12 +31,31 @@ export interface ServerOptions {
   maxQueueBytes?: number;
   /** 64 hexadecimal characters that make a client a mesh peer. Default: none. */
   meshKey?: string;
+  /** Relays of the region to link with, as {@link Server.addMeshPeer} takes them; needs `meshKey`. Default: none. */
+  meshWith?: readonly string[];
+  /** Whether relays that are not on this machine's loopback may be meshed with over plain HTTP. Default: false. */
+  meshInsecureHttp?: boolean;
+  /** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt. Default: 5,000. */
+  meshRetryInterval?: number;
   /** Default: `last-writer-active`. */
   duplicatePolicy?: DuplicatePolicy;
   /** Whether the end of every client is logged, at debug level; costs the control plane some time per client. Default: false. */
   logClients?: boolean;
   /** Where log lines go. Default: nowhere. */
   logger?: Logger;
+}
+
+/** What a client may send; see {@link Server.setRateLimit}. */
+export interface RateLimit {
+  /** 0 = no limit. */
+  readonly bytesPerSecond: number;
+  /** Bytes that a client may send at once. */
+  readonly burst: number;
+}
+
+export interface CloseOptions {
+  /** Milliseconds over which clients are closed one after another. Default: all at once. */
+  drainTime?: number;
 }
 
 export interface ListenOptions {

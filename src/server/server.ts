@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises';
-import { createServer, type IncomingMessage, type Server as HttpServer } from 'node:http';
+import { createServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
 import { isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { DerpError } from '../errors.js';
@@ -13,13 +13,16 @@ import { type PrivateKey, PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
 import { Shards } from '../shard/shards.js';
 import * as defaults from './defaults.js';
+import { drain } from './drain.js';
 import { Forwarders } from './forwarders.js';
-import type { ListenOptions, Listener, ServerOptions } from './options.js';
-import { integerOption, type ResolvedOptions, resolveOptions } from './resolve_options.js';
+import { Mesh } from './mesh.js';
+import { parseMeshHost } from './mesh_host.js';
+import type { CloseOptions, Listener, ListenOptions, RateLimit, ServerOptions } from './options.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
-import { shardStats, type Stats, sumCounters } from './stats.js';
+import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
+import { type Stats, shardStats, sumCounters } from './stats.js';
+import { remoteOf, takeOver } from './takeover.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
-import { takeOver } from './takeover.js';
 
 /** A consistency check under way: the shards that have not answered, and what the others found. */
 interface PendingCheck {
@@ -45,6 +48,7 @@ export class Server {
   readonly #shards: Shards;
   readonly #handshakes: Handshakes;
   readonly #forwarders: Forwarders;
+  readonly #mesh: Mesh;
   readonly #traffic: Traffic;
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
@@ -56,8 +60,12 @@ export class Server {
   #nextTicket = 1;
   #malformed = 0;
   #meshKey: string | undefined;
+  readonly #meshInsecureHttp: boolean;
+  #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
   #failure: DerpError | undefined;
   #closing: Promise<void> | undefined;
+  /** Aborted when there is no time left to drain. */
+  readonly #hurry = new AbortController();
   #markClosed!: () => void;
 
   /** Resolves when the relay is closed and its threads have ended, for whatever reason; {@link Server.failure} tells which. */
@@ -66,13 +74,16 @@ export class Server {
   });
 
   /**
-   * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range
+   * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range, `ERR_DERP_BAD_KEY` for a malformed `meshKey`,
+   *   `ERR_DERP_NO_MESH_KEY` for `meshWith` without one
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
     this.#privateKey = privateKey;
     this.#options = resolveOptions(options);
     this.#logger = options.logger ?? silentLogger;
     this.#meshKey = options.meshKey === undefined ? undefined : parseMeshKey(options.meshKey);
+    this.#meshInsecureHttp = options.meshInsecureHttp ?? false;
+    const meshHosts = (options.meshWith ?? []).map((entry) => this.#meshHost(entry));
     this.#shards = new Shards({
       ...this.#options,
       publicKey: privateKey.publicKey.bytes,
@@ -89,10 +100,19 @@ export class Server {
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
       threads: this.#options.handshakeThreads,
-      onLost: (error) => this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
+      onLost: (error) =>
+        this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
     this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
+    this.#mesh = new Mesh({
+      relay: this.#shards.relay,
+      privateKey,
+      logger: this.#logger,
+      retryInterval: this.#options.meshRetryInterval,
+      meshKey: () => this.meshKey,
+    });
+    for (const host of meshHosts) this.#mesh.add(host);
   }
 
   /**
@@ -140,6 +160,54 @@ export class Server {
   setMeshKey(key: string): void {
     this.#meshKey = parseMeshKey(key);
     this.#shards.relay.setMeshKey(this.#meshKey);
+  }
+
+  /**
+   * Keeps a link to another relay of the region from now on: packets for keys that are connected there go over it, and it is dialled
+   * again for ever when it ends. Both relays should do so, each for its own direction. A relay that turns out to be this one is left
+   * alone, so that all relays of a region may have the same list.
+   * @param host - `http://HOST[:PORT][/DIALHOST]`; with DIALHOST that is dialled, on HOST's port. Without `meshInsecureHttp` only loopback
+   * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
+   */
+  addMeshPeer(host: string): void {
+    this.#assertOpen();
+    this.#mesh.add(this.#meshHost(host));
+  }
+
+  #meshHost(entry: string) {
+    if (this.#meshKey === undefined) {
+      throw new DerpError('ERR_DERP_NO_MESH_KEY', `mesh host ${JSON.stringify(entry)}: the relay has no mesh key`);
+    }
+    return parseMeshHost(entry, this.#meshInsecureHttp);
+  }
+
+  /** What each client may send; `bytesPerSecond` 0 = as much as it likes. */
+  get rateLimit(): RateLimit {
+    return this.#rateLimit;
+  }
+
+  /**
+   * Limits what each client may send, by not reading what exceeds it: nothing is lost. Counted are frames by their length, at most
+   * 65,568 each. Clients that are connected get a new, full bucket; mesh peers are exempt.
+   * @param bytesPerSecond - 0 = no limit
+   * @param burst - bytes that a client may send at once; less than 65,568 is raised to that
+   * @returns what is now in force
+   * @throws DerpError `ERR_DERP_BAD_OPTION` for anything but integers from 0 on, `ERR_DERP_CLOSED` after close()
+   */
+  setRateLimit(bytesPerSecond: number, burst = 0): RateLimit {
+    this.#assertOpen();
+    integerOption('bytesPerSecond', bytesPerSecond, 0, Number.MAX_SAFE_INTEGER);
+    integerOption('burst', burst, 0, Number.MAX_SAFE_INTEGER);
+    this.#rateLimit = { bytesPerSecond, burst: bytesPerSecond === 0 ? 0 : Math.max(burst, defaults.MIN_RATE_BURST) };
+    this.#shards.relay.setRateLimit(bytesPerSecond, this.#rateLimit.burst);
+    return this.#rateLimit;
+  }
+
+  /** Figures that the reference shows only while there is a limit. */
+  #limitVars(): Stats {
+    const { bytesPerSecond, burst } = this.#rateLimit;
+    if (bytesPerSecond === 0) return {};
+    return { rate_limit_per_client_bytes_per_second: bytesPerSecond, rate_limit_per_client_burst_bytes: burst };
   }
 
   /** Milliseconds that a client's socket may refuse output; 0 = for ever. */
@@ -284,24 +352,43 @@ export class Server {
       ...withOurs('multiforwarder_created', this.#forwarders.multiCreated),
       ...withOurs('multiforwarder_deleted', this.#forwarders.multiDeleted),
       ...withOurs('packet_forwarder_delete_other_value', this.#forwarders.deleteOtherValue),
+      ...this.#limitVars(),
       gauge_current_file_descriptors: fileDescriptors(),
       gauge_memstats_sys0: MEMORY_AT_START,
       gauge_handshakes: relay.handshakes,
       gauge_handshakes_waiting: relay.waitingHandshakes,
       refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
-      handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0)])),
+      handshakes_failed: Object.fromEntries(
+        HANDSHAKE_FAILURES.map((name, index) => [
+          name,
+          name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0),
+        ]),
+      ),
     };
   }
 
-  /** Stops listening, ends every connection and the threads. Idempotent. */
-  close(): Promise<void> {
-    this.#closing ??= this.#close().finally(this.#markClosed);
+  /**
+   * Stops listening, ends every connection and the threads. With `drainTime` clients are told first (Restarting) and closed one after
+   * another, so that the relays that they go to are not overrun; it ends as soon as all are gone. A call without, or with 0, ends a
+   * drain under way.
+   * @throws DerpError `ERR_DERP_BAD_OPTION`
+   */
+  close({ drainTime = 0 }: CloseOptions = {}): Promise<void> {
+    integerOption('drainTime', drainTime, 0, MAX_TIME);
+    if (drainTime === 0) this.#hurry.abort();
+    this.#closing ??= this.#close(drainTime).finally(this.#markClosed);
     return this.#closing;
   }
 
-  async #close(): Promise<void> {
+  async #close(drainTime: number): Promise<void> {
     for (const listener of [...this.#listeners]) listener.close();
     for (const [httpServer, onUpgrade] of this.#attached) httpServer.off('upgrade', onUpgrade);
+    const meshClosed = this.#mesh.close();
+    if (drainTime > 0) {
+      const clients = () => Number(sumCounters(this.#shards.counters).gauge_current_connections);
+      await drain(this.#shards.relay, clients, drainTime, this.#hurry.signal);
+    }
+    await meshClosed;
     for (const pages of new Set(this.#pages)) pages.closeAllConnections();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
@@ -319,7 +406,10 @@ export class Server {
 
   /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
   #servePage(id: ConnectionId, pages: HttpServer | undefined): void {
-    if (this.#closing !== undefined || pages === undefined) return this.#shards.relay.discard(id);
+    if (this.#closing !== undefined || pages === undefined) {
+      this.#shards.relay.discard(id);
+      return;
+    }
     let detached: { fd: number; bytes: Buffer };
     try {
       detached = this.#shards.relay.detach(id);
@@ -385,13 +475,23 @@ export class Server {
       case 'failed': {
         const failure = HANDSHAKE_FAILURES[event.failure];
         const level = failure === 'internal' ? 'error' : 'debug';
-        this.#logger[level]({ remote: event.remote, failure }, `derp: ${event.remote}: receive client key: ${event.text}`);
+        this.#logger[level](
+          { remote: event.remote, failure },
+          `derp: ${event.remote}: receive client key: ${event.text}`,
+        );
         if (event.notify) this.#ended(event.id);
         break;
       }
+      case 'link':
+        this.#mesh.linkUp(event.id, event.peers);
+        break;
       case 'closed': {
+        if (this.#mesh.connectionEnded(event.id, { reason: event.text, peers: event.peers })) break;
         const key = PublicKey.fromBytes(event.key).shortString();
-        this.#logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
+        this.#logger.debug(
+          { remote: event.remote, reason: event.reason },
+          `derp client ${event.remote}${key}: ${event.text}`,
+        );
         if (event.notify) this.#ended(event.id);
         break;
       }
@@ -413,14 +513,6 @@ export class Server {
     this.#logger.error({ shard: index, reason }, `derper: ${this.#failure.message}; closing the relay`);
     void this.close();
   }
-}
-
-/** `ip:port` of a socket, IPv6 in brackets and IPv4 never as v4-in-v6; empty when there is none. */
-function remoteOf(stream: Duplex): string {
-  const { remoteAddress, remotePort } = stream as Partial<Socket>;
-  if (remoteAddress === undefined || remotePort === undefined) return '';
-  const ip = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
-  return ip.includes(':') ? `[${ip}]:${remotePort}` : `${ip}:${remotePort}`;
 }
 
 async function numericHost(host: string): Promise<string> {

@@ -1,0 +1,152 @@
+/** Who is connected to a relay, kept up to date over reconnects: what a mesh of relays is made of. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Logger, silentLogger } from '../log.js';
+import type { PublicKey } from '../protocol/key.js';
+import { FLOOD_QUIET_TIME, FLOOD_WAIT, WATCH_RETRY_INTERVAL } from './defaults.js';
+import type { ReceivedDetail } from './http_client.js';
+import { type PeerGoneMessage, PeerGoneReason, type PeerPresentMessage } from './messages.js';
+
+/** Options of `HttpClient.runWatchConnectionLoop`. */
+export interface WatchLoopOptions {
+  /** A client is connected to the relay. Called for every connection of a key, and again after each reconnect. */
+  add(peer: PeerPresentMessage): void;
+  /** A key is not there any more, or, with reason `MESH_CONNECTION_BROKE`, the connection that told of it. */
+  remove(peer: PeerGoneMessage): void;
+  /** The loop ends for good at a relay with this key. Default: the client's own public key. */
+  ignoreServerKey?: PublicKey;
+  /** Called with each failure to connect or receive; the loop goes on. */
+  onError?(error: Error): void;
+  /** Ends the loop, which closes the client. */
+  signal?: AbortSignal;
+  /** Milliseconds between attempts. Default: 5,000. */
+  retryInterval?: number;
+  /** Where the loop says what it does. Default: nowhere. */
+  logger?: Logger;
+}
+
+/** Why a watch loop ended: `self`, the relay has the key that was to be ignored; `closed`, the client was closed or the signal aborted. */
+export type WatchLoopEnd = 'self' | 'closed';
+
+/** What the loop needs of an `HttpClient`. */
+export interface WatchingClient {
+  readonly url: URL;
+  readonly publicKey: PublicKey;
+  readonly serverPublicKey: PublicKey | undefined;
+  watchConnectionChanges(): Promise<void>;
+  recvDetail(): Promise<ReceivedDetail>;
+  close(): void;
+}
+
+/**
+ * Runs until the client is closed, the signal aborted or the relay turns out to be the one to ignore; closes the client then.
+ * @param ending - aborted when the client is closed
+ */
+export async function watchLoop(
+  client: WatchingClient,
+  ending: AbortSignal,
+  options: WatchLoopOptions,
+): Promise<WatchLoopEnd> {
+  const { signal, retryInterval = WATCH_RETRY_INTERVAL, onError } = options;
+  const loop = new WatchLoop(client, options);
+  const close = () => client.close();
+  signal?.addEventListener('abort', close);
+  if (signal?.aborted) close();
+  try {
+    while (!ending.aborted) {
+      try {
+        if (await loop.connect()) return 'self';
+        for (;;) await loop.step();
+      } catch (error) {
+        loop.disconnected();
+        if (ending.aborted) break;
+        loop.failed(error as Error);
+        onError?.(error as Error);
+      }
+      // Closing ends the wait early, which the loop's condition then sees.
+      await sleep(retryInterval, undefined, { signal: ending }).catch(() => {});
+    }
+    return 'closed';
+  } finally {
+    loop.disconnected();
+    signal?.removeEventListener('abort', close);
+    client.close();
+  }
+}
+
+class WatchLoop {
+  readonly #client: WatchingClient;
+  readonly #options: WatchLoopOptions;
+  readonly #logger: Logger;
+  readonly #prefix: string;
+  readonly #present = new Map<string, PublicKey>();
+  #generation = 0;
+  #floodEnd: NodeJS.Timeout | undefined;
+  #connected = false;
+
+  constructor(client: WatchingClient, options: WatchLoopOptions) {
+    this.#client = client;
+    this.#options = options;
+    this.#logger = options.logger ?? silentLogger;
+    this.#prefix = `mesh(${JSON.stringify(client.url.host)}): `;
+  }
+
+  /** Connects and asks for changes; true when the relay is the one to ignore. */
+  async connect(): Promise<boolean> {
+    this.#connected = false;
+    await this.#client.watchConnectionChanges();
+    this.#connected = true;
+    const { ignoreServerKey = this.#client.publicKey } = this.#options;
+    if (this.#client.serverPublicKey?.equals(ignoreServerKey)) {
+      this.#logger.info({}, `${this.#prefix}detected self-connect; ignoring host`);
+      return true;
+    }
+    this.#expectFlood(FLOOD_WAIT);
+    return false;
+  }
+
+  /** Takes one message. */
+  async step(): Promise<void> {
+    const { message, generation } = await this.#client.recvDetail();
+    if (generation !== this.#generation) {
+      this.#clear();
+      this.#generation = generation;
+    }
+    if (message.type === 'peerPresent') {
+      this.#present.set(message.key.hex, message.key);
+      if (this.#floodEnd !== undefined) this.#expectFlood(FLOOD_QUIET_TIME);
+      this.#options.add(message);
+    } else if (message.type === 'peerGone') {
+      this.#present.delete(message.peer.hex);
+      this.#options.remove(message);
+    }
+  }
+
+  /** What was known is no longer true. */
+  disconnected(): void {
+    clearTimeout(this.#floodEnd);
+    this.#floodEnd = undefined;
+    this.#clear();
+  }
+
+  failed(error: Error): void {
+    this.#logger.warn({}, `${this.#prefix}${this.#connected ? 'Recv' : 'mesh connect'}: ${error.message}`);
+  }
+
+  #clear(): void {
+    if (this.#present.size === 0) return;
+    const peers = [...this.#present.values()];
+    this.#present.clear();
+    this.#logger.info({}, `${this.#prefix}reconnected; clearing ${peers.length} forwarding mappings`);
+    for (const peer of peers) {
+      this.#options.remove({ type: 'peerGone', peer, reason: PeerGoneReason.MESH_CONNECTION_BROKE });
+    }
+  }
+
+  #expectFlood(milliseconds: number): void {
+    clearTimeout(this.#floodEnd);
+    this.#floodEnd = setTimeout(() => {
+      this.#floodEnd = undefined;
+      this.#logger.info({}, `${this.#prefix}connected; ${this.#present.size} peers`);
+    }, milliseconds).unref();
+  }
+}

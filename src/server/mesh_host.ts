@@ -1,0 +1,62 @@
+/** Where another relay of the region is, as an operator writes it. */
+import { isIPv4 } from 'node:net';
+import { DerpError } from '../errors.js';
+
+export interface MeshHost {
+  /** What log lines call it: the entry's host as it was written, port included. */
+  readonly name: string;
+  readonly url: URL;
+  /** What is dialled instead of the URL's host, without port; `undefined`: the URL's host. */
+  readonly dialHost: string | undefined;
+}
+
+const PLAIN = 'http://';
+
+/**
+ * Reads `http://HOST[:PORT][/DIALHOST]`: the relay is called HOST, and found at DIALHOST, which has no port of its own. The form of the
+ * reference, `HOST[:PORT][/DIALHOST]`, asks for TLS.
+ * @param allowPlain - whether the relay dialled may be elsewhere than on this machine's loopback
+ * @throws DerpError `ERR_DERP_BAD_OPTION`
+ */
+export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
+  const plain = entry.startsWith(PLAIN);
+  const tuple = plain ? entry.slice(PLAIN.length) : entry;
+  const [name = '', dialHost, ...more] = tuple.split('/');
+  if (more.length > 0) throw bad(`too many components in host tuple ${JSON.stringify(tuple)}`);
+  if (name === '' || dialHost === '')
+    throw bad(`mesh host ${JSON.stringify(entry)}: empty; write HOST[:PORT][/DIALHOST]`);
+  const url = urlOf(entry, name);
+  if (dialHost !== undefined) checkDialHost(entry, dialHost);
+  if (!plain) {
+    throw bad(
+      `mesh host ${JSON.stringify(entry)}: TLS between relays comes with a later release; until then write ${PLAIN}${tuple}`,
+    );
+  }
+  if (!allowPlain && !isLoopback(dialHost ?? url.hostname)) {
+    throw bad(
+      `mesh host ${JSON.stringify(entry)}: the mesh key would cross the network unprotected; only loopback is allowed without -mesh-insecure-http`,
+    );
+  }
+  return { name, url, dialHost };
+}
+
+function urlOf(entry: string, host: string): URL {
+  const text = `${PLAIN}${host}/derp`;
+  // URL corrects what it can, and an entry with spaces is a mistake.
+  if (!/[\s@?#\\]/.test(host) && URL.canParse(text)) return new URL(text);
+  throw bad(`mesh host ${JSON.stringify(entry)}: ${JSON.stringify(host)} is no HOST[:PORT]; entries are not trimmed`);
+}
+
+function checkDialHost(entry: string, dialHost: string): void {
+  const { port } = urlOf(entry, dialHost);
+  if (port === '' && !/:\d*$/.test(dialHost.replace(/\[.*\]$/, ''))) return;
+  throw bad(`mesh host ${JSON.stringify(entry)}: the port belongs to the name in front of the slash`);
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '[::1]' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
+}
+
+function bad(message: string): DerpError {
+  return new DerpError('ERR_DERP_BAD_OPTION', message);
+}
