@@ -15,7 +15,8 @@ uint8_t presentFlags(const Client& client) {
   return flags == 0 ? kPresentRegular : flags;
 }
 
-// One flood entry a key: its connection in the lowest slot. A flood in rising order cannot miss it, whichever of them come and go.
+// A flood tells of a key, by its active connection, in the lowest slot of its connections: in rising order it cannot miss it, whichever of
+// them come and go.
 bool isFirstOfKey(const Client& client) {
   for (const Client* c = client.peer->connections; c != nullptr; c = c->next_of_key) {
     if (c->slot < client.slot) return false;
@@ -126,7 +127,7 @@ bool Router::floodOne(Watch& watch) {
       const Client* watcher = clientAt(watch.slot, watch.generation);
       if (watcher != nullptr && watcher->queue.controlBytes() > kFloodBacklog) return watch.cursor > start;
     }
-    sendPresence(watch, *client);
+    sendPresence(watch, *client->peer->active);
   }
   watch.flooded = watch.cursor >= static_cast<uint32_t>(slots_.size());
   return true;
