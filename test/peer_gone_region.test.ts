@@ -23,7 +23,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         const bystander = await relay.connect({ key: relay.keyNear(remote, placement) });
         await addForwarder(relay, remote, nowhere);
         await forwarded(mesh, remote, receiver);
-        relay.server.removePacketForwarder(remote, nowhere);
+        await removeForwarder(relay, remote, nowhere);
         expect(await receiver.expectPeerGone()).toEqual({ key: remote.hex, reason: DISCONNECTED });
         await relay.untilCounter(['peer_gone_disconnected_frames'], (value) => value === 1);
         for (const client of [receiver, bystander, mesh]) await client.settle();
@@ -35,7 +35,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         for (let round = 0; round < 3; round++) {
           await addForwarder(relay, remote, nowhere);
           await forwarded(mesh, remote, receiver);
-          relay.server.removePacketForwarder(remote, nowhere);
+          await removeForwarder(relay, remote, nowhere);
           expect(await receiver.expectPeerGone()).toEqual({ key: remote.hex, reason: DISCONNECTED });
           await receiver.settle();
         }
@@ -46,11 +46,11 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         const [mesh, receiver, { publicKey: remote }] = await cast(relay);
         await addForwarder(relay, remote, nowhere);
         await forwarded(mesh, remote, receiver);
-        relay.server.removePacketForwarder(remote, nowhere);
+        await removeForwarder(relay, remote, nowhere);
         await receiver.expectPeerGone();
         for (let round = 0; round < 3; round++) {
           await addForwarder(relay, remote, nowhere);
-          relay.server.removePacketForwarder(remote, nowhere);
+          await removeForwarder(relay, remote, nowhere);
           await relay.untilCounter(['gauge_clients_remote'], (value) => value === 0);
         }
         await expectNothingMore(relay, [receiver]);
@@ -62,10 +62,10 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         const forwarders: PacketForwarder[] = [{ ...nowhere }, { ...nowhere }, { ...nowhere }];
         for (const forwarder of forwarders) await addForwarder(relay, remote, forwarder);
         await forwarded(mesh, remote, receiver);
-        for (const forwarder of forwarders.slice(0, 2)) relay.server.removePacketForwarder(remote, forwarder);
+        for (const forwarder of forwarders.slice(0, 2)) await removeForwarder(relay, remote, forwarder);
         await relay.untilCounter(['multiforwarder_deleted'], (value) => value === 1);
         await expectNothingMore(relay, [receiver]);
-        relay.server.removePacketForwarder(remote, forwarders[2]!);
+        await removeForwarder(relay, remote, forwarders[2]!);
         expect(await receiver.expectPeerGone()).toEqual({ key: remote.hex, reason: DISCONNECTED });
       }));
 
@@ -75,7 +75,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         await addForwarder(relay, key.publicKey, nowhere);
         await forwarded(mesh, key.publicKey, receiver);
         const local = await relay.connect({ key });
-        relay.server.removePacketForwarder(key.publicKey, nowhere);
+        await removeForwarder(relay, key.publicKey, nowhere);
         await expectNothingMore(relay, [receiver]);
         local.destroy();
         expect(await receiver.expectPeerGone()).toEqual({ key: key.publicKey.hex, reason: DISCONNECTED });
@@ -87,11 +87,11 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         const locals = [await relay.connect({ key }), await relay.connect({ key })];
         await locals[0]!.send(receiver.publicKey, Buffer.from('from here'));
         await receiver.expectPacket();
-        relay.server.addPacketForwarder(key.publicKey, nowhere);
+        await addForwarder(relay, key.publicKey, nowhere);
         for (const local of locals) local.destroy();
         await relay.untilCounter(['gauge_clients_remote'], (value) => value === 1);
         await expectNothingMore(relay, [receiver]);
-        relay.server.removePacketForwarder(key.publicKey, nowhere);
+        await removeForwarder(relay, key.publicKey, nowhere);
         expect(await receiver.expectPeerGone()).toEqual({ key: key.publicKey.hex, reason: DISCONNECTED });
         await receiver.settle();
       }));
@@ -149,6 +149,8 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
         await second.expectPacket();
         leaver.destroy();
         expect(await second.expectPeerGone()).toEqual({ key: leaver.publicKey.hex, reason: DISCONNECTED });
+        second.destroy();
+        await relay.untilCounter(['gauge_current_dup_client_conns'], (value) => value === 0);
         await expectNothingMore(relay, [first]);
       }));
 
@@ -182,9 +184,15 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
   });
 });
 
+/** Registers a forwarder; the shards know of it once they have answered the check, which goes the same way behind it. */
 async function addForwarder(relay: TestRelay, key: PublicKey, forwarder: PacketForwarder): Promise<void> {
   relay.server.addPacketForwarder(key, forwarder);
-  await relay.untilCounter(['gauge_clients_total'], (total) => total > relay.counter('gauge_clients_local'));
+  await relay.server.consistencyCheck();
+}
+
+async function removeForwarder(relay: TestRelay, key: PublicKey, forwarder: PacketForwarder): Promise<void> {
+  relay.server.removePacketForwarder(key, forwarder);
+  await relay.server.consistencyCheck();
 }
 
 /** A packet of `source` comes over the mesh and is received. */

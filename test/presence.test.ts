@@ -5,7 +5,7 @@ import { networkInterfaces } from 'node:os';
 import type { PrivateKey } from 'derplane';
 import { describe, expect, it } from 'vitest';
 import { clientInfoBody, Frame, frame, RawClient, upgradeHead } from './support/raw_client.js';
-import { SHARD_COUNTS, type TestRelay, withRelay } from './support/relay.js';
+import { SHARD_COUNTS, sharedRelay, type TestRelay } from './support/relay.js';
 import { PRESENT_LENGTH, PresentFlag, Watcher } from './support/watcher.js';
 
 const meshKey = '3e'.repeat(32);
@@ -33,10 +33,11 @@ const visitors: [string, Visitor, number][] = [
 ];
 
 describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards) => {
-  const options = { shards, meshKey };
+  const shared = sharedRelay({ shards, meshKey });
+  const withShared = (body: (relay: TestRelay) => Promise<void>) => body(shared());
 
   it.each(visitors)('has the flags of %s', (_, visitor, flags) =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const early = await watcherAlone(relay);
       const clients = [];
       for (let shard = 0; shard < shards; shard++) {
@@ -51,7 +52,7 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
   );
 
   it('is 51 bytes: key, IPv4 as v4-in-v6, port, flags', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const { client: watcher } = await watcherAlone(relay);
       for (let shard = 0; shard < shards; shard++) {
         const client = await relay.connect({ key: relay.keyOn(shard) });
@@ -65,7 +66,7 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
     }));
 
   it('tells clients of different addresses apart', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await watcherAlone(relay);
       for (const localAddress of ['127.0.0.2', '127.9.8.7', '127.255.255.254']) {
         const client = await dial(relay, relay.port, '127.0.0.1', localAddress);
@@ -75,7 +76,7 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
     }));
 
   it.skipIf(!hasIpv6)('has IPv6 addresses as they are, and IPv4 as IPv4 also from a listener for both', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await watcherAlone(relay);
       const both = await relay.server.listen({ host: '::', port: 0 });
       for (const [host, hex] of [
@@ -86,14 +87,15 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
         const { ip, port } = await watcher.expectPresent(await client.open());
         expect([ip, port]).toEqual([hex, client.socket.localPort]);
       }
-    }));
+    }),
+  );
 
   it.each([
     ['192.0.2.7:4711', 'c0000207', 4711],
     ['[2001:db8::1:2]:65535', '20010db8000000000000000000010002', 65_535],
     ['[::ffff:192.0.2.7]:1', 'c0000207', 1],
   ])('has the address that accept() was given: %s', (remote, hex, wantedPort) =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await watcherAlone(relay);
       const [served, near] = await tcpPair(relay);
       const ended = relay.server.accept(served, Buffer.alloc(0), remote);
@@ -107,7 +109,7 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
   );
 
   it('of every connection of a key has that connection’s own address and flags', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await watcherAlone(relay);
       for (let shard = 0; shard < shards; shard++) {
         const key = relay.keyOn(shard);

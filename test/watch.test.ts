@@ -1,13 +1,15 @@
 /** Watchers: who is here when they ask, then who comes and who goes. */
 import { describe, expect, it } from 'vitest';
 import { Frame, frame, type RawClient } from './support/raw_client.js';
-import { placements, SHARD_COUNTS, type TestRelay, withRelay } from './support/relay.js';
+import { placements, SHARD_COUNTS, sharedRelay, type TestRelay, withRelay } from './support/relay.js';
 import { type Present, Watcher } from './support/watcher.js';
 
 const meshKey = '6b'.repeat(32);
 
 describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) => {
   const options = { shards, meshKey };
+  const shared = sharedRelay(options);
+  const withShared = (body: (relay: TestRelay) => Promise<void>) => body(shared());
 
   /** A watcher on any shard that heard of itself; nobody else is there. */
   async function alone(relay: TestRelay, shard = 0): Promise<Watcher> {
@@ -17,7 +19,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
   }
 
   it('hears once of every key that is connected, its own included', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const others = [...(await relay.onePerShard()), ...(await relay.onePerShard())];
       for (let shard = 0; shard < shards; shard++) {
         const watcher = await Watcher.join(relay, { meshKey, key: relay.keyOn(shard) });
@@ -33,7 +35,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('is told nothing before it asks', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const mesh = await relay.connect({ meshKey });
       const others = await relay.onePerShard();
       await mesh.settle();
@@ -43,7 +45,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('hears of every new connection at once, from every shard, and once of each key that is gone', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await alone(relay, shards - 1);
       for (let shard = 0; shard < shards; shard++) {
         const client = await relay.connect({ key: relay.keyOn(shard) });
@@ -55,7 +57,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('hears of a key that comes and goes in the order of events', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await alone(relay);
       const key = relay.keyOn(shards - 1);
       for (let round = 0; round < 20; round++) {
@@ -70,7 +72,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('hears of every connection of a key, and that it is gone when the last one is', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await alone(relay);
       for (let shard = 0; shard < shards; shard++) {
         const first = await relay.connect({ key: relay.keyOn(shard) });
@@ -88,7 +90,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('hears once of a key that is connected twice when it asks: of the active connection', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const key = relay.keyOn(shards - 1);
       const [first, second] = [await relay.connect({ key }), await relay.connect({ key })];
       for (const active of [second, first]) {
@@ -103,7 +105,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('that is connected twice watches with each connection that asked', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const first = await alone(relay);
       const second = new Watcher(await relay.connect({ key: first.client.key, meshKey }));
       await first.expectPresent(second.client);
@@ -117,7 +119,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('is not alone: all watchers hear the same, on whatever shard', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watchers: Watcher[] = [];
       for (let shard = 0; shard < shards; shard++) {
         for (let n = 0; n < 3; n++) {
@@ -141,7 +143,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('that joins while clients come and go ends up knowing who is here', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const keys = Array.from({ length: 24 }, (_, n) => relay.keyOn(n % shards));
       const churn = keys.map(async (key, n) => {
         for (let visit = 0; visit < 10; visit++) {
@@ -169,7 +171,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('that asks again is told again, or nothing, and misses no change', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const [client] = (await relay.onePerShard()) as [RawClient];
       const watcher = await Watcher.join(relay, { meshKey });
       await watcher.flood(shards + 1);
@@ -182,7 +184,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('gets packets and pongs like any other client', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const watcher = await alone(relay);
       for (const placement of placements(shards)) {
         const client = await relay.connect({ key: relay.keyNear(watcher.client.publicKey, placement) });
@@ -196,7 +198,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('with the relay’s own key is told nothing: a relay that dialled itself', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       const self = await Watcher.join(relay, { meshKey, key: relay.server.privateKey });
       await relay.onePerShard();
       await self.client.settle();
@@ -205,7 +207,7 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
     }));
 
   it('that leaves is forgotten, whether it asked once or twice', () =>
-    withRelay(options, async (relay) => {
+    withShared(async (relay) => {
       for (let shard = 0; shard < shards; shard++) {
         const watcher = await alone(relay, shard);
         await watcher.ask();

@@ -2,7 +2,7 @@
 import { PrivateKey } from 'derplane';
 import { describe, expect, it } from 'vitest';
 import { clientInfoBody, Frame, forwardPacketFrame, frame, type RawClient, upgradeHead } from './support/raw_client.js';
-import { SHARD_COUNTS, type TestRelay, withRelay } from './support/relay.js';
+import { SHARD_COUNTS, sharedRelay, type TestRelay, withRelay } from './support/relay.js';
 import { PresentFlag, Watcher } from './support/watcher.js';
 
 const meshKey = `${'0123456789abcdef'.repeat(3)}fedcba9876543210`;
@@ -16,47 +16,38 @@ const privileged: [string, Buffer][] = [
 ];
 
 describe.each(SHARD_COUNTS)('the mesh key of a relay with %i shard(s)', (shards) => {
-  describe.each(privileged)('%s', (_, bytes) => {
-    it.each([
-      ['no key', meshKey, undefined],
-      ['a key that differs in the first digit', meshKey, `f${meshKey.slice(1)}`],
-      ['a key that differs in the last digit', meshKey, `${meshKey.slice(0, -1)}f`],
-      ['a key of zeros', meshKey, zeros],
-      ['a key of zeros, which is the relay’s', zeros, zeros],
-      ['any key at a relay that has none', undefined, meshKey],
-      ['a key of zeros at a relay that has none', undefined, zeros],
-    ])('ends the connection of a client with %s', (_name, own, offered) =>
-      withRelay({ shards, ...(own === undefined ? {} : { meshKey: own }) }, async (relay) => {
-        const others = await relay.onePerShard();
-        for (let shard = 0; shard < shards; shard++) {
-          const key = relay.keyOn(shard);
-          const client = await relay.connect({ key, ...(offered === undefined ? {} : { meshKey: offered }) });
-          await expectTalk(client, others); // an ordinary client, until it takes what is not its own
-          client.push(bytes);
-          await client.expectClose();
-        }
-        await relay.untilCounter(['closed', 'insufficient_permissions'], (value) => value === shards);
-        for (const other of others) {
-          for (let n = 0; n < shards; n++) await other.expectPeerGone();
-          await other.settle();
-        }
-      }),
-    );
+  describe.each([
+    ['that has one', meshKey],
+    ['whose key is zeros', zeros],
+    ['that has none', undefined],
+  ])('%s', (_relay, own) => {
+    const shared = sharedRelay({ shards, ...(own === undefined ? {} : { meshKey: own }) });
 
-    it.each([
-      ['as it is', meshKey],
-      ['in upper case', meshKey.toUpperCase()],
-      ['in both cases', meshKey.slice(0, 32) + meshKey.slice(32).toUpperCase()],
-    ])('is allowed to a client that has the key %s', (_name, offered) =>
-      withRelay({ shards, meshKey }, async (relay) => {
+    describe.each(privileged)('%s', (_frame, bytes) => {
+      it.each([
+        ['without a key', undefined],
+        ['with a key that differs in the first digit', `f${meshKey.slice(1)}`],
+        ['with a key that differs in the last digit', `${meshKey.slice(0, -1)}f`],
+        ['with a key of zeros', zeros],
+      ])('ends the connection of a client %s', (_client, offered) => expectDenied(shared(), offered, bytes));
+
+      if (own !== meshKey) {
+        it('ends the connection of a client with any key', () => expectDenied(shared(), meshKey, bytes));
+        return;
+      }
+      it.each([
+        ['as it is', meshKey],
+        ['in upper case', meshKey.toUpperCase()],
+        ['in both cases', meshKey.slice(0, 32) + meshKey.slice(32).toUpperCase()],
+      ])('is allowed to a client that has the key %s', async (_key, offered) => {
         for (let shard = 0; shard < shards; shard++) {
-          const mesh = await relay.connect({ key: relay.keyOn(shard), meshKey: offered });
+          const mesh = await shared().connect({ key: shared().keyOn(shard), meshKey: offered });
           await mesh.write(bytes);
           await mesh.settleCounting(Frame.peerPresent);
           expect(mesh.closed).toBe(false);
         }
-      }),
-    );
+      });
+    });
   });
 
   it('may be given to the relay in upper case', () =>
@@ -146,6 +137,22 @@ describe.each(SHARD_COUNTS)('ClosePeer at a relay with %i shard(s)', (shards) =>
       }
     }));
 });
+
+/** A client on each shard that offers `offered` is an ordinary one, until it takes what is not its own. */
+async function expectDenied(relay: TestRelay, offered: string | undefined, bytes: Buffer): Promise<void> {
+  const others = await relay.onePerShard();
+  const before = relay.counter('closed', 'insufficient_permissions');
+  for (let shard = 0; shard < relay.shards; shard++) {
+    const key = relay.keyOn(shard);
+    const client = await relay.connect({ key, ...(offered === undefined ? {} : { meshKey: offered }) });
+    await expectTalk(client, others);
+    client.push(bytes);
+    await client.expectClose();
+    for (const other of others) expect((await other.expectPeerGone()).key).toBe(key.publicKey.hex);
+  }
+  await relay.untilCounter(['closed', 'insufficient_permissions'], (value) => value === before + relay.shards);
+  for (const other of others) await other.settle();
+}
 
 async function expectTalk(from: RawClient, to: RawClient[]): Promise<void> {
   for (const other of to) {

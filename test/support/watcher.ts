@@ -64,7 +64,8 @@ export class Watcher {
     while (present.size < count) {
       const change = await this.next();
       if (change.kind === 'gone') throw new Error(`${change.key} is gone, ${present.size} of ${count} were told`);
-      if (present.has(change.key)) throw new Error(`${change.key} is told twice, ${present.size} of ${count} were told`);
+      if (present.has(change.key))
+        throw new Error(`${change.key} is told twice, ${present.size} of ${count} were told`);
       present.set(change.key, change);
     }
     return present;
@@ -103,7 +104,8 @@ export function parseChange({ type, body }: RawFrame): Change {
   const key = body.subarray(0, KEY_LENGTH).toString('hex');
   if (type === Frame.peerGone) {
     if (body.length !== KEY_LENGTH + 1) throw new Error(`PeerGone of ${body.length} bytes`);
-    if (body.readUInt8(KEY_LENGTH) !== DISCONNECTED) throw new Error(`PeerGone for reason ${body.readUInt8(KEY_LENGTH)}`);
+    if (body.readUInt8(KEY_LENGTH) !== DISCONNECTED)
+      throw new Error(`PeerGone for reason ${body.readUInt8(KEY_LENGTH)}`);
     return { kind: 'gone', key };
   }
   if (type !== Frame.peerPresent) throw new Error(`frame 0x${type.toString(16)} instead of PeerPresent or PeerGone`);
