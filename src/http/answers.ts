@@ -43,6 +43,6 @@ export function sendRedirect(
   response.writeHead(status, { Location: location, 'Content-Length': Buffer.byteLength(body) }).end(body);
 }
 
-function escapeHtml(text: string): string {
+export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
 }

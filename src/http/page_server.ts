@@ -1,4 +1,4 @@
-import { type IncomingMessage, Server, ServerResponse } from 'node:http';
+import { type IncomingMessage, type RequestListener, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { isKnownUpgrade, type PagesOptions, pages } from './pages.js';
 
@@ -16,8 +16,13 @@ const MAX_CONNECTIONS = 4_096;
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when `home` is none of its values
  */
 export function createPageServer(options: PagesOptions = {}): Server {
+  return boundedServer(pages(options));
+}
+
+/** A server with the bounds of {@link createPageServer} for other pages. */
+export function boundedServer(listener: RequestListener): Server {
   const server = new PageServer({ maxHeaderSize: MAX_HEAD });
-  server.on('request', pages(options));
+  server.on('request', listener);
   return server;
 }
 

@@ -15,6 +15,8 @@ export interface PagesOptions {
   home?: string;
   /** Whether DERP is served; if not, `/derp` is 404. Default: true. */
   derpEnabled?: boolean;
+  /** Serves paths below `/debug/`, see {@link debugPages}. Default: they are 404. */
+  debug?: RequestListener;
   /** Default: nowhere. */
   logger?: Logger;
 }
@@ -31,6 +33,7 @@ const CHALLENGE = /^[A-Za-z0-9.:_-]{1,64}$/;
 export function pages(options: PagesOptions = {}): RequestListener {
   const derpEnabled = options.derpEnabled ?? true;
   const home = homeHandler(options.home ?? '', derpEnabled);
+  const debug = options.debug ?? notFound;
   const handlers = new Map<string, RequestListener>([
     ['/derp', derpEnabled ? derpHandler(options.logger ?? silentLogger) : derpDisabled],
     ['/derp/probe', probe],
@@ -48,7 +51,7 @@ export function pages(options: PagesOptions = {}): RequestListener {
     } else if (target.redirect !== undefined) {
       sendRedirect(request, response, 307, target.redirect);
     } else {
-      const handler = handlers.get(target.path) ?? (target.path.startsWith('/debug/') ? notFound : home);
+      const handler = handlers.get(target.path) ?? (target.path.startsWith('/debug/') ? debug : home);
       handler(request, response);
     }
   };

@@ -355,7 +355,7 @@ export class Server {
       ...this.#limitVars(),
       gauge_current_file_descriptors: fileDescriptors(),
       gauge_memstats_sys0: MEMORY_AT_START,
-      gauge_handshakes: relay.handshakes,
+      gauge_handshakes_in_progress: relay.handshakes,
       gauge_handshakes_waiting: relay.waitingHandshakes,
       refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
       handshakes_failed: Object.fromEntries(

@@ -49,7 +49,8 @@ const PATHS = NAMES.map(pathOf);
 
 /** Place of a shard's counter in {@link Stats}. */
 function pathOf(name: string): string[] {
-  if (name.startsWith('packets_received_')) return ['counter_packets_received_kind', name.slice('packets_received_'.length)];
+  if (name.startsWith('packets_received_'))
+    return ['counter_packets_received_kind', name.slice('packets_received_'.length)];
   const [first, ...labels] = name.split('.') as [string, ...string[]];
   if (GAUGES.has(first)) return [`gauge_${first}`, ...labels];
   if (PREFIXED.has(first)) return [`counter_${first}`, ...labels];
@@ -65,7 +66,10 @@ export function sumCounters(shards: readonly BigInt64Array[]): Stats {
     const sum = shards.reduce((total, counters) => total + Number(Atomics.load(counters, index)), 0);
     const path = PATHS[index]!;
     let at = stats;
-    for (const part of path.slice(0, -1)) at = (at[part] ??= {}) as Stats;
+    for (const part of path.slice(0, -1)) {
+      at[part] ??= {};
+      at = at[part] as Stats;
+    }
     at[path.at(-1)!] = sum;
   });
   for (const name of HISTOGRAMS) stats[`counter_${name}`] = cumulative(stats[`counter_${name}`] as Stats);

@@ -1,0 +1,104 @@
+/** Who may see the debug pages: this machine, the tailnet, and whom the environment names. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
+import { BlockList, isIP } from 'node:net';
+import { DerpError } from '../errors.js';
+
+/** Whether a request may see the debug pages. */
+export type DebugAccess = (request: IncomingMessage) => boolean;
+
+/**
+ * The reference's rule: loopback and Tailscale addresses, `TS_ALLOW_DEBUG_IP` (one address), `TS_DEBUG_TRUSTED_CIDRS` (separated by
+ * commas), and never a request with `X-Forwarded-For`, whose origin is unknown. A GET whose query says `debugkey=` and then the contents
+ * of the file `TS_DEBUG_KEY_PATH` passes in any case.
+ *
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when one of the variables holds no address
+ */
+export function debugAccess(env: NodeJS.ProcessEnv = process.env): DebugAccess {
+  const tailnet = tailscaleAddresses();
+  const others = allowed(env);
+  const keyFile = env['TS_DEBUG_KEY_PATH'] ?? '';
+  return (request) => {
+    if (keyFile !== '' && request.method === 'GET' && provesKey(request.url ?? '', keyFile)) return true;
+    if (isForwarded(request)) return false;
+    const ip = clientAddress(request);
+    return contains(LOOPBACK, ip) || tailnet(ip) || contains(others, ip);
+  };
+}
+
+/** Everybody who reaches the listener, except through a proxy: binding it to an address was the decision. */
+export const boundAccess: DebugAccess = (request) => !isForwarded(request);
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
+LOOPBACK.addAddress('::1', 'ipv6');
+
+function tailscaleAddresses(): (ip: string) => boolean {
+  const ranges = new BlockList();
+  ranges.addSubnet('100.64.0.0', 10, 'ipv4');
+  ranges.addSubnet('fd7a:115c:a1e0::', 48, 'ipv6');
+  // Of the shared address space this part belongs to ChromeOS' virtual machines.
+  const except = new BlockList();
+  except.addSubnet('100.115.92.0', 23, 'ipv4');
+  return (ip) => contains(ranges, ip) && !contains(except, ip);
+}
+
+function allowed(env: NodeJS.ProcessEnv): BlockList {
+  const list = new BlockList();
+  const single = env['TS_ALLOW_DEBUG_IP'] ?? '';
+  if (single !== '') add(list, 'TS_ALLOW_DEBUG_IP', single, false);
+  for (const part of (env['TS_DEBUG_TRUSTED_CIDRS'] ?? '').split(',')) {
+    if (part.trim() !== '') add(list, 'TS_DEBUG_TRUSTED_CIDRS', part.trim(), true);
+  }
+  return list;
+}
+
+function add(list: BlockList, variable: string, text: string, withPrefix: boolean): void {
+  const [address = '', prefix] = text.split('/');
+  const family = isIP(address);
+  const bits =
+    prefix === undefined ? (withPrefix ? Number.NaN : 0) : /^\d{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
+  if (family === 0 || !(bits <= (family === 4 ? 32 : 128)) || (!withPrefix && prefix !== undefined)) {
+    const wanted = withPrefix ? 'ranges as 192.0.2.0/24 or 2001:db8::/32, separated by commas' : 'one IP address';
+    throw new DerpError(
+      'ERR_DERP_BAD_OPTION',
+      `${variable}: ${JSON.stringify(text)} is no address range; it takes ${wanted}`,
+    );
+  }
+  if (withPrefix) list.addSubnet(address, bits, family === 4 ? 'ipv4' : 'ipv6');
+  else list.addAddress(address, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+function contains(list: BlockList, ip: string): boolean {
+  const family = isIP(ip);
+  return family !== 0 && list.check(ip, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+function isForwarded(request: IncomingMessage): boolean {
+  return (request.headers['x-forwarded-for'] ?? '') !== '';
+}
+
+/** IPv4 never as v4-in-v6, no zone. */
+function clientAddress(request: IncomingMessage): string {
+  return (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*$/, '');
+}
+
+/** The file is read each time, so that a new key needs no restart. */
+function provesKey(url: string, keyFile: string): boolean {
+  const mark = url.indexOf('?');
+  const offered = mark < 0 ? null : new URLSearchParams(url.slice(mark + 1)).get('debugkey');
+  if (offered === null || offered === '') return false;
+  let key: string;
+  try {
+    key = readFileSync(keyFile, 'utf8').trim();
+  } catch {
+    return false; // no key, nobody to let in; the usual rule decides
+  }
+  return key !== '' && timingSafeEqual(digest(offered), digest(key));
+}
+
+/** Equal lengths, as timingSafeEqual wants them. */
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

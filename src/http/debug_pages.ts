@@ -1,0 +1,152 @@
+/** The pages below /debug/: an index, figures as JSON and for Prometheus, consistency check, traffic. */
+import { readFileSync } from 'node:fs';
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { hostname } from 'node:os';
+import { escapeHtml, isRead, sendMethodNotAllowed, sendText } from './answers.js';
+import { type DebugAccess, debugAccess } from './debug_access.js';
+import { streamTraffic, type TrafficSource } from './debug_traffic.js';
+import { debugVars, type FigureSource, readFigures } from './debug_vars.js';
+import type { Figures } from './metrics_table.js';
+import { parseRequestPath } from './request_path.js';
+import { setSecurityHeaders } from './security_headers.js';
+
+/** What the debug pages want of a relay; {@link Server} has it. */
+export interface DebugSource extends FigureSource, TrafficSource {
+  readonly hasMeshKey: boolean;
+  consistencyCheck(): Promise<void>;
+}
+
+export interface DebugPagesOptions {
+  /** Default: none, and the pages tell of the process only. */
+  relay?: DebugSource;
+  /** The name that TLS is served for, to be shown. Default: none. */
+  hostname?: string;
+  /** Shown, and the value of the metric `version`. Default: the version of this package. */
+  version?: string;
+  /** The command line, to be shown; must hold nothing secret. Default: none. */
+  cmdline?: readonly string[];
+  /** Who may see them; others get 403. Default: {@link debugAccess}, the reference's rule. */
+  access?: DebugAccess;
+}
+
+/** Pages that stay open, at once: each asks the shards every 2 s and keeps a figure per client. */
+const MAX_TRAFFIC_PAGES = 16;
+
+/**
+ * A listener for requests whose path begins with `/debug/`; `pages` and `createPageServer` take it as option `debug`.
+ *
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when `TS_ALLOW_DEBUG_IP` or `TS_DEBUG_TRUSTED_CIDRS` holds no address
+ */
+export function debugPages(options: DebugPagesOptions = {}): RequestListener {
+  const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
+  let trafficPages = 0;
+  const routes = new Map<string, Page>([
+    ['/debug/', (_, response) => sendIndex(response, { ...options, version })],
+    ['/debug/vars', (_, response) => sendJson(response, debugVars(readFigures(relay, version), cmdline))],
+    ['/debug/varz', (_, response) => sendMetrics(response, readFigures(relay, version))],
+  ]);
+  if (relay !== undefined) {
+    routes.set('/debug/check', (_, response) => sendCheck(relay, response));
+    routes.set('/debug/traffic', async (request, response) => {
+      if (trafficPages >= MAX_TRAFFIC_PAGES)
+        return sendText(response, 503, `more than ${MAX_TRAFFIC_PAGES} pages are open`);
+      trafficPages++;
+      await sendTraffic(relay, request, response).finally(() => trafficPages--);
+    });
+  }
+  return (request, response) => {
+    if (!access(request)) return sendText(response, 403, 'debug access denied');
+    const page = routes.get(parseRequestPath(request.url ?? '')?.path ?? '');
+    if (page === undefined) return sendText(response, 404, '404 page not found');
+    if (!isRead(request)) return sendMethodNotAllowed(response);
+    void Promise.resolve(page(request, response)).catch((error: Error) => fail(response, error));
+  };
+}
+
+type Page = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+function ownVersion(): string {
+  return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string })
+    .version;
+}
+
+function fail(response: ServerResponse, error: Error): void {
+  if (response.headersSent) response.destroy();
+  else sendText(response, 500, error.message);
+}
+
+/** Styles may stand in these pages themselves; the index has none. */
+function setDebugHeaders(response: ServerResponse): void {
+  setSecurityHeaders(response);
+  const policy = response.getHeader('Content-Security-Policy') as string;
+  response.setHeader('Content-Security-Policy', `${policy}; style-src 'self' 'unsafe-inline'`);
+}
+
+function send(response: ServerResponse, status: number, type: string, body: string): void {
+  setDebugHeaders(response);
+  response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }).end(body);
+}
+
+function sendJson(response: ServerResponse, value: object): void {
+  send(response, 200, 'application/json; charset=utf-8', `${JSON.stringify(value, null, '\t')}\n`);
+}
+
+async function sendMetrics(response: ServerResponse, figures: Figures): Promise<void> {
+  // Loaded when first asked for: it costs a relay that starts some of the time in which clients wait.
+  const { METRICS_TYPE, metricsText } = await import('./metrics_text.js');
+  send(response, 200, METRICS_TYPE, await metricsText(figures));
+}
+
+async function sendCheck(relay: DebugSource, response: ServerResponse): Promise<void> {
+  const problem = await relay.consistencyCheck().then(
+    () => undefined,
+    (error: Error) => error.message,
+  );
+  const text =
+    problem === undefined ? 'derp.Server ConsistencyCheck okay' : `derp.Server ConsistencyCheck failure: ${problem}\n`;
+  send(response, problem === undefined ? 200 : 500, 'text/plain; charset=utf-8', text);
+}
+
+async function sendTraffic(relay: DebugSource, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  setDebugHeaders(response);
+  response.writeHead(200, { 'Content-Type': 'text/plain; charset=utf-8' });
+  if (request.method === 'HEAD') response.end();
+  else await streamTraffic(relay, response);
+}
+
+function sendIndex(response: ServerResponse, options: DebugPagesOptions): void {
+  const { relay } = options;
+  const facts = [
+    ['Uptime', duration(Math.floor(process.uptime()))],
+    ['Version', options.version ?? ''],
+    ['Machine', hostname()],
+    ['TLS hostname', options.hostname ?? ''],
+    ['Mesh key', String(relay?.hasMeshKey ?? false)],
+  ];
+  const links = [
+    ['vars', 'Metrics (JSON)'],
+    ['varz', 'Metrics (Prometheus)'],
+    ...(relay === undefined
+      ? []
+      : [
+          ['check', 'Consistency check'],
+          ['traffic', 'Traffic check'],
+        ]),
+  ];
+  const items = [
+    ...facts.map(([name, value]) => `<li><b>${name}:</b> ${escapeHtml(value!)}</li>`),
+    ...links.map(([page, text]) => `<li><a href="/debug/${page}">/debug/${page}</a> (${text})</li>`),
+  ];
+  const body = `<html><body><h1>derplane debug</h1><ul>${items.join('')}</ul></body></html>\n`;
+  setSecurityHeaders(response);
+  response
+    .writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', 'Content-Length': Buffer.byteLength(body) })
+    .end(body);
+}
+
+/** Go's way to write a time: `1h2m3s`. */
+function duration(seconds: number): string {
+  const hours = Math.floor(seconds / 3600);
+  const minutes = Math.floor((seconds % 3600) / 60);
+  return `${hours > 0 ? `${hours}h` : ''}${seconds >= 60 ? `${minutes}m` : ''}${seconds % 60}s`;
+}

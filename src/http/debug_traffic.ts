@@ -1,0 +1,42 @@
+/** /debug/traffic: every 2 s a line for each connection that moved bytes since, then an empty line, until the asker goes. */
+import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ConnectionTraffic } from '../server/traffic.js';
+
+/** What the page wants of a relay; {@link Server} has it. */
+export interface TrafficSource {
+  traffic(): Promise<ConnectionTraffic[]>;
+}
+
+/** Milliseconds between two rounds; the reference's. */
+const INTERVAL = 2_000;
+
+/** Writes rounds to `response` until it is closed or the relay is. */
+export async function streamTraffic(relay: TrafficSource, response: ServerResponse): Promise<void> {
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
+  let before = new Map<number, ConnectionTraffic>();
+  try {
+    while (!gone.signal.aborted) {
+      const now = new Map((await relay.traffic()).map((connection) => [connection.id, connection]));
+      const moved = [...now.values()].filter((connection) => hasMoved(connection, before.get(connection.id)));
+      before = now;
+      const room = response.write(`${moved.map(line).join('')}\n`);
+      if (!room) await once(response, 'drain', { signal: gone.signal });
+      await sleep(INTERVAL, undefined, { signal: gone.signal });
+    }
+  } catch (error) {
+    // The asker went, or the relay closed: either way there is nothing more to tell.
+    if (!gone.signal.aborted) response.end(`${(error as Error).message}\n`);
+  }
+}
+
+function hasMoved(now: ConnectionTraffic, before: ConnectionTraffic | undefined): boolean {
+  return now.sent > (before?.sent ?? 0) || now.received > (before?.received ?? 0);
+}
+
+function line({ key, sent, received, uniqueSenders }: ConnectionTraffic): string {
+  const senders = uniqueSenders > 0 ? { UniqueSenders: uniqueSenders } : {};
+  return `${JSON.stringify({ Sent: sent, Recv: received, Key: key.toString(), ...senders })}\n`;
+}

@@ -1,0 +1,53 @@
+/** The figures as Go's expvar shows them: one JSON object, the relay's in the map `derp`. */
+import { uptime } from 'node:os';
+import type { Stats } from '../server/stats.js';
+import { type Figures, METRICS } from './metrics_table.js';
+
+/** What the debug pages want of a relay; {@link Server} has it. */
+export interface FigureSource {
+  expVar(): Stats;
+  shardVars(): Stats[];
+}
+
+/** Reads all figures of this moment. */
+export function readFigures(relay: FigureSource | undefined, version: string): Figures {
+  const now = Date.now() / 1000;
+  return {
+    relay: relay?.expVar(),
+    shards: relay?.shardVars() ?? [],
+    version,
+    uptime: Math.floor(process.uptime()),
+    startTime: Math.floor(now - process.uptime()),
+    bootTime: Math.floor(now - uptime()),
+  };
+}
+
+/** Names of the reference's map `derp`, as they stand there; the drop counters stand beside it. */
+const IN_DERP = new Set(
+  METRICS.filter(({ name }) => name.startsWith('derp_'))
+    .map(({ name }) => name.slice('derp_'.length))
+    .filter((name) => !name.endsWith('_dropped')),
+);
+
+/** @param cmdline - the command line to show; nothing secret */
+export function debugVars(figures: Figures, cmdline: readonly string[]): object {
+  const { relay = {}, shards, version } = figures;
+  const isDerp = (name: string) => IN_DERP.has(name.replace(/^(?:counter|gauge)_/, ''));
+  const { bytes_dropped, packets_dropped, ...rest } = relay;
+  const entries = Object.entries(rest);
+  return sorted({
+    cmdline,
+    counter_uptime_sec: figures.uptime,
+    derp: sorted({ ...Object.fromEntries(entries.filter(([name]) => isDerp(name))), version }),
+    ...(figures.relay !== undefined && { derp_bytes_dropped: bytes_dropped, derp_packets_dropped: packets_dropped }),
+    derplane: sorted({ ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))), shards }),
+    node_boot_time_seconds: figures.bootTime,
+    nodejs_memory: process.memoryUsage(),
+    process_start_unix_time: figures.startTime,
+    version,
+  });
+}
+
+function sorted(object: object): object {
+  return Object.fromEntries(Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1)));
+}

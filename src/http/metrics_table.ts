@@ -1,0 +1,162 @@
+/** Every metric of the relay: its name at /debug/varz, type, meaning, labels, and where its value stands. */
+import type { Stats } from '../server/stats.js';
+
+/** What metrics are made of. */
+export interface Figures {
+  /** {@link Server.expVar}; undefined where no DERP is served. */
+  relay: Stats | undefined;
+  /** {@link Server.shardVars}. */
+  shards: Stats[];
+  version: string;
+  /** Seconds since the program started. */
+  uptime: number;
+  /** Seconds since 1970. */
+  startTime: number;
+  /** Seconds since 1970 at which the machine started. */
+  bootTime: number;
+}
+
+export interface Metric {
+  name: string;
+  type: 'counter' | 'gauge' | 'histogram' | 'untyped';
+  help: string;
+  /** Names of the labels, from the outermost level of the value to the innermost. */
+  labels: string[];
+  /** Undefined: there is no such figure now, and it is left out. */
+  value: (figures: Figures) => Stats | number | undefined;
+}
+
+type Row = [name: string, type: Metric['type'], help: string, ...labels: string[]];
+
+/** The reference's, without their prefix `derp_`. */
+const DERP: Row[] = [
+  ['accepts', 'counter', 'Upgrades to DERP, whatever became of them.'],
+  [
+    'average_queue_duration_ms',
+    'untyped',
+    'Moving average of the time that packets waited for their client, in milliseconds.',
+  ],
+  ['buffered_write_frames', 'histogram', 'Frames written by one flush of a client.'],
+  ['bytes_dropped', 'counter', 'DERP bytes dropped by reason and by kind.', 'reason', 'kind'],
+  ['bytes_received', 'counter', 'Payload bytes of packets that clients sent.'],
+  ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients.'],
+  ['clients_local', 'gauge', 'Keys with at least one connection here.'],
+  ['clients_remote', 'gauge', 'Keys that other relays of the region are known to have, and this one has not.'],
+  ['clients_total', 'gauge', 'Keys connected here or known to be reachable through the mesh.'],
+  ['current_connections', 'gauge', 'Clients, duplicates and mesh peers included.'],
+  ['current_dup_client_conns', 'gauge', 'Connections of keys that have several.'],
+  ['current_dup_client_keys', 'gauge', 'Keys that have several connections.'],
+  ['current_file_descriptors', 'gauge', 'Descriptors that the process has open.'],
+  ['current_home_connections', 'gauge', 'Clients that call this relay their home.'],
+  ['current_notideal_connections', 'gauge', 'Clients for which another node of the region would be ideal.'],
+  ['got_ping', 'counter', 'Ping frames.'],
+  ['home_moves_in', 'counter', 'Clients that made this relay their home more than 5 s after connecting.'],
+  ['home_moves_out', 'counter', 'Clients that gave this relay up as their home more than 5 s after connecting.'],
+  ['memstats_sys0', 'gauge', 'Bytes of memory resident when the relay was loaded.'],
+  ['mesh_update_batch_size', 'histogram', 'Presence changes that a watcher took at once.'],
+  ['mesh_update_loop_count', 'histogram', 'Batches of presence changes per wake of a watcher.'],
+  ['multiforwarder_created', 'counter', 'Keys that got a second forwarder.'],
+  ['multiforwarder_deleted', 'counter', 'Keys that went back to one forwarder.'],
+  ['packet_forwarder_delete_other_value', 'counter', 'Removals of a forwarder that its key did not have.'],
+  ['packets_dropped', 'counter', 'DERP packets dropped by reason and by kind.', 'reason', 'kind'],
+  ['packets_forwarded_in', 'counter', 'Packets that mesh peers forwarded to this relay.'],
+  ['packets_forwarded_out', 'counter', 'Packets forwarded to other relays.'],
+  ['packets_received', 'counter', 'Packets that clients sent.'],
+  ['packets_received_kind', 'counter', 'Packets that clients sent, by kind.', 'kind'],
+  ['packets_sent', 'counter', 'Packets sent to clients.'],
+  ['peer_gone_disconnected_frames', 'counter', 'PeerGone frames that say that a key left.'],
+  ['peer_gone_not_here_frames', 'counter', 'PeerGone frames that answer a packet to an unknown key.'],
+  ['rate_limit_per_client_burst_bytes', 'untyped', 'Bytes that a client may send at once.'],
+  ['rate_limit_per_client_bytes_per_second', 'untyped', 'Bytes per second that a client may send.'],
+  ['sclient_write_timeouts', 'counter', 'Clients closed as their socket refused output too long.'],
+  ['sent_pong', 'counter', 'Pong frames sent.'],
+  ['tcp_rtt', 'counter', 'Measurements of round-trip times of TCP connections; each in its own bucket only.', 'le'],
+  ['total_dup_client_conns', 'counter', 'Connections that joined a key already connected.'],
+  ['unknown_frames', 'counter', 'Frames of unknown type, skipped.'],
+  ['watchers', 'gauge', 'Mesh peers that watch who is connected.'],
+];
+
+/** Ours, of the whole relay, without their prefix `derplane_`. */
+const DERPLANE: Row[] = [
+  ['closed', 'counter', 'Clients whose connection ended, by reason.', 'reason'],
+  ['handshakes_in_progress', 'gauge', 'Connections between accept and their first frame as a client.'],
+  ['handshakes_waiting', 'gauge', 'Of those, how many no handshake thread has taken up yet.'],
+  ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
+  ['queue_bytes', 'gauge', 'Memory of the send queues of clients that do not keep up.'],
+  [
+    'refused_connections',
+    'counter',
+    'Connections refused as handshakes in progress were too many or held too many bytes.',
+    'reason',
+  ],
+];
+
+/** Ours, by shard, without their prefix `derplane_shard_`. */
+const SHARD: Row[] = [
+  ['bytes_received', 'counter', 'Payload bytes of packets that clients of the shard sent.'],
+  ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients of the shard.'],
+  ['current_connections', 'gauge', 'Clients of the shard.'],
+  ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
+  ['packets_received', 'counter', 'Packets that clients of the shard sent.'],
+  ['packets_sent', 'counter', 'Packets sent to clients of the shard.'],
+  ['queue_bytes', 'gauge', 'Memory of the send queues of clients that do not keep up.'],
+  ['reads', 'counter', 'Reads of sockets.'],
+  ['ring_full', 'counter', 'Times that a connection had to wait as the ring to another shard was full.'],
+  ['ring_packets_in', 'counter', 'Packets taken from other shards.'],
+  ['ring_packets_out', 'counter', 'Packets given to other shards.'],
+  ['ring_wakes', 'counter', 'Times that another shard had to be woken.'],
+  ['turns', 'counter', 'Turns of the event loop that had something to do.'],
+  ['writes', 'counter', 'Writes to sockets.'],
+];
+
+export const METRICS: readonly Metric[] = [
+  ...DERP.map((row) => metric('derp_', row, ({ relay }) => find(relay, row[0]))),
+  {
+    ...metric(
+      'derp_',
+      ['rate_limit_per_client_waited', 'counter', 'Frames that waited for the receive limit.'],
+      () => undefined,
+    ),
+    // The reference shows it only while there is a limit.
+    value: ({ relay }) =>
+      relay?.['rate_limit_per_client_bytes_per_second'] === undefined
+        ? undefined
+        : find(relay, 'rate_limit_per_client_waited'),
+  },
+  ...DERPLANE.map((row) => metric('derplane_', row, ({ relay }) => find(relay, row[0]))),
+  metric('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
+    outcomes(relay),
+  ),
+  ...SHARD.map((row) =>
+    metric('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>
+      shards.length === 0 ? undefined : Object.fromEntries(shards.map((stats, shard) => [shard, find(stats, row[0])!])),
+    ),
+  ),
+  metric(
+    '',
+    ['node_boot_time_seconds', 'untyped', 'When the machine started, in seconds since 1970.'],
+    (f) => f.bootTime,
+  ),
+  metric(
+    '',
+    ['process_start_unix_time', 'untyped', 'When the program started, in seconds since 1970.'],
+    (f) => f.startTime,
+  ),
+  metric('', ['uptime_sec', 'counter', 'Seconds since the program started.'], (f) => f.uptime),
+  metric('', ['version', 'untyped', 'Version of the program.', 'version', 'binary'], (f) => ({
+    [f.version]: { derplane: 1 },
+  })),
+];
+
+function metric(prefix: string, [name, type, help, ...labels]: Row, value: Metric['value']): Metric {
+  return { name: prefix + name, type, help, labels, value };
+}
+
+/** A figure by its bare name. */
+function find(stats: Stats | undefined, name: string): Stats | number | undefined {
+  return stats?.[`gauge_${name}`] ?? stats?.[`counter_${name}`] ?? stats?.[name];
+}
+
+function outcomes(relay: Stats | undefined): Stats | undefined {
+  return relay === undefined ? undefined : { ok: relay['adopted']!, ...(relay['handshakes_failed'] as Stats) };
+}
