@@ -6,7 +6,7 @@
 namespace derplane {
 
 #define DERPLANE_CLOSE_REASONS(X)                                                          \
-  X(eof, "the client closed its connection")                                               \
+  X(eof, "the other side closed its connection")                                           \
   X(reset, "the connection failed")                                                        \
   X(bad_packet_frame, "packet frame shorter than its keys")                                \
   X(packet_too_big, "packet over 65,536 bytes")                                            \

@@ -1,9 +1,11 @@
 /** From flags and environment to what the relay is started with. */
+import { parseMeshHost } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, parseAddress } from './address.js';
 import { StartError } from './exit.js';
 import type { FlagTable, ParsedFlags } from './flag_set.js';
 import { FLAGS } from './flags.js';
+import { defaultMeshKeyFile, MESH_KEY_VARIABLE, type MeshKeySource } from './mesh_key.js';
 
 export interface RelayConfig {
   address: Address;
@@ -17,10 +19,20 @@ export interface RelayConfig {
   tcpKeepaliveTime: number;
   /** Milliseconds. */
   tcpUserTimeout: number;
+  /** Where metrics and debug pages have a listener of their own. */
+  metricsAddress: Address | undefined;
+  /** Milliseconds over which clients are let go at the end. */
+  drainTime: number;
+  meshKey: MeshKeySource | undefined;
+  /** File of rate limits. */
+  rateConfig: string | undefined;
   server: ServerOptions;
   /** What the operator should know about the flags. */
   warnings: string[];
 }
+
+/** Turns off that round-trip times are measured; the reference's. */
+const NO_RTT_VARIABLE = 'TS_DERP_DISABLE_RTT_STATS';
 
 export type RelayFlags = ParsedFlags<typeof FLAGS>;
 
@@ -38,6 +50,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
   refusePending(flags, version);
   const address = values.dev ? DEV_ADDRESS : parseAddress('-a', values.a);
   if (!values.dev) refuseTls(address, values.certmode, version);
+  const meshKey = meshKeySource(flags, env);
   return {
     address,
     dev: values.dev,
@@ -46,13 +59,20 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     home: values.home,
     tcpKeepaliveTime: values['tcp-keepalive-time'],
     tcpUserTimeout: values['tcp-user-timeout'],
+    drainTime: values['drain-time'],
+    meshKey,
+    rateConfig: values['rate-config'] === '' ? undefined : values['rate-config'],
+    metricsAddress: values['metrics-addr'] === '' ? undefined : parseAddress('-metrics-addr', values['metrics-addr']),
     server: {
       ...(values.shards > 0 && { shards: values.shards }),
       ...(values['handshake-threads'] > 0 && { handshakeThreads: values['handshake-threads'] }),
       ringBytes: values['ring-bytes'],
       queueDepth: queueDepth(flags, env),
       writeTimeout: values['tcp-write-timeout'],
+      ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }),
       logClients: values['log-level'] === 'debug',
+      meshWith: meshWith(flags, meshKey),
+      meshInsecureHttp: values['mesh-insecure-http'],
     },
     warnings: warnings(flags),
   };
@@ -83,6 +103,40 @@ function keyFile(c: string, isRoot: boolean): string {
   );
 }
 
+/** Whether a variable of the reference's kind is on: Go's boolean texts. */
+function isSet(env: NodeJS.ProcessEnv, name: string): boolean {
+  const text = env[name] ?? '';
+  if (/^(?:|0|f|F|false|FALSE|False)$/.test(text)) return false;
+  if (/^(?:1|t|T|true|TRUE|True)$/.test(text)) return true;
+  throw new StartError(`${name}=${JSON.stringify(text)}: must be true or false`);
+}
+
+/** With -dev the variable alone counts; else the flag, else the file at its usual place. */
+function meshKeySource({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): MeshKeySource | undefined {
+  if (values.dev) {
+    const text = env[MESH_KEY_VARIABLE] ?? '';
+    return text === '' ? undefined : { variable: MESH_KEY_VARIABLE, text };
+  }
+  const file = given.has('mesh-psk-file') ? values['mesh-psk-file'] : (defaultMeshKeyFile(env.HOME) ?? '');
+  return file === '' ? undefined : { file };
+}
+
+/** The list, each entry of which is right; without the key only an empty one is. */
+function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | undefined): string[] {
+  if (values['mesh-with'] === '') return [];
+  const hosts = values['mesh-with'].split(',');
+  if (meshKey === undefined) {
+    const instead = values.dev ? ` (with -dev ${MESH_KEY_VARIABLE} instead)` : '';
+    throw new StartError(`--mesh-with requires --mesh-psk-file${instead}`);
+  }
+  try {
+    for (const host of hosts) parseMeshHost(host, values['mesh-insecure-http']);
+  } catch (error) {
+    throw new StartError(`-mesh-with: ${(error as Error).message}`, { cause: error });
+  }
+  return hosts;
+}
+
 /** The flag; without it the reference's variable, in which 0 and less stand for the default. */
 function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): number {
   const text = env[QUEUE_DEPTH_VARIABLE];
@@ -97,6 +151,7 @@ function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): numb
 function warnings({ values }: RelayFlags): string[] {
   const found: string[] = [];
   if (values.stun) found.push('STUN is not available yet and not served; -stun=false silences this warning');
+  if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
   if (values.ace) found.push('-ace: the experimental CONNECT service of the reference is not available');
   return found;
 }

@@ -2,7 +2,6 @@ import { type FlagTable, MAX_INT } from './flag_set.js';
 
 const CERTIFICATES = 'TLS and certificates';
 const PLAIN_ONLY = 'read only where TLS is served';
-const MESH = 'meshing with other relays';
 const ADMISSION = 'admission of clients';
 const BOOTSTRAP_DNS = 'bootstrap DNS';
 const SECRETS = 'a secret server for the mesh key';
@@ -67,8 +66,16 @@ export const FLAGS = {
     default: '',
     help: 'what is served at /: empty for the default page, "blank", or an http(s) `URL` to redirect to',
   },
-  'mesh-psk-file': { type: 'string', default: '', help: '`file` of the mesh key', pending: MESH },
-  'mesh-with': { type: 'string', default: '', help: 'relays to mesh with, separated by commas', pending: MESH },
+  'mesh-psk-file': {
+    type: 'string',
+    default: '',
+    help: '`file` of the mesh key, 64 hexadecimal digits; if not given, the first that exists of /home/derp/keys/derp-mesh.key and $HOME/keys/derp-mesh.key',
+  },
+  'mesh-with': {
+    type: 'string',
+    default: '',
+    help: 'relays to mesh with, `hosts` separated by commas without spaces: http://HOST[:PORT][/DIALHOST] so far, HOST[:PORT][/DIALHOST] once there is TLS; this relay itself may be among them',
+  },
   'secrets-url': { type: 'string', default: '', help: '`URL` of a secret server', pending: SECRETS },
   'secrets-path-prefix': { type: 'string', default: 'prod/derp', help: 'prefix of secret names', pending: SECRETS },
   'secrets-cache-dir': { type: 'string', default: '', help: 'cache of secrets', pending: SECRETS },
@@ -105,7 +112,11 @@ export const FLAGS = {
     help: 'burst of -accept-connection-limit',
     pending: 'limits on accepting',
   },
-  'rate-config': { type: 'string', default: '', help: 'JSON `file` of rate limits', pending: 'rate limits per client' },
+  'rate-config': {
+    type: 'string',
+    default: '',
+    help: 'JSON `file` of what each client may send, read again on SIGHUP: {"PerClientRateLimitBytesPerSec":N,"PerClientRateBurstBytes":N}',
+  },
   'tcp-keepalive-time': {
     type: 'duration',
     default: 600_000,
@@ -156,12 +167,26 @@ export const FLAGS = {
     max: 65_536,
     help: "packets that each of a client's two send queues holds beyond what the kernel took; also TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH",
   },
-  'metrics-addr': { type: 'string', default: '', help: 'listen `address` of metrics', pending: 'metrics' },
+  'metrics-addr': {
+    type: 'string',
+    default: '',
+    help: 'listen `address` of metrics and debug pages over plain HTTP, beside those at /debug/; with an IP everybody who reaches it is let in, without one (":port") loopback and Tailscale addresses are',
+  },
   'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
   'allow-keys': { type: 'string', default: '', help: '`file` of admitted node keys', pending: ADMISSION },
-  'drain-time': { type: 'duration', default: 0, help: 'time to let clients go at the end', pending: 'draining' },
+  'drain-time': {
+    type: 'duration',
+    default: 1_500,
+    min: 0,
+    max: 86_400_000,
+    help: 'time over which clients are let go one after another on SIGTERM or SIGINT; 0 for all at once',
+  },
   'acme-directory': { type: 'string', default: '', help: '`URL` of an ACME directory', pending: CERTIFICATES },
-  'mesh-insecure-http': { type: 'bool', default: false, help: 'mesh over http:// off loopback', pending: MESH },
+  'mesh-insecure-http': {
+    type: 'bool',
+    default: false,
+    help: 'allow http:// hosts off loopback in -mesh-with, although whoever controls the network in between can then learn the mesh key',
+  },
   'log-format': { type: 'string', default: 'text', choices: ['text', 'json'], help: 'form of log lines: text or json' },
   'log-level': {
     type: 'string',

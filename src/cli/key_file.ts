@@ -110,6 +110,6 @@ function isFile(path: string): boolean {
 }
 
 /** `EACCES: permission denied` of `EACCES: permission denied, open '/x'`. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   return (error as Error).message.split(',')[0] as string;
 }

@@ -16,8 +16,11 @@ import { FLAGS, PENDING_COMMANDS } from './flags.js';
 import { nextSignal } from './signals.js';
 import { usage } from './usage.js';
 
-/** Milliseconds that closing may take before the program ends anyway. */
+/** Milliseconds that closing may take before the program ends anyway, unless clients are given longer. */
 const CLOSE_LIMIT = 2_000;
+
+/** Milliseconds that closing may take longer than clients are given. */
+const CLOSE_MARGIN = 500;
 
 /** Where a {@link StartError} goes once there is a logger, so that JSON logs hold it too. */
 let logger: Logger | undefined;
@@ -60,18 +63,21 @@ async function main(args: string[]): Promise<number | undefined> {
 /** Runs until a signal, or until the relay fails; the process ends here, at the limit if closing takes longer. */
 async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger): Promise<undefined> {
   const stop = nextSignal();
-  process.on('SIGHUP', () => logger.info({}, 'SIGHUP: there is nothing to reload'));
+  let reload = () => logger.info({}, 'SIGHUP: still starting, there is nothing to reload');
+  process.on('SIGHUP', () => reload());
   const { startRelay } = await import('./relay.js');
   const relay = await startRelay(config, logger);
+  reload = relay.reload;
   if (config.dev) printNextSteps(formatAddress(relay.address));
 
   const signal = await Promise.race([stop, relay.ended]);
   if (signal === undefined) process.exit(1);
   logger.info({}, `${signal}: closing`);
+  const limit = Math.max(CLOSE_LIMIT, config.drainTime + CLOSE_MARGIN);
   setTimeout(() => {
-    logger.warn({}, `closing took over ${CLOSE_LIMIT} ms, ending now`);
+    logger.warn({}, `closing took over ${limit} ms, ending now`);
     process.exit(0);
-  }, CLOSE_LIMIT).unref();
+  }, limit).unref();
   await relay.close();
   process.exit(0);
 }

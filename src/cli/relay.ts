@@ -3,15 +3,20 @@ import type { Server as HttpServer } from 'node:http';
 import { createPageServer } from '../http/page_server.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
+import { readRateConfig } from '../server/rate_config.js';
+import type { Server } from '../server/server.js';
 import { type Address, formatAddress } from './address.js';
 import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
 import { loadKeyFile } from './key_file.js';
+import { loadMeshKey } from './mesh_key.js';
 
 export interface RunningRelay {
   /** With the port that was taken where the configuration says 0. */
   address: Address;
-  /** Stops listening and ends every connection. */
+  /** Reads again what can change while the relay runs; a failure is logged, and what was in force stays. */
+  reload(): void;
+  /** Stops listening and ends every connection, over the configured time. */
   close(): Promise<void>;
   /** Resolves when it has ended; unless close() was called, it failed and has logged why. */
   ended: Promise<void>;
@@ -27,7 +32,7 @@ export async function startRelay(config: RelayConfig, logger: Logger): Promise<R
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : loadKeyFile(config.keyFile);
   const pages = createPageServer({ home: config.home, derpEnabled: config.derp, logger });
-  const relay = config.derp ? await serveDerp(config, key, pages, logger) : await servePages(config, pages);
+  const relay = config.derp ? await serveDerp(config, key, pages, logger) : await servePages(config, pages, logger);
   logger.info(
     config.derp ? { publicKey: key.publicKey.toString() } : {},
     `derper: serving on ${formatAddress(relay.address)}${config.derp ? '' : ' without DERP'}`,
@@ -41,11 +46,13 @@ async function serveDerp(
   pages: HttpServer,
   logger: Logger,
 ): Promise<RunningRelay> {
-  const { address, tcpKeepaliveTime, tcpUserTimeout } = config;
-  logger.info({}, 'No mesh key configured');
+  const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, rateConfig } = config;
+  const meshKey = config.meshKey && loadMeshKey(config.meshKey);
+  logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
   const { Server } = await import('../server/server.js');
-  const server = new Server(key, { ...config.server, logger });
+  const server = new Server(key, { ...config.server, ...(meshKey !== undefined && { meshKey }), logger });
   try {
+    if (rateConfig !== undefined) loadRateConfig(server, rateConfig, logger);
     const { port } = await server.listen({
       ...(address.host !== '' && { host: address.host }),
       port: address.port,
@@ -55,19 +62,52 @@ async function serveDerp(
     });
     return {
       address: { host: address.host, port },
+      reload: () => reloadRateConfig(server, rateConfig, logger),
       close: async () => {
-        await server.close();
+        await server.close({ drainTime });
         pages.closeAllConnections();
       },
       ended: server.closed,
     };
   } catch (error) {
     await server.close();
-    throw listenError(address, error);
+    throw error instanceof StartError ? error : listenError(address, error);
   }
 }
 
-function servePages({ address, tcpKeepaliveTime }: RelayConfig, pages: HttpServer): Promise<RunningRelay> {
+function loadRateConfig(server: Server, path: string, logger: Logger): void {
+  try {
+    applyRateConfig(server, path, logger);
+  } catch (error) {
+    throw new StartError(`loading rate config: -rate-config ${path}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function reloadRateConfig(server: Server, path: string | undefined, logger: Logger): void {
+  if (path === undefined) {
+    logger.info({}, 'SIGHUP: there is nothing to reload');
+    return;
+  }
+  logger.info({}, `derper: received SIGHUP, reloading rate config from ${path}`);
+  try {
+    applyRateConfig(server, path, logger);
+    logger.info({}, 'derper: rate config reloaded successfully');
+  } catch (error) {
+    logger.error({}, `derper: rate config reload failed: ${(error as Error).message}`);
+  }
+}
+
+function applyRateConfig(server: Server, path: string, logger: Logger): void {
+  const wanted = readRateConfig(path);
+  const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
+  logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
+}
+
+function servePages(
+  { address, tcpKeepaliveTime }: RelayConfig,
+  pages: HttpServer,
+  logger: Logger,
+): Promise<RunningRelay> {
   pages.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
   return new Promise((resolve, reject) => {
     pages.once('error', (error) => reject(listenError(address, error)));
@@ -75,6 +115,7 @@ function servePages({ address, tcpKeepaliveTime }: RelayConfig, pages: HttpServe
       const { port } = pages.address() as { port: number };
       resolve({
         address: { host: address.host, port },
+        reload: () => logger.info({}, 'SIGHUP: there is nothing to reload'),
         close: () =>
           new Promise((done) => {
             pages.close(() => done());

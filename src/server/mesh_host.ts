@@ -34,7 +34,7 @@ export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
   }
   if (!allowPlain && !isLoopback(dialHost ?? url.hostname)) {
     throw bad(
-      `mesh host ${JSON.stringify(entry)}: the mesh key would cross the network unprotected; only loopback is allowed without -mesh-insecure-http`,
+      `mesh host ${JSON.stringify(entry)}: without TLS whoever controls the network in between can learn the mesh key; off loopback this needs -mesh-insecure-http (option meshInsecureHttp)`,
     );
   }
   return { name, url, dialHost };

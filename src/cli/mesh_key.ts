@@ -1,0 +1,47 @@
+/** The secret that the relays of a region share, from where operators keep it. */
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { isMeshKey } from '../protocol/mesh_key.js';
+import { StartError } from './exit.js';
+import { reasonOf } from './key_file.js';
+
+/** Bytes of a mesh key's file; real ones have 65. */
+const MAX_SIZE = 64 * 1024;
+
+/** Where the mesh key comes from, in the words of an error: a flag with its file, or a variable. */
+export type MeshKeySource = { file: string } | { variable: string; text: string };
+
+/** The variable that is read with `-dev`, and only then. */
+export const MESH_KEY_VARIABLE = 'TAILSCALE_DERPER_MESH_KEY';
+
+/** The file that is read where `-mesh-psk-file` is not given: the first that exists, as in the reference. */
+export function defaultMeshKeyFile(home: string | undefined): string | undefined {
+  const candidates = ['/home/derp/keys/derp-mesh.key'];
+  if (home !== undefined && home !== '') candidates.push(join(home, 'keys/derp-mesh.key'));
+  return candidates.find((path) => existsSync(path));
+}
+
+/**
+ * The mesh key in lower case.
+ *
+ * @throws {@link StartError} when it cannot be read or is none; the message does not contain it
+ */
+export function loadMeshKey(source: MeshKeySource): string {
+  const [name, text] =
+    'file' in source ? [`-mesh-psk-file ${source.file}`, read(source.file)] : [source.variable, source.text];
+  const key = text.trim();
+  if (!isMeshKey(key))
+    throw new StartError(`invalid mesh key: ${name}: ${key.length} characters, needs 64 hexadecimal`);
+  if (/^0+$/.test(key)) throw new StartError(`invalid mesh key: ${name}: all zeros, which is as good as none`);
+  return key.toLowerCase();
+}
+
+function read(path: string): string {
+  try {
+    const { size } = statSync(path);
+    if (size > MAX_SIZE) throw new Error(`${size} bytes are too many for a mesh key`);
+    return readFileSync(path, 'latin1');
+  } catch (error) {
+    throw new StartError(`-mesh-psk-file ${path}: cannot be read: ${reasonOf(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,60 @@
+/** The file of `-rate-config`, as the reference reads it. */
+import { readFileSync, statSync } from 'node:fs';
+import { goInteger, type JsonValue, readGoObject } from '../protocol/go_json.js';
+
+/** What the file says; zero where it says nothing. */
+export interface RateConfig {
+  /** Bytes per second that each client may send; 0 = no limit. */
+  bytesPerSecond: number;
+  /** Bytes. */
+  burst: number;
+}
+
+/** Bytes of a file that is surely none of ours. */
+const MAX_SIZE = 64 << 10;
+
+/**
+ * Reads the file anew.
+ * @throws Error saying whether it cannot be read or what is wrong with it
+ */
+export function readRateConfig(path: string): RateConfig {
+  return parseRateConfig(readSmallFile(path));
+}
+
+/**
+ * Reads `{"PerClientRateLimitBytesPerSec":N,"PerClientRateBurstBytes":N}` under Go's rules.
+ * @throws Error saying what is wrong
+ */
+export function parseRateConfig(json: Buffer): RateConfig {
+  const config: RateConfig = { bytesPerSecond: 0, burst: 0 };
+  try {
+    readGoObject(json, {
+      perclientratelimitbytespersec(value) {
+        config.bytesPerSecond = bytes(value) ?? config.bytesPerSecond;
+      },
+      perclientrateburstbytes(value) {
+        config.burst = bytes(value) ?? config.burst;
+      },
+    });
+  } catch (cause) {
+    throw new Error(`error parsing rate config: ${(cause as Error).message}`, { cause });
+  }
+  return config;
+}
+
+function readSmallFile(path: string): Buffer {
+  try {
+    const { size } = statSync(path);
+    if (size > MAX_SIZE) throw new Error(`${size} bytes are too many`);
+    return readFileSync(path);
+  } catch (cause) {
+    throw new Error(`error reading rate config: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** A number of bytes; beyond 2^53 none is reached, so more is no more. */
+function bytes(value: JsonValue): number | undefined {
+  if (value.text.startsWith('-')) throw new Error('needs an integer from 0 on');
+  const integer = goInteger(value);
+  return integer === undefined ? undefined : Math.min(integer, Number.MAX_SAFE_INTEGER);
+}
