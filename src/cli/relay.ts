@@ -1,5 +1,7 @@
 /** The relay as a program: what `derplane` does unless told otherwise. */
 import type { Server as HttpServer } from 'node:http';
+import { DerpError } from '../errors.js';
+import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
 import { createPageServer } from '../http/page_server.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
@@ -10,6 +12,7 @@ import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
 import { loadKeyFile } from './key_file.js';
 import { loadMeshKey } from './mesh_key.js';
+import { debugOptions, serveMetrics } from './metrics.js';
 
 export interface RunningRelay {
   /** With the port that was taken where the configuration says 0. */
@@ -31,8 +34,9 @@ export async function startRelay(config: RelayConfig, logger: Logger): Promise<R
   if (config.dev) logger.info({}, 'Running in dev mode.');
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : loadKeyFile(config.keyFile);
-  const pages = createPageServer({ home: config.home, derpEnabled: config.derp, logger });
-  const relay = config.derp ? await serveDerp(config, key, pages, logger) : await servePages(config, pages, logger);
+  const serving = config.derp ? await serveDerp(config, key, logger) : await servePages(config, logger);
+  const { metricsAddress } = config;
+  const relay = metricsAddress === undefined ? serving : await withMetrics(metricsAddress, serving, logger);
   logger.info(
     config.derp ? { publicKey: key.publicKey.toString() } : {},
     `derper: serving on ${formatAddress(relay.address)}${config.derp ? '' : ' without DERP'}`,
@@ -40,19 +44,34 @@ export async function startRelay(config: RelayConfig, logger: Logger): Promise<R
   return relay;
 }
 
-async function serveDerp(
-  config: RelayConfig,
-  key: PrivateKey,
-  pages: HttpServer,
-  logger: Logger,
-): Promise<RunningRelay> {
+/** A relay with what its debug pages show. */
+type Serving = RunningRelay & { debug: DebugPagesOptions };
+
+async function withMetrics(address: Address, serving: Serving, logger: Logger): Promise<RunningRelay> {
+  try {
+    const metrics = await serveMetrics(address, serving.debug, logger);
+    // To the end: figures tell how far draining is.
+    return { ...serving, close: () => serving.close().finally(() => metrics.close()) };
+  } catch (error) {
+    await serving.close();
+    throw error instanceof DerpError ? error : listenError(address, error);
+  }
+}
+
+function makePages(config: RelayConfig, debug: DebugPagesOptions, logger: Logger): HttpServer {
+  return createPageServer({ home: config.home, derpEnabled: config.derp, debug: debugPages(debug), logger });
+}
+
+async function serveDerp(config: RelayConfig, key: PrivateKey, logger: Logger): Promise<Serving> {
   const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, rateConfig } = config;
   const meshKey = config.meshKey && loadMeshKey(config.meshKey);
   logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
   const { Server } = await import('../server/server.js');
   const server = new Server(key, { ...config.server, ...(meshKey !== undefined && { meshKey }), logger });
+  const debug = debugOptions(server);
   try {
     if (rateConfig !== undefined) loadRateConfig(server, rateConfig, logger);
+    const pages = makePages(config, debug, logger);
     const { port } = await server.listen({
       ...(address.host !== '' && { host: address.host }),
       port: address.port,
@@ -62,6 +81,7 @@ async function serveDerp(
     });
     return {
       address: { host: address.host, port },
+      debug,
       reload: () => reloadRateConfig(server, rateConfig, logger),
       close: async () => {
         await server.close({ drainTime });
@@ -71,7 +91,7 @@ async function serveDerp(
     };
   } catch (error) {
     await server.close();
-    throw error instanceof StartError ? error : listenError(address, error);
+    throw error instanceof StartError || error instanceof DerpError ? error : listenError(address, error);
   }
 }
 
@@ -103,11 +123,10 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
 }
 
-function servePages(
-  { address, tcpKeepaliveTime }: RelayConfig,
-  pages: HttpServer,
-  logger: Logger,
-): Promise<RunningRelay> {
+async function servePages(config: RelayConfig, logger: Logger): Promise<Serving> {
+  const { address, tcpKeepaliveTime } = config;
+  const debug = debugOptions(undefined);
+  const pages = makePages(config, debug, logger);
   pages.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
   return new Promise((resolve, reject) => {
     pages.once('error', (error) => reject(listenError(address, error)));
@@ -115,6 +134,7 @@ function servePages(
       const { port } = pages.address() as { port: number };
       resolve({
         address: { host: address.host, port },
+        debug,
         reload: () => logger.info({}, 'SIGHUP: there is nothing to reload'),
         close: () =>
           new Promise((done) => {
