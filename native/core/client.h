@@ -55,6 +55,7 @@ struct Client {
   bool notify = false;
   std::unique_ptr<LinkState> link;  // a mesh link, of which we are the client: it has no peer and is in no duplicate set
   bool watching = false;
+  uint32_t presence_changes = 0;  // told in the batch under way, see Router::observePresence
 
   // Duplicates.
   Client* next_of_key = nullptr;

@@ -124,6 +124,8 @@ class Router {
 
   // --- output ----------------------------------------------------------------------------------------------------
   Client* takeTouched();
+  // Counts the presence changes that a watcher was told of, unless there are more to come at once.
+  void observePresence(Client& watcher);
   void touch(Client& client);
   // A KeepAlive for every client whose timer is due.
   void tick();
@@ -207,6 +209,8 @@ class Router {
   bool mayAnswerNotHere(const Client& client) const { return client.not_here_ms <= now_ms_ + 2000; }
   void answerNotHere(Client& client, const Key& destination);
   void sendControl(Client& client, const uint8_t* frame, uint32_t size);
+  // A change of presence to a watcher of this shard.
+  void tell(Client& watcher, const uint8_t* frame, uint32_t size);
   Peer* addPeer(const Key& key);
   void releaseIfUnused(Peer& peer);
   void leavePeer(Client& client);

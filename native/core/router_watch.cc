@@ -80,7 +80,7 @@ void Router::announceAbsence(const Peer& peer, uint32_t slot) {
     if (watcher == nullptr || !watcher->watching) continue;
     uint8_t frame[kPeerGoneFrameSize];
     putPeerGone(frame, peer.key, PeerGoneReason::kDisconnected);
-    sendControl(*watcher, frame, sizeof frame);
+    tell(*watcher, frame, sizeof frame);
     counters_.add(Counter::peer_gone_disconnected_frames);
   }
 }
@@ -101,7 +101,7 @@ bool Router::sendPresence(const Watch& watch, const Client& client) {
   if (watcher == nullptr || !watcher->watching) return false;
   uint8_t frame[kPeerPresentFrameSize];
   putPeerPresent(frame, client.key, client.address.ip, client.address.port, presentFlags(client));
-  sendControl(*watcher, frame, sizeof frame);
+  tell(*watcher, frame, sizeof frame);
   return true;
 }
 
@@ -130,13 +130,31 @@ bool Router::floodOne(Watch& watch) {
     sendPresence(watch, *client->peer->active);
   }
   watch.flooded = watch.cursor >= static_cast<uint32_t>(slots_.size());
+  if (here && watch.flooded) {  // the batch is complete, whether or not this step added to it
+    if (Client* watcher = clientAt(watch.slot, watch.generation)) touch(*watcher);
+  }
   return true;
+}
+
+void Router::tell(Client& watcher, const uint8_t* frame, uint32_t size) {
+  sendControl(watcher, frame, size);
+  ++watcher.presence_changes;
+}
+
+// Changes of one turn are a batch, and so is a flood of this shard's keys, however many turns it takes.
+void Router::observePresence(Client& watcher) {
+  if (watcher.presence_changes == 0) return;
+  for (const Watch& watch : watches_) {
+    if (watch.shard == config_.shard && watch.slot == watcher.slot && !watch.flooded) return;
+  }
+  counters_.observeMeshBatch(watcher.presence_changes);
+  watcher.presence_changes = 0;
 }
 
 void Router::takePresent(const RingRecord& record) {
   Client* watcher = clientAt(record.client_slot, record.client_generation);
   if (watcher == nullptr || !watcher->watching) return;
-  sendControl(*watcher, reinterpret_cast<const uint8_t*>(&record + 1), kPeerPresentFrameSize);
+  tell(*watcher, reinterpret_cast<const uint8_t*>(&record + 1), kPeerPresentFrameSize);
 }
 
 void Router::takeAbsent(const RingRecord& record) {
@@ -144,7 +162,7 @@ void Router::takeAbsent(const RingRecord& record) {
   if (watcher == nullptr || !watcher->watching) return;
   uint8_t frame[kPeerGoneFrameSize];
   putPeerGone(frame, record.destination, PeerGoneReason::kDisconnected);
-  sendControl(*watcher, frame, sizeof frame);
+  tell(*watcher, frame, sizeof frame);
   counters_.add(Counter::peer_gone_disconnected_frames);
 }
 

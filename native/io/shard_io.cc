@@ -150,6 +150,7 @@ void Shard::flush(Client& client) {
     client.queue.clear(queues, DropReason::gone_disconnected);
     return;
   }
+  if (client.watching) router_.observePresence(client);
   uint32_t frames_done = 0;
   queues.late_frames = 0;
   while (!client.stalled && !client.queue.empty()) {
