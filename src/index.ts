@@ -1,9 +1,22 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
 export { Client } from './client/client.js';
-export type { ClientInfoOptions, ClientOptions } from './client/options.js';
 export type { Conn } from './client/conn.js';
 export { HttpClient, type HttpClientOptions, type ReceivedDetail } from './client/http_client.js';
-export * from './client/messages.js';
+export {
+  type HealthMessage,
+  type KeepAliveMessage,
+  type PeerGoneMessage,
+  PeerGoneReason,
+  PeerPresentFlags,
+  type PeerPresentMessage,
+  type PingMessage,
+  type PongMessage,
+  type ReceivedMessage,
+  type ReceivedPacket,
+  type RestartingMessage,
+  type ServerInfoMessage,
+} from './client/messages.js';
+export type { ClientInfoOptions, ClientOptions } from './client/options.js';
 export { DerpError, type DerpErrorCode } from './errors.js';
 export { createPageServer } from './http/page_server.js';
 export { type PagesOptions, pages } from './http/pages.js';

@@ -197,7 +197,10 @@ export interface NativeAddon {
   Relay: new (config: NativeRelayConfig) => NativeRelay;
   Shard: new (relayId: number, index: number) => NativeShard;
   /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch. */
-  HandshakeIo: new (relayId: number, onRequests: (requests: number[]) => void) => NativeHandshakeIo;
+  HandshakeIo: new (
+    relayId: number,
+    onRequests: (requests: number[]) => void,
+  ) => NativeHandshakeIo;
   /** Names of a shard's counters, in their order in the array; documented in native/core/counters.h. */
   counterNames(): string[];
   /** Bytes of a ring's memory that are not its data. */

@@ -14,8 +14,9 @@ namespace derplane {
 
 uv_loop_t* loopOf(Napi::Env env);
 
-// Closes `user` when its environment ends, and lets the environment wait until its handles are gone: a live handle at the end of an
-// environment aborts the process. Must be called before the user's first handle is made; see LoopTie::bind.
+// Closes `user` when its environment ends, and lets the environment wait until its handles are gone: a live handle at
+// the end of an environment aborts the process. Must be called before the user's first handle is made; see
+// LoopTie::bind.
 class LoopTie {
  public:
   static std::shared_ptr<LoopTie> make(Napi::Env env);
@@ -42,7 +43,8 @@ Napi::Value keyValue(Napi::Env env, const Key& key);
 double numberField(const Napi::Object& object, const char* name);
 bool boolField(const Napi::Object& object, const char* name);
 
-// Calls `function` without arguments from outside JavaScript; what it throws becomes an uncaught exception, as from any callback.
+// Calls `function` without arguments from outside JavaScript; what it throws becomes an uncaught exception, as from any
+// callback.
 void callBack(const Napi::FunctionReference& function, const std::initializer_list<napi_value>& arguments);
 
 }  // namespace derplane

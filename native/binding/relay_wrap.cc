@@ -1,8 +1,8 @@
 #include "relay_wrap.h"
 
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <fcntl.h>
 
 #include <cerrno>
 #include <cstring>
@@ -22,26 +22,20 @@ std::string errnoName(int error) { return uv_err_name(uv_translate_sys_error(err
 }  // namespace
 
 Napi::Function RelayWrap::define(Napi::Env env) {
-  return DefineClass(env, "Relay",
-                     {InstanceAccessor("id", &RelayWrap::getId, nullptr),
-                      InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
-                      InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
-                      InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
-                      InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
-                      InstanceMethod("listen", &RelayWrap::listen),
-                      InstanceMethod("importFd", &RelayWrap::importFd),
-                      InstanceMethod("socketPair", &RelayWrap::socketPair),
-                      InstanceMethod("detach", &RelayWrap::detach),
-                      InstanceMethod("discard", &RelayWrap::discard),
-                      InstanceMethod("setMeshKey", &RelayWrap::setMeshKey),
-                      InstanceMethod("startHandshake", &RelayWrap::startHandshake),
-                      InstanceMethod("shardOf", &RelayWrap::shardOf),
-                      InstanceMethod("closePeer", &RelayWrap::closePeer),
-                      InstanceMethod("setForwarder", &RelayWrap::setForwarder),
-                      InstanceMethod("deliver", &RelayWrap::deliver),
-                      InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
-                      InstanceMethod("setLogClients", &RelayWrap::setLogClients),
-                      InstanceMethod("close", &RelayWrap::close)});
+  return DefineClass(
+      env, "Relay",
+      {InstanceAccessor("id", &RelayWrap::getId, nullptr),
+       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
+       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
+       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
+       InstanceAccessor("failures", &RelayWrap::getFailures, nullptr), InstanceMethod("listen", &RelayWrap::listen),
+       InstanceMethod("importFd", &RelayWrap::importFd), InstanceMethod("socketPair", &RelayWrap::socketPair),
+       InstanceMethod("detach", &RelayWrap::detach), InstanceMethod("discard", &RelayWrap::discard),
+       InstanceMethod("setMeshKey", &RelayWrap::setMeshKey),
+       InstanceMethod("startHandshake", &RelayWrap::startHandshake), InstanceMethod("shardOf", &RelayWrap::shardOf),
+       InstanceMethod("closePeer", &RelayWrap::closePeer), InstanceMethod("setForwarder", &RelayWrap::setForwarder),
+       InstanceMethod("deliver", &RelayWrap::deliver), InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
+       InstanceMethod("setLogClients", &RelayWrap::setLogClients), InstanceMethod("close", &RelayWrap::close)});
 }
 
 RelayWrap::RelayWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<RelayWrap>(info) {
@@ -106,7 +100,8 @@ bool RelayWrap::readMemory(const Napi::Object& options, RelayConfig& config) {
     const Napi::Value value = counters.Get(i);
     const uint8_t* bytes = bytesOf(value, size);
     if (bytes == nullptr || size != kCounterCount * sizeof(int64_t)) {
-      throwCode(env, "ERR_DERP_BAD_OPTION", "a counters array must be a BigInt64Array of " + std::to_string(kCounterCount));
+      throwCode(env, "ERR_DERP_BAD_OPTION",
+                "a counters array must be a BigInt64Array of " + std::to_string(kCounterCount));
       return false;
     }
     config.counters.push_back(reinterpret_cast<int64_t*>(const_cast<uint8_t*>(bytes)));
@@ -149,7 +144,8 @@ Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::getFailures(const Napi::CallbackInfo& info) {
   const auto counts = Napi::Array::New(info.Env(), RelayCore::kMaxFailures);
   for (uint32_t i = 0; i < RelayCore::kMaxFailures; ++i) {
-    counts.Set(i, Napi::Number::New(info.Env(), static_cast<double>(core_->failures[i].load(std::memory_order_relaxed))));
+    counts.Set(i,
+               Napi::Number::New(info.Env(), static_cast<double>(core_->failures[i].load(std::memory_order_relaxed))));
   }
   return counts;
 }
@@ -315,7 +311,8 @@ Napi::Value RelayWrap::deliver(const Napi::CallbackInfo& info) {
   size_t size = 0;
   const uint8_t* packet = bytesOf(info[2], size);
   if (size > kMaxPacketSize) {
-    throwCode(env, "ERR_DERP_PACKET_TOO_BIG", "packet of " + std::to_string(size) + " bytes, at most 65536 are allowed");
+    throwCode(env, "ERR_DERP_PACKET_TOO_BIG",
+              "packet of " + std::to_string(size) + " bytes, at most 65536 are allowed");
     return env.Undefined();
   }
   mail.bytes.resize(kPacketFrameFixed + size);

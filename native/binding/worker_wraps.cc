@@ -59,11 +59,12 @@ void callWithRequests(const Napi::FunctionReference& function, const std::vector
 // --- HandshakeIo ---------------------------------------------------------------------------------------------------
 
 Napi::Function HandshakeIoWrap::define(Napi::Env env) {
-  return DefineClass(env, "HandshakeIo",
-                     {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
-                      InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
-                      InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
-                      InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
+  return DefineClass(
+      env, "HandshakeIo",
+      {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
+       InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
+       InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
+       InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
 }
 
 HandshakeIoWrap::HandshakeIoWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<HandshakeIoWrap>(info) {
@@ -173,8 +174,8 @@ Napi::Value HandshakeIoWrap::serveHttp(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value HandshakeIoWrap::fail(const Napi::CallbackInfo& info) {
-  io_->fail(numberOf(info[0]), info[1].ToNumber().Uint32Value(), info[2].ToBoolean().Value(), info[3].ToBoolean().Value(),
-            info[4].ToString().Utf8Value());
+  io_->fail(numberOf(info[0]), info[1].ToNumber().Uint32Value(), info[2].ToBoolean().Value(),
+            info[3].ToBoolean().Value(), info[4].ToString().Utf8Value());
   return info.Env().Undefined();
 }
 

@@ -5,22 +5,22 @@
 
 namespace derplane {
 
-#define DERPLANE_CLOSE_REASONS(X)                                                          \
-  X(eof, "the client closed its connection")                                               \
-  X(reset, "the connection failed")                                                        \
-  X(bad_packet_frame, "packet frame shorter than its keys")                                \
-  X(packet_too_big, "packet over 65,536 bytes")                                            \
-  X(bad_ping, "Ping of fewer than 8 or more than 1,000 bytes")                             \
-  X(bad_note_preferred, "NotePreferred of another length than 1 byte")                     \
-  X(bad_watch_conns, "WatchConns with a body")                                             \
-  X(bad_close_peer, "ClosePeer of another length than 32 bytes")                           \
-  X(insufficient_permissions, "mesh frame from a client that is no mesh peer")             \
-  X(bad_forward_source, "ForwardPacket with an all-zero source key")                       \
-  X(write_timeout, "the socket refused output longer than the write timeout")              \
-  X(write_error, "the socket failed while writing")                                        \
-  X(control_overflow, "too many control frames queued for a client that does not read")    \
-  X(peer_closed, "a mesh peer or the operator asked to close the key")                     \
-  X(server_closed, "the relay closed")                                                     \
+#define DERPLANE_CLOSE_REASONS(X)                                                       \
+  X(eof, "the client closed its connection")                                            \
+  X(reset, "the connection failed")                                                     \
+  X(bad_packet_frame, "packet frame shorter than its keys")                             \
+  X(packet_too_big, "packet over 65,536 bytes")                                         \
+  X(bad_ping, "Ping of fewer than 8 or more than 1,000 bytes")                          \
+  X(bad_note_preferred, "NotePreferred of another length than 1 byte")                  \
+  X(bad_watch_conns, "WatchConns with a body")                                          \
+  X(bad_close_peer, "ClosePeer of another length than 32 bytes")                        \
+  X(insufficient_permissions, "mesh frame from a client that is no mesh peer")          \
+  X(bad_forward_source, "ForwardPacket with an all-zero source key")                    \
+  X(write_timeout, "the socket refused output longer than the write timeout")           \
+  X(write_error, "the socket failed while writing")                                     \
+  X(control_overflow, "too many control frames queued for a client that does not read") \
+  X(peer_closed, "a mesh peer or the operator asked to close the key")                  \
+  X(server_closed, "the relay closed")                                                  \
   X(no_memory, "no memory for the connection's bytes")
 
 enum class CloseReason : uint8_t {

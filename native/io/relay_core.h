@@ -1,5 +1,6 @@
-// What all threads of one relay share: its configuration, a slot per shard (mail, wake-up), the rings' memory, limits, and the events that
-// shards send to the control plane. Reference-counted: every shard, connection and the JavaScript object hold it.
+// What all threads of one relay share: its configuration, a slot per shard (mail, wake-up), the rings' memory, limits,
+// and the events that shards send to the control plane. Reference-counted: every shard, connection and the JavaScript
+// object hold it.
 #pragma once
 
 #include <atomic>
@@ -23,38 +24,38 @@ struct RelayConfig {
   uint64_t mesh_write_timeout_ms = 30'000;
   int64_t max_handshakes = 4096;
   size_t max_handshake_bytes = 64 << 20;
-  std::vector<int64_t*> counters;        // one array per shard
-  std::vector<RingMemory> rings;         // from * shards + to; null on the diagonal
+  std::vector<int64_t*> counters;  // one array per shard
+  std::vector<RingMemory> rings;   // from * shards + to; null on the diagonal
 };
 
 // A request of the control plane to a shard.
 struct Mail {
   enum class Kind { kAdopt, kClosePeer, kSetForwarder, kDeliver, kCheck };
   Kind kind;
-  Router::Adoption adoption = {};                // kAdopt
-  std::unique_ptr<Connection> connection = {};   // kAdopt
-  Key key = {};                                  // kClosePeer, kSetForwarder, kDeliver (destination)
-  std::vector<uint8_t> bytes = {};               // kAdopt: first output; kDeliver: a RecvPacket frame
-  bool on = false;                               // kSetForwarder
-  uint32_t ticket = 0;                           // kCheck
+  Router::Adoption adoption = {};               // kAdopt
+  std::unique_ptr<Connection> connection = {};  // kAdopt
+  Key key = {};                                 // kClosePeer, kSetForwarder, kDeliver (destination)
+  std::vector<uint8_t> bytes = {};              // kAdopt: first output; kDeliver: a RecvPacket frame
+  bool on = false;                              // kSetForwarder
+  uint32_t ticket = 0;                          // kCheck
 };
 
 // What a shard tells the control plane.
 struct Event {
   enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp };
   Kind kind;
-  uint64_t id = 0;                          // kClosed, kFailed, kHttp
-  Key key = {};                             // kClosed; kForward: source
-  Key destination = {};                     // kForward
-  Address address = {};                     // kClosed, kFailed, kHttp
-  CloseReason reason = CloseReason::eof;    // kClosed
-  bool notify = false;                      // kClosed, kFailed: somebody waits for the connection's end
-  uint32_t listener = 0;                    // kHttp: which of the control plane's listeners accepted it
-  uint32_t failure = 0;                     // kFailed: index into the control plane's list of failures
-  std::string text = {};                    // kFailed; kHttp: what is wrong with the request, or empty
-  std::vector<uint8_t> packet = {};         // kForward
-  uint32_t ticket = 0;                      // kCheck
-  uint32_t shard = 0;                       // kCheck
+  uint64_t id = 0;                           // kClosed, kFailed, kHttp
+  Key key = {};                              // kClosed; kForward: source
+  Key destination = {};                      // kForward
+  Address address = {};                      // kClosed, kFailed, kHttp
+  CloseReason reason = CloseReason::eof;     // kClosed
+  bool notify = false;                       // kClosed, kFailed: somebody waits for the connection's end
+  uint32_t listener = 0;                     // kHttp: which of the control plane's listeners accepted it
+  uint32_t failure = 0;                      // kFailed: index into the control plane's list of failures
+  std::string text = {};                     // kFailed; kHttp: what is wrong with the request, or empty
+  std::vector<uint8_t> packet = {};          // kForward
+  uint32_t ticket = 0;                       // kCheck
+  uint32_t shard = 0;                        // kCheck
   std::vector<std::string> violations = {};  // kCheck
 };
 

@@ -115,7 +115,10 @@ async function readClientInfo(id: number): Promise<{ body: Buffer; end: number }
   const type = bytes[0]!;
   const length = readBodyLength(bytes);
   if (type !== FrameType.CLIENT_INFO) {
-    throw new HandshakeError('bad_first_frame', `first frame has type 0x${type.toString(16)}, ClientInfo must be first`);
+    throw new HandshakeError(
+      'bad_first_frame',
+      `first frame has type 0x${type.toString(16)}, ClientInfo must be first`,
+    );
   }
   if (length < MIN_CLIENT_INFO_SIZE || length > MAX_CLIENT_INFO_SIZE) {
     throw new HandshakeError(

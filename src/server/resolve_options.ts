@@ -27,7 +27,12 @@ const MAX_BYTES = 2 ** 40;
 /** @throws DerpError `ERR_DERP_BAD_OPTION` naming the option, its value and its range */
 export function resolveOptions(options: ServerOptions): ResolvedOptions {
   const cores = availableParallelism();
-  const shards = integerOption('shards', options.shards ?? Math.min(cores, defaults.MAX_SHARDS), 1, defaults.MAX_SHARDS);
+  const shards = integerOption(
+    'shards',
+    options.shards ?? Math.min(cores, defaults.MAX_SHARDS),
+    1,
+    defaults.MAX_SHARDS,
+  );
   const threads = options.handshakeThreads ?? Math.max(1, Math.floor(cores / 4));
   const ringBytes = integerOption('ringBytes', options.ringBytes ?? defaults.RING_BYTES, 0, MAX_BYTES);
   const time = (name: keyof ServerOptions, fallback: number, min: number) =>
@@ -42,7 +47,12 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
     requestTimeout: time('requestTimeout', defaults.REQUEST_TIMEOUT, 1),
     clientInfoTimeout: time('clientInfoTimeout', defaults.CLIENT_INFO_TIMEOUT, 1),
     maxHandshakes: integerOption('maxHandshakes', options.maxHandshakes ?? defaults.MAX_HANDSHAKES, 1, 1 << 20),
-    maxHandshakeBytes: integerOption('maxHandshakeBytes', options.maxHandshakeBytes ?? defaults.MAX_HANDSHAKE_BYTES, 1, MAX_BYTES),
+    maxHandshakeBytes: integerOption(
+      'maxHandshakeBytes',
+      options.maxHandshakeBytes ?? defaults.MAX_HANDSHAKE_BYTES,
+      1,
+      MAX_BYTES,
+    ),
     maxQueueBytes: integerOption('maxQueueBytes', options.maxQueueBytes ?? defaults.MAX_QUEUE_BYTES, 0, MAX_BYTES),
     duplicatePolicy: duplicatePolicy(options.duplicatePolicy ?? 'last-writer-active'),
   };

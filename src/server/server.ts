@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises';
-import { createServer, type IncomingMessage, type Server as HttpServer } from 'node:http';
+import { createServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
 import { isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { DerpError } from '../errors.js';
@@ -14,7 +14,7 @@ import { parseMeshKey } from '../protocol/mesh_key.js';
 import { Shards } from '../shard/shards.js';
 import * as defaults from './defaults.js';
 import { Forwarders } from './forwarders.js';
-import type { ListenOptions, Listener, ServerOptions } from './options.js';
+import type { Listener, ListenOptions, ServerOptions } from './options.js';
 import { integerOption, type ResolvedOptions, resolveOptions } from './resolve_options.js';
 import { type Stats, sumCounters } from './stats.js';
 import { takeOver } from './takeover.js';
@@ -23,7 +23,8 @@ import { takeOver } from './takeover.js';
 interface PendingCheck {
   left: number;
   violations: string[];
-  resolve: (violations: string[]) => void;
+  /** Undefined: the relay was closed meanwhile. */
+  resolve: (violations: string[] | undefined) => void;
 }
 
 /**
@@ -86,7 +87,8 @@ export class Server {
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
       threads: this.#options.handshakeThreads,
-      onLost: (error) => this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
+      onLost: (error) =>
+        this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
   }
@@ -247,10 +249,11 @@ export class Server {
   async consistencyCheck(): Promise<void> {
     this.#assertOpen();
     const ticket = this.#nextTicket++;
-    const violations = await new Promise<string[]>((resolve) => {
+    const violations = await new Promise<string[] | undefined>((resolve) => {
       this.#checks.set(ticket, { left: this.#options.shards, violations: [], resolve });
       this.#shards.relay.consistencyCheck(ticket);
     });
+    if (violations === undefined) throw this.#closedError();
     if (violations.length > 0) throw new DerpError('ERR_DERP_CONSISTENCY', violations.join('; '));
   }
 
@@ -266,7 +269,12 @@ export class Server {
       packet_forwarder_delete_other_value: this.#forwarders.deleteOtherValue,
       gauge_handshakes: relay.handshakes,
       refused_connections: relay.refused,
-      handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0)])),
+      handshakes_failed: Object.fromEntries(
+        HANDSHAKE_FAILURES.map((name, index) => [
+          name,
+          name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0),
+        ]),
+      ),
     };
   }
 
@@ -283,19 +291,25 @@ export class Server {
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
-    for (const check of this.#checks.values()) check.resolve(['the relay was closed meanwhile']);
+    for (const check of this.#checks.values()) check.resolve(undefined);
     this.#checks.clear();
   }
 
   #assertOpen(): void {
-    if (this.#closing === undefined) return;
+    if (this.#closing !== undefined) throw this.#closedError();
+  }
+
+  #closedError(): DerpError {
     const cause = this.#failure;
-    throw new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
+    return new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
   }
 
   /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
   #servePage(id: ConnectionId, pages: HttpServer | undefined): void {
-    if (this.#closing !== undefined || pages === undefined) return this.#shards.relay.discard(id);
+    if (this.#closing !== undefined || pages === undefined) {
+      this.#shards.relay.discard(id);
+      return;
+    }
     let detached: { fd: number; bytes: Buffer };
     try {
       detached = this.#shards.relay.detach(id);
@@ -358,13 +372,19 @@ export class Server {
       case 'failed': {
         const failure = HANDSHAKE_FAILURES[event.failure];
         const level = failure === 'internal' ? 'error' : 'debug';
-        this.#logger[level]({ remote: event.remote, failure }, `derp: ${event.remote}: receive client key: ${event.text}`);
+        this.#logger[level](
+          { remote: event.remote, failure },
+          `derp: ${event.remote}: receive client key: ${event.text}`,
+        );
         if (event.notify) this.#ended(event.id);
         break;
       }
       case 'closed': {
         const key = PublicKey.fromBytes(event.key).shortString();
-        this.#logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
+        this.#logger.debug(
+          { remote: event.remote, reason: event.reason },
+          `derp client ${event.remote}${key}: ${event.text}`,
+        );
         if (event.notify) this.#ended(event.id);
         break;
       }

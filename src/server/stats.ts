@@ -35,7 +35,10 @@ export function sumCounters(shards: readonly BigInt64Array[]): Stats {
     const sum = shards.reduce((total, counters) => total + Number(Atomics.load(counters, index)), 0);
     const path = pathOf(name);
     let at = stats;
-    for (const part of path.slice(0, -1)) at = (at[part] ??= {}) as Stats;
+    for (const part of path.slice(0, -1)) {
+      at[part] ??= {};
+      at = at[part] as Stats;
+    }
     at[path.at(-1)!] = sum;
   });
   stats['gauge_clients_remote'] = Number(stats['gauge_clients_total']) - Number(stats['gauge_clients_local']);

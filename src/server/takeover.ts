@@ -12,10 +12,17 @@ import type { ConnectionId, NativeRelay } from '../native.js';
  * @param remote - `ip:port` for logs and presence; may be empty
  * @throws Error with `code` `budget` when the relay has too many handshakes in progress; the stream is destroyed then
  */
-export async function takeOver(relay: NativeRelay, stream: Duplex, head: Uint8Array, remote: string): Promise<ConnectionId> {
+export async function takeOver(
+  relay: NativeRelay,
+  stream: Duplex,
+  head: Uint8Array,
+  remote: string,
+): Promise<ConnectionId> {
   try {
     const fd = descriptorOf(stream);
-    return fd === undefined ? bridge(relay, stream, head, remote) : await importSocket(relay, stream as Socket, head, remote);
+    return fd === undefined
+      ? bridge(relay, stream, head, remote)
+      : await importSocket(relay, stream as Socket, head, remote);
   } catch (error) {
     stream.destroy();
     throw error;
@@ -33,12 +40,18 @@ function handleOf(socket: Socket): { fd?: number; readStop?: () => void } | unde
   return (socket as unknown as { _handle?: { fd?: number; readStop?: () => void } })._handle;
 }
 
-async function importSocket(relay: NativeRelay, socket: Socket, head: Uint8Array, remote: string): Promise<ConnectionId> {
+async function importSocket(
+  relay: NativeRelay,
+  socket: Socket,
+  head: Uint8Array,
+  remote: string,
+): Promise<ConnectionId> {
   socket.pause();
   if (socket.writableLength > 0) await written(socket);
   // From here in one tick: bytes must not arrive in the stream once we looked there.
   const handle = handleOf(socket);
-  if (socket.destroyed || handle?.fd === undefined || handle.fd < 0) throw new Error('the socket closed during the handover');
+  if (socket.destroyed || handle?.fd === undefined || handle.fd < 0)
+    throw new Error('the socket closed during the handover');
   handle.readStop?.();
   const chunks: Uint8Array[] = [head];
   for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read()) chunks.push(chunk);
