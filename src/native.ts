@@ -97,6 +97,8 @@ export const HandshakeStart = {
   ANSWER: 1,
   /** Begin with ServerKey. */
   DERP: 2,
+  /** No connection: the thread ends. */
+  END: 3,
 } as const;
 
 export interface NativeListenOptions {
@@ -138,6 +140,8 @@ export interface NativeRelay {
   discard(id: ConnectionId): void;
   /** Gives a connection from `importFd` or `socketPair` to a handshake thread; a `failed` or `closed` event tells of its end. */
   startHandshake(id: ConnectionId, start: number, notIdeal: boolean): void;
+  /** Tells every handshake thread to end, those that are only starting too. */
+  endHandshakes(): void;
   /** 64 lower-case hexadecimal characters; empty: no mesh. */
   setMeshKey(key: string): void;
   /** Shard that owns `key`. */

@@ -40,6 +40,12 @@ const uint8_t* bytesOf(const Napi::Value& value, size_t& size);
 bool keyOf(const Napi::Value& value, Key& key);
 Napi::Value keyValue(Napi::Env env, const Key& key);
 
+// The number, text or boolean of a value, 0, empty or false for anything else. Unlike the conversions of node-addon-api
+// they work while the environment is being terminated, where those end the process.
+double numberOf(const Napi::Value& value);
+std::string textOf(const Napi::Value& value);
+bool boolOf(const Napi::Value& value);
+
 double numberField(const Napi::Object& object, const char* name);
 bool boolField(const Napi::Object& object, const char* name);
 

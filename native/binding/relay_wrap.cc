@@ -13,29 +13,34 @@
 namespace derplane {
 namespace {
 
-uint64_t idOf(const Napi::Value& value) {
-  return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 0;
-}
+uint64_t idOf(const Napi::Value& value) { return static_cast<uint64_t>(numberOf(value)); }
 
 std::string errnoName(int error) { return uv_err_name(uv_translate_sys_error(error)); }
 
 }  // namespace
 
 Napi::Function RelayWrap::define(Napi::Env env) {
-  return DefineClass(
-      env, "Relay",
-      {InstanceAccessor("id", &RelayWrap::getId, nullptr),
-       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
-       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
-       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
-       InstanceAccessor("failures", &RelayWrap::getFailures, nullptr), InstanceMethod("listen", &RelayWrap::listen),
-       InstanceMethod("importFd", &RelayWrap::importFd), InstanceMethod("socketPair", &RelayWrap::socketPair),
-       InstanceMethod("detach", &RelayWrap::detach), InstanceMethod("discard", &RelayWrap::discard),
-       InstanceMethod("setMeshKey", &RelayWrap::setMeshKey),
-       InstanceMethod("startHandshake", &RelayWrap::startHandshake), InstanceMethod("shardOf", &RelayWrap::shardOf),
-       InstanceMethod("closePeer", &RelayWrap::closePeer), InstanceMethod("setForwarder", &RelayWrap::setForwarder),
-       InstanceMethod("deliver", &RelayWrap::deliver), InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
-       InstanceMethod("setLogClients", &RelayWrap::setLogClients), InstanceMethod("close", &RelayWrap::close)});
+  return DefineClass(env, "Relay",
+                     {InstanceAccessor("id", &RelayWrap::getId, nullptr),
+                      InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
+                      InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
+                      InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
+                      InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
+                      InstanceMethod("listen", &RelayWrap::listen),
+                      InstanceMethod("importFd", &RelayWrap::importFd),
+                      InstanceMethod("socketPair", &RelayWrap::socketPair),
+                      InstanceMethod("detach", &RelayWrap::detach),
+                      InstanceMethod("discard", &RelayWrap::discard),
+                      InstanceMethod("setMeshKey", &RelayWrap::setMeshKey),
+                      InstanceMethod("startHandshake", &RelayWrap::startHandshake),
+                      InstanceMethod("endHandshakes", &RelayWrap::endHandshakes),
+                      InstanceMethod("shardOf", &RelayWrap::shardOf),
+                      InstanceMethod("closePeer", &RelayWrap::closePeer),
+                      InstanceMethod("setForwarder", &RelayWrap::setForwarder),
+                      InstanceMethod("deliver", &RelayWrap::deliver),
+                      InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
+                      InstanceMethod("setLogClients", &RelayWrap::setLogClients),
+                      InstanceMethod("close", &RelayWrap::close)});
 }
 
 RelayWrap::RelayWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<RelayWrap>(info) {
@@ -161,7 +166,7 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   if (!ready(env)) return env.Undefined();
   const auto options = info[0].As<Napi::Object>();
   ListenOptions listen_options;
-  listen_options.host = options.Get("host").ToString().Utf8Value();
+  listen_options.host = textOf(options.Get("host"));
   listen_options.port = static_cast<int>(numberField(options, "port"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
   listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
@@ -215,7 +220,7 @@ double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, c
 Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!ready(env)) return env.Undefined();
-  Fd fd(::fcntl(info[0].ToNumber().Int32Value(), F_DUPFD_CLOEXEC, 0));
+  Fd fd(::fcntl(static_cast<int>(numberOf(info[0])), F_DUPFD_CLOEXEC, 0));
   int type = 0;
   socklen_t size = sizeof type;
   if (!fd.valid() || ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM) {
@@ -263,7 +268,7 @@ Napi::Value RelayWrap::discard(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RelayWrap::setMeshKey(const Napi::CallbackInfo& info) {
-  core_->setMeshKey(info[0].ToString().Utf8Value());
+  core_->setMeshKey(textOf(info[0]));
   return info.Env().Undefined();
 }
 
@@ -276,10 +281,15 @@ Napi::Value RelayWrap::startHandshake(const Napi::CallbackInfo& info) {
     throwCode(env, "discarded", "the connection is gone");
     return env.Undefined();
   }
-  connection->not_ideal = info[2].ToBoolean().Value();
+  connection->not_ideal = boolOf(info[2]);
   ConnectionTable::instance().giveBack(id);
-  core_->startHandshake({id, static_cast<HandshakeStart>(info[1].ToNumber().Uint32Value())});
+  core_->startHandshake({id, static_cast<HandshakeStart>(static_cast<uint32_t>(numberOf(info[1])))});
   return env.Undefined();
+}
+
+Napi::Value RelayWrap::endHandshakes(const Napi::CallbackInfo& info) {
+  core_->endHandshakes();
+  return info.Env().Undefined();
 }
 
 Napi::Value RelayWrap::shardOf(const Napi::CallbackInfo& info) {
@@ -298,7 +308,7 @@ Napi::Value RelayWrap::closePeer(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::setForwarder(const Napi::CallbackInfo& info) {
   Mail mail{.kind = Mail::Kind::kSetForwarder};
   if (!keyOf(info[0], mail.key)) return info.Env().Undefined();
-  mail.on = info[1].ToBoolean().Value();
+  mail.on = boolOf(info[1]);
   core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
   return info.Env().Undefined();
 }
@@ -325,7 +335,7 @@ Napi::Value RelayWrap::deliver(const Napi::CallbackInfo& info) {
 
 Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const uint32_t ticket = info[0].ToNumber().Uint32Value();
+  const uint32_t ticket = static_cast<uint32_t>(numberOf(info[0]));
   for (const auto& slot : core_->slots) {
     if (slot->post(Mail{.kind = Mail::Kind::kCheck, .ticket = ticket})) continue;
     throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
@@ -335,7 +345,7 @@ Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RelayWrap::setLogClients(const Napi::CallbackInfo& info) {
-  core_->log_clients.store(info[0].ToBoolean().Value(), std::memory_order_relaxed);
+  core_->log_clients.store(boolOf(info[0]), std::memory_order_relaxed);
   return info.Env().Undefined();
 }
 

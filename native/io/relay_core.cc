@@ -133,12 +133,19 @@ void RelayCore::addInbox(std::shared_ptr<HandshakeInbox> inbox) {
   const std::lock_guard lock(handshakes_mutex_);
   for (const HandshakeRequest& request : unassigned_) inbox->push(request);
   unassigned_.clear();
+  if (handshakes_ended_) inbox->push({0, HandshakeStart::kEnd});
   inboxes_.push_back(std::move(inbox));
 }
 
 void RelayCore::removeInbox(const std::shared_ptr<HandshakeInbox>& inbox) {
   const std::lock_guard lock(handshakes_mutex_);
   std::erase(inboxes_, inbox);
+}
+
+void RelayCore::endHandshakes() {
+  const std::lock_guard lock(handshakes_mutex_);
+  handshakes_ended_ = true;
+  for (const auto& inbox : inboxes_) inbox->push({0, HandshakeStart::kEnd});
 }
 
 void RelayCore::setMeshKey(std::string key) {

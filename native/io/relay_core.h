@@ -64,6 +64,7 @@ enum class HandshakeStart : uint32_t {
   kRequest,  // the HTTP request comes first
   kAnswer,   // the request was read elsewhere: send 101, then ServerKey
   kDerp,     // begin with ServerKey
+  kEnd,      // no connection: the thread has nothing to wait for any more
 };
 
 struct HandshakeRequest {
@@ -159,6 +160,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   void startHandshake(HandshakeRequest request);
   void addInbox(std::shared_ptr<HandshakeInbox> inbox);
   void removeInbox(const std::shared_ptr<HandshakeInbox>& inbox);
+  // Tells every handshake thread to end, those that are only starting too.
+  void endHandshakes();
 
   // 64 hexadecimal characters, lower case; empty: none.
   void setMeshKey(std::string key);
@@ -183,6 +186,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::vector<std::shared_ptr<HandshakeInbox>> inboxes_;
   std::vector<HandshakeRequest> unassigned_;  // at most config.max_handshakes
   size_t next_inbox_ = 0;
+  bool handshakes_ended_ = false;
 
   std::mutex mesh_key_mutex_;
   std::string mesh_key_;

@@ -34,13 +34,21 @@ class HandshakeError extends Error {
   }
 }
 
-/** The task that piscina runs, once a thread: handshakes come and go natively from now on, until the thread is ended. */
-export default function serve(): Promise<never> {
-  return new Promise(() => undefined);
+let end: (value: undefined) => void = () => undefined;
+const ended = new Promise<undefined>((resolve) => {
+  end = resolve;
+});
+
+/** The task that piscina runs, once a thread: handshakes come and go natively until the relay says that it is over. */
+export default function serve(): Promise<undefined> {
+  return ended;
 }
 
 function onRequests(requests: number[]): void {
-  for (let i = 0; i < requests.length; i += 2) void handshake(requests[i]!, requests[i + 1]!);
+  for (let i = 0; i < requests.length; i += 2) {
+    if (requests[i + 1] === HandshakeStart.END) end(undefined);
+    else void handshake(requests[i]!, requests[i + 1]!);
+  }
 }
 
 async function handshake(id: number, start: number): Promise<void> {

@@ -82,7 +82,7 @@ export class Server {
     this.#shards.relay.setMeshKey(this.meshKey);
     if (options.logClients ?? false) this.#shards.relay.setLogClients(true);
     this.#handshakes = new Handshakes({
-      relayId: this.#shards.relay.id,
+      relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
