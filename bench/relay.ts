@@ -2,7 +2,7 @@
  * derplane as the relay of a bench run: embeds `Server`, says where it listens, and answers which shard owns a key (the hash is
  * seeded per process, so nobody else knows). Started by peers.ts with the number of shards.
  */
-import { PrivateKey, PublicKey, Server } from 'derplane';
+import { createPageServer, PrivateKey, PublicKey, Server } from 'derplane';
 
 /** First message. */
 export interface RelayReady {
@@ -20,7 +20,7 @@ export interface RelayAnswer {
 
 const server = new Server(PrivateKey.generate(), { shards: Number(process.argv[2]) });
 await server.ready();
-const listener = await server.listen({ host: '127.0.0.1', port: 0 });
+const listener = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() });
 
 process.on('message', ({ shardOf }: RelayQuestion) => {
   const shards = shardOf.map((key) => server.shardOf(PublicKey.fromBytes(key)));

@@ -111,6 +111,8 @@ export const HandshakeStart = {
   ANSWER: 1,
   /** Begin with ServerKey. */
   DERP: 2,
+  /** No connection: the thread ends. */
+  END: 3,
 } as const;
 
 export interface NativeListenOptions {
@@ -152,6 +154,8 @@ export interface NativeRelay {
   discard(id: ConnectionId): void;
   /** Gives a connection from `importFd` or `socketPair` to a handshake thread; a `failed` or `closed` event tells of its end. */
   startHandshake(id: ConnectionId, start: number, notIdeal: boolean): void;
+  /** Tells every handshake thread to end, those that are only starting too. */
+  endHandshakes(): void;
   /** 64 lower-case hexadecimal characters; empty: no mesh. */
   setMeshKey(key: string): void;
   /** Shard that owns `key`. */
@@ -232,7 +236,10 @@ export interface NativeAddon {
   Relay: new (config: NativeRelayConfig) => NativeRelay;
   Shard: new (relayId: number, index: number) => NativeShard;
   /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch. */
-  HandshakeIo: new (relayId: number, onRequests: (requests: number[]) => void) => NativeHandshakeIo;
+  HandshakeIo: new (
+    relayId: number,
+    onRequests: (requests: number[]) => void,
+  ) => NativeHandshakeIo;
   /** Names of a shard's counters, in their order in the array; documented in native/core/counters.h. */
   counterNames(): string[];
   /** Bytes of a ring's memory that are not its data. */

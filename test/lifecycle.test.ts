@@ -46,7 +46,7 @@ describe.each([1, 2, 4])('a process with a relay of %i shard(s)', (shards) => {
 
 it.each([
   ['cycles', 200],
-  ['hasty cycles', 200],
+  ['hasty cycles', 300],
 ])(
   '%s: %i relays one after another leave no descriptor, thread or memory behind',
   { timeout: 240_000 },

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "../core/counters.h"
+#include "env.h"
 #include "relay_wrap.h"
 #include "worker_wraps.h"
 
@@ -25,7 +26,7 @@ Napi::Value counterNames(const Napi::CallbackInfo& info) {
 // On Linux a nice value belongs to a thread.
 Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
   const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
-  ::setpriority(PRIO_PROCESS, thread, info[0].ToNumber().Int32Value());
+  ::setpriority(PRIO_PROCESS, thread, static_cast<int>(numberOf(info[0])));
   return info.Env().Undefined();
 }
 

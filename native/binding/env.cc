@@ -63,15 +63,15 @@ bool keyOf(const Napi::Value& value, Key& key) {
 
 Napi::Value keyValue(Napi::Env env, const Key& key) { return Napi::Buffer<uint8_t>::Copy(env, key.bytes, kKeySize); }
 
-double numberField(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
-}
+double numberOf(const Napi::Value& value) { return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0; }
 
-bool boolField(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  return value.IsBoolean() && value.As<Napi::Boolean>().Value();
-}
+std::string textOf(const Napi::Value& value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
+
+bool boolOf(const Napi::Value& value) { return value.IsBoolean() && value.As<Napi::Boolean>().Value(); }
+
+double numberField(const Napi::Object& object, const char* name) { return numberOf(object.Get(name)); }
+
+bool boolField(const Napi::Object& object, const char* name) { return boolOf(object.Get(name)); }
 
 void callBack(const Napi::FunctionReference& function, const std::initializer_list<napi_value>& arguments) {
   if (function.IsEmpty()) return;

@@ -14,8 +14,9 @@ namespace derplane {
 
 uv_loop_t* loopOf(Napi::Env env);
 
-// Closes `user` when its environment ends, and lets the environment wait until its handles are gone: a live handle at the end of an
-// environment aborts the process. Must be called before the user's first handle is made; see LoopTie::bind.
+// Closes `user` when its environment ends, and lets the environment wait until its handles are gone: a live handle at
+// the end of an environment aborts the process. Must be called before the user's first handle is made; see
+// LoopTie::bind.
 class LoopTie {
  public:
   static std::shared_ptr<LoopTie> make(Napi::Env env);
@@ -39,10 +40,17 @@ const uint8_t* bytesOf(const Napi::Value& value, size_t& size);
 bool keyOf(const Napi::Value& value, Key& key);
 Napi::Value keyValue(Napi::Env env, const Key& key);
 
+// The number, text or boolean of a value, 0, empty or false for anything else. Unlike the conversions of node-addon-api
+// they work while the environment is being terminated, where those end the process.
+double numberOf(const Napi::Value& value);
+std::string textOf(const Napi::Value& value);
+bool boolOf(const Napi::Value& value);
+
 double numberField(const Napi::Object& object, const char* name);
 bool boolField(const Napi::Object& object, const char* name);
 
-// Calls `function` without arguments from outside JavaScript; what it throws becomes an uncaught exception, as from any callback.
+// Calls `function` without arguments from outside JavaScript; what it throws becomes an uncaught exception, as from any
+// callback.
 void callBack(const Napi::FunctionReference& function, const std::initializer_list<napi_value>& arguments);
 
 }  // namespace derplane

@@ -66,11 +66,11 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
 
 }  // namespace
 
-std::shared_ptr<EventPump> EventPump::start(Napi::Env env, std::shared_ptr<RelayCore> core, const Napi::Function& callback) {
+std::shared_ptr<EventPump> EventPump::start(Napi::Env env, std::shared_ptr<RelayCore> core,
+                                            const Napi::Function& callback) {
   std::shared_ptr<EventPump> pump(new EventPump(std::move(core), callback));
-  uv_async_init(loopOf(env), &pump->async_, [](uv_async_t* handle) {
-    static_cast<EventPump*>(static_cast<LoopUser*>(handle->data))->pump();
-  });
+  uv_async_init(loopOf(env), &pump->async_,
+                [](uv_async_t* handle) { static_cast<EventPump*>(static_cast<LoopUser*>(handle->data))->pump(); });
   pump->own(&pump->async_);
   // The shards' workers keep the process alive, not the news of them.
   uv_unref(reinterpret_cast<uv_handle_t*>(&pump->async_));

@@ -13,7 +13,8 @@ namespace derplane {
 
 class EventPump final : public LoopUser {
  public:
-  static std::shared_ptr<EventPump> start(Napi::Env env, std::shared_ptr<RelayCore> core, const Napi::Function& callback);
+  static std::shared_ptr<EventPump> start(Napi::Env env, std::shared_ptr<RelayCore> core,
+                                          const Napi::Function& callback);
 
  private:
   EventPump(std::shared_ptr<RelayCore> core, const Napi::Function& callback)

@@ -1,8 +1,8 @@
 #include "relay_wrap.h"
 
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <fcntl.h>
 
 #include <cerrno>
 #include <cstring>
@@ -13,9 +13,7 @@
 namespace derplane {
 namespace {
 
-uint64_t idOf(const Napi::Value& value) {
-  return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 0;
-}
+uint64_t idOf(const Napi::Value& value) { return static_cast<uint64_t>(numberOf(value)); }
 
 std::string errnoName(int error) { return uv_err_name(uv_translate_sys_error(error)); }
 
@@ -37,6 +35,7 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceMethod("discard", &RelayWrap::discard),
                       InstanceMethod("setMeshKey", &RelayWrap::setMeshKey),
                       InstanceMethod("startHandshake", &RelayWrap::startHandshake),
+                      InstanceMethod("endHandshakes", &RelayWrap::endHandshakes),
                       InstanceMethod("shardOf", &RelayWrap::shardOf),
                       InstanceMethod("closePeer", &RelayWrap::closePeer),
                       InstanceMethod("setForwarder", &RelayWrap::setForwarder),
@@ -114,7 +113,8 @@ bool RelayWrap::readMemory(const Napi::Object& options, RelayConfig& config) {
     const Napi::Value value = counters.Get(i);
     const uint8_t* bytes = bytesOf(value, size);
     if (bytes == nullptr || size != kCounterCount * sizeof(int64_t)) {
-      throwCode(env, "ERR_DERP_BAD_OPTION", "a counters array must be a BigInt64Array of " + std::to_string(kCounterCount));
+      throwCode(env, "ERR_DERP_BAD_OPTION",
+                "a counters array must be a BigInt64Array of " + std::to_string(kCounterCount));
       return false;
     }
     config.counters.push_back(reinterpret_cast<int64_t*>(const_cast<uint8_t*>(bytes)));
@@ -165,7 +165,8 @@ Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::getFailures(const Napi::CallbackInfo& info) {
   const auto counts = Napi::Array::New(info.Env(), RelayCore::kMaxFailures);
   for (uint32_t i = 0; i < RelayCore::kMaxFailures; ++i) {
-    counts.Set(i, Napi::Number::New(info.Env(), static_cast<double>(core_->failures[i].load(std::memory_order_relaxed))));
+    counts.Set(i,
+               Napi::Number::New(info.Env(), static_cast<double>(core_->failures[i].load(std::memory_order_relaxed))));
   }
   return counts;
 }
@@ -181,7 +182,7 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   if (!ready(env)) return env.Undefined();
   const auto options = info[0].As<Napi::Object>();
   ListenOptions listen_options;
-  listen_options.host = options.Get("host").ToString().Utf8Value();
+  listen_options.host = textOf(options.Get("host"));
   listen_options.port = static_cast<int>(numberField(options, "port"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
   listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
@@ -235,7 +236,7 @@ double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, c
 Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!ready(env)) return env.Undefined();
-  Fd fd(::fcntl(info[0].ToNumber().Int32Value(), F_DUPFD_CLOEXEC, 0));
+  Fd fd(::fcntl(static_cast<int>(numberOf(info[0])), F_DUPFD_CLOEXEC, 0));
   int type = 0;
   socklen_t size = sizeof type;
   if (!fd.valid() || ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM) {
@@ -283,7 +284,7 @@ Napi::Value RelayWrap::discard(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RelayWrap::setMeshKey(const Napi::CallbackInfo& info) {
-  core_->setMeshKey(info[0].ToString().Utf8Value());
+  core_->setMeshKey(textOf(info[0]));
   return info.Env().Undefined();
 }
 
@@ -296,10 +297,15 @@ Napi::Value RelayWrap::startHandshake(const Napi::CallbackInfo& info) {
     throwCode(env, "discarded", "the connection is gone");
     return env.Undefined();
   }
-  connection->not_ideal = info[2].ToBoolean().Value();
+  connection->not_ideal = boolOf(info[2]);
   ConnectionTable::instance().giveBack(id);
-  core_->startHandshake({id, static_cast<HandshakeStart>(info[1].ToNumber().Uint32Value())});
+  core_->startHandshake({id, static_cast<HandshakeStart>(static_cast<uint32_t>(numberOf(info[1])))});
   return env.Undefined();
+}
+
+Napi::Value RelayWrap::endHandshakes(const Napi::CallbackInfo& info) {
+  core_->endHandshakes();
+  return info.Env().Undefined();
 }
 
 Napi::Value RelayWrap::shardOf(const Napi::CallbackInfo& info) {
@@ -318,7 +324,7 @@ Napi::Value RelayWrap::closePeer(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::setForwarder(const Napi::CallbackInfo& info) {
   Mail mail{.kind = Mail::Kind::kSetForwarder};
   if (!keyOf(info[0], mail.key)) return info.Env().Undefined();
-  mail.on = info[1].ToBoolean().Value();
+  mail.on = boolOf(info[1]);
   core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
   return info.Env().Undefined();
 }
@@ -331,7 +337,8 @@ Napi::Value RelayWrap::deliver(const Napi::CallbackInfo& info) {
   size_t size = 0;
   const uint8_t* packet = bytesOf(info[2], size);
   if (size > kMaxPacketSize) {
-    throwCode(env, "ERR_DERP_PACKET_TOO_BIG", "packet of " + std::to_string(size) + " bytes, at most 65536 are allowed");
+    throwCode(env, "ERR_DERP_PACKET_TOO_BIG",
+              "packet of " + std::to_string(size) + " bytes, at most 65536 are allowed");
     return env.Undefined();
   }
   mail.bytes.resize(kPacketFrameFixed + size);
@@ -344,7 +351,7 @@ Napi::Value RelayWrap::deliver(const Napi::CallbackInfo& info) {
 
 Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const uint32_t ticket = info[0].ToNumber().Uint32Value();
+  const uint32_t ticket = static_cast<uint32_t>(numberOf(info[0]));
   for (const auto& slot : core_->slots) {
     if (slot->post(Mail{.kind = Mail::Kind::kCheck, .ticket = ticket})) continue;
     throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
@@ -365,7 +372,7 @@ Napi::Value RelayWrap::traffic(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RelayWrap::setLogClients(const Napi::CallbackInfo& info) {
-  core_->log_clients.store(info[0].ToBoolean().Value(), std::memory_order_relaxed);
+  core_->log_clients.store(boolOf(info[0]), std::memory_order_relaxed);
   return info.Env().Undefined();
 }
 

@@ -39,6 +39,7 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value discard(const Napi::CallbackInfo& info);
   Napi::Value setMeshKey(const Napi::CallbackInfo& info);
   Napi::Value startHandshake(const Napi::CallbackInfo& info);
+  Napi::Value endHandshakes(const Napi::CallbackInfo& info);
   Napi::Value shardOf(const Napi::CallbackInfo& info);
   Napi::Value closePeer(const Napi::CallbackInfo& info);
   Napi::Value setForwarder(const Napi::CallbackInfo& info);

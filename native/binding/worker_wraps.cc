@@ -12,8 +12,8 @@ Napi::Function ShardWrap::define(Napi::Env env) {
 
 ShardWrap::ShardWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ShardWrap>(info) {
   const Napi::Env env = info.Env();
-  const auto core = RelayCore::find(info[0].ToNumber().Uint32Value());
-  const uint32_t index = info[1].ToNumber().Uint32Value();
+  const auto core = RelayCore::find(static_cast<uint32_t>(numberOf(info[0])));
+  const uint32_t index = static_cast<uint32_t>(numberOf(info[1]));
   if (core == nullptr || index >= core->config.router.shards) {
     throwCode(env, "ERR_DERP_BAD_OPTION", "no such relay or shard in this process");
     return;
@@ -59,16 +59,17 @@ void callWithRequests(const Napi::FunctionReference& function, const std::vector
 // --- HandshakeIo ---------------------------------------------------------------------------------------------------
 
 Napi::Function HandshakeIoWrap::define(Napi::Env env) {
-  return DefineClass(env, "HandshakeIo",
-                     {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
-                      InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
-                      InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
-                      InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
+  return DefineClass(
+      env, "HandshakeIo",
+      {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
+       InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
+       InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
+       InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
 }
 
 HandshakeIoWrap::HandshakeIoWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<HandshakeIoWrap>(info) {
   const Napi::Env env = info.Env();
-  auto core = RelayCore::find(info[0].ToNumber().Uint32Value());
+  auto core = RelayCore::find(static_cast<uint32_t>(numberOf(info[0])));
   if (core == nullptr || !info[1].IsFunction()) {
     throwCode(env, "ERR_DERP_BAD_OPTION", "no such relay in this process, or no function for its connections");
     return;
@@ -95,9 +96,7 @@ HandshakeIoWrap::HandshakeIoWrap(const Napi::CallbackInfo& info) : Napi::ObjectW
 
 namespace {
 
-uint64_t numberOf(const Napi::Value& value) {
-  return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 0;
-}
+uint64_t idOf(const Napi::Value& value) { return static_cast<uint64_t>(numberOf(value)); }
 
 Napi::Value errorOf(Napi::Env env, IoOutcome outcome) {
   const char* name = ioOutcomeName(outcome);
@@ -109,19 +108,19 @@ Napi::Value errorOf(Napi::Env env, IoOutcome outcome) {
 }  // namespace
 
 Napi::Value HandshakeIoWrap::open(const Napi::CallbackInfo& info) {
-  if (!io_->open(numberOf(info[0]), numberOf(info[1]))) throwCode(info.Env(), "discarded", "the connection is gone");
+  if (!io_->open(idOf(info[0]), idOf(info[1]))) throwCode(info.Env(), "discarded", "the connection is gone");
   return info.Env().Undefined();
 }
 
 Napi::Value HandshakeIoWrap::setTimeout(const Napi::CallbackInfo& info) {
-  io_->setTimeout(numberOf(info[0]), numberOf(info[1]));
+  io_->setTimeout(idOf(info[0]), idOf(info[1]));
   return info.Env().Undefined();
 }
 
 Napi::Value HandshakeIoWrap::read(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto deferred = Napi::Promise::Deferred::New(env);
-  io_->read(numberOf(info[0]), numberOf(info[1]), numberOf(info[2]),
+  io_->read(idOf(info[0]), idOf(info[1]), idOf(info[2]),
             [env, deferred](IoOutcome outcome, const uint8_t* bytes, size_t size) {
               if (outcome == IoOutcome::kOk) {
                 deferred.Resolve(Napi::Buffer<uint8_t>::Copy(env, bytes, size));
@@ -133,7 +132,7 @@ Napi::Value HandshakeIoWrap::read(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value HandshakeIoWrap::consume(const Napi::CallbackInfo& info) {
-  io_->consume(numberOf(info[0]), numberOf(info[1]));
+  io_->consume(idOf(info[0]), idOf(info[1]));
   return info.Env().Undefined();
 }
 
@@ -142,7 +141,7 @@ Napi::Value HandshakeIoWrap::write(const Napi::CallbackInfo& info) {
   const auto deferred = Napi::Promise::Deferred::New(env);
   size_t size = 0;
   const uint8_t* bytes = bytesOf(info[1], size);
-  io_->write(numberOf(info[0]), bytes, size, [env, deferred](IoOutcome outcome) {
+  io_->write(idOf(info[0]), bytes, size, [env, deferred](IoOutcome outcome) {
     if (outcome == IoOutcome::kOk) {
       deferred.Resolve(env.Undefined());
     } else {
@@ -163,18 +162,17 @@ Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {
   adoption.mesh = mesh_key.IsString() && io_->core().provesMeshKey(mesh_key.As<Napi::String>().Utf8Value());
   adoption.prober = boolField(options, "prober");
   adoption.not_ideal = boolField(options, "notIdeal");
-  const bool ok = io_->adopt(numberOf(info[0]), adoption, std::vector<uint8_t>(first, first + size));
+  const bool ok = io_->adopt(idOf(info[0]), adoption, std::vector<uint8_t>(first, first + size));
   return Napi::Boolean::New(env, ok);
 }
 
 Napi::Value HandshakeIoWrap::serveHttp(const Napi::CallbackInfo& info) {
-  io_->serveHttp(numberOf(info[0]), info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "");
+  io_->serveHttp(idOf(info[0]), info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "");
   return info.Env().Undefined();
 }
 
 Napi::Value HandshakeIoWrap::fail(const Napi::CallbackInfo& info) {
-  io_->fail(numberOf(info[0]), info[1].ToNumber().Uint32Value(), info[2].ToBoolean().Value(), info[3].ToBoolean().Value(),
-            info[4].ToString().Utf8Value());
+  io_->fail(idOf(info[0]), static_cast<uint32_t>(numberOf(info[1])), boolOf(info[2]), boolOf(info[3]), textOf(info[4]));
   return info.Env().Undefined();
 }
 

@@ -1,5 +1,6 @@
-// Bump memory for one turn: what was received and the small control frames made meanwhile. Reset at the turn's end, when every byte of
-// it was sent or copied, so its beginning stays in the cache and its end is never touched on a quiet relay.
+// Bump memory for one turn: what was received and the small control frames made meanwhile. Reset at the turn's end,
+// when every byte of it was sent or copied, so its beginning stays in the cache and its end is never touched on a quiet
+// relay.
 #pragma once
 
 #include <cstdint>

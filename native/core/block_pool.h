@@ -1,5 +1,5 @@
-// Memory for bytes that outlive a turn: send queues, partial frames, reads held back. One per shard, used by its thread only.
-// Blocks of up to kSmall bytes are recycled through a free list, larger ones go back to malloc at once.
+// Memory for bytes that outlive a turn: send queues, partial frames, reads held back. One per shard, used by its thread
+// only. Blocks of up to kSmall bytes are recycled through a free list, larger ones go back to malloc at once.
 #pragma once
 
 #include <cstdint>

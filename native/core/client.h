@@ -1,5 +1,6 @@
-// A connection after its handshake, and the key that it speaks for. Both are owned by the shard that the key hashes to; only that
-// shard's thread touches them. An idle client is one Client and one Peer (about 350 bytes together) and no buffer.
+// A connection after its handshake, and the key that it speaks for. Both are owned by the shard that the key hashes to;
+// only that shard's thread touches them. An idle client is one Client and one Peer (about 350 bytes together) and no
+// buffer.
 #pragma once
 
 #include <cstdint>
@@ -75,9 +76,9 @@ struct Client {
   Client* next_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool preferred = false;
-  bool hungry = false;         // may have more to read than the last turn took
+  bool hungry = false;  // may have more to read than the last turn took
   Client* next_hungry = nullptr;
-  bool got_hangup = false;     // the poller reported the peer's end; read until it shows
+  bool got_hangup = false;  // the poller reported the peer's end; read until it shows
 
   // Writing.
   SendQueue queue;
@@ -87,9 +88,9 @@ struct Client {
   Client* stall_next = nullptr;  // among clients with a backlog, which have a write deadline
   Client* stall_prev = nullptr;
   bool in_stall_list = false;
-  bool touched = false;   // has output of this turn, or room for its backlog
-  bool stalled = false;   // the kernel refused bytes; its next writable event clears this
-  bool closing = false;   // left its key already; destroyed at the turn's end
+  bool touched = false;  // has output of this turn, or room for its backlog
+  bool stalled = false;  // the kernel refused bytes; its next writable event clears this
+  bool closing = false;  // left its key already; destroyed at the turn's end
   CloseReason close_reason = CloseReason::eof;
   Client* next_closing = nullptr;
 

@@ -1,5 +1,5 @@
-// A shard's counters: 64-bit integers in memory shared with the control plane. The shard is the only writer, anybody reads;
-// relaxed stores suffice because every value stands alone.
+// A shard's counters: 64-bit integers in memory shared with the control plane. The shard is the only writer, anybody
+// reads; relaxed stores suffice because every value stands alone.
 #pragma once
 
 #include <cstdint>

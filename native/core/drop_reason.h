@@ -5,13 +5,13 @@
 
 namespace derplane {
 
-#define DERPLANE_DROP_REASONS(X)                                                        \
-  X(unknown_dest, "no connection and no forwarder for the destination")                 \
-  X(unknown_dest_on_fwd, "the same, for a packet that a mesh peer forwarded")           \
-  X(gone_disconnected, "still queued when the destination left")                        \
-  X(queue_head, "oldest of a full queue, dropped for a newer one")                      \
-  X(queue_tail, "no room in a byte budget: send queues, held reads or second hops")     \
-  X(write_error, "the destination's socket failed")                                     \
+#define DERPLANE_DROP_REASONS(X)                                                    \
+  X(unknown_dest, "no connection and no forwarder for the destination")             \
+  X(unknown_dest_on_fwd, "the same, for a packet that a mesh peer forwarded")       \
+  X(gone_disconnected, "still queued when the destination left")                    \
+  X(queue_head, "oldest of a full queue, dropped for a newer one")                  \
+  X(queue_tail, "no room in a byte budget: send queues, held reads or second hops") \
+  X(write_error, "the destination's socket failed")                                 \
   X(dup_client, "the destination's connections are all disabled")
 
 enum class DropReason : uint8_t {

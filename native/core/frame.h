@@ -1,4 +1,5 @@
-// DERP frames, protocol version 2. Every frame is a header (1 byte type, 4 bytes big-endian length of what follows) and a body.
+// DERP frames, protocol version 2. Every frame is a header (1 byte type, 4 bytes big-endian length of what follows) and
+// a body.
 //
 // A SendPacket and the RecvPacket made of it have the same length, so a relay turns one into the other in place:
 //

@@ -1,5 +1,5 @@
-// Memory straight from the kernel: zero pages until touched, and given back whole when it ends. What malloc would keep of it after a
-// shard ended is as large as the shard was busy.
+// Memory straight from the kernel: zero pages until touched, and given back whole when it ends. What malloc would keep
+// of it after a shard ended is as large as the shard was busy.
 #pragma once
 
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
-// The keys of one shard: open addressing with linear probing over (hash, Peer*), at most half full. Peers keep their address for life,
-// and a Peer given back stays readable, so that a stale pointer can be checked instead of tracked.
+// The keys of one shard: open addressing with linear probing over (hash, Peer*), at most half full. Peers keep their
+// address for life, and a Peer given back stays readable, so that a stale pointer can be checked instead of tracked.
 #pragma once
 
 #include <cstdint>

@@ -3,8 +3,9 @@
 //   | RingShared (3 cache lines) | data, a power of two of bytes ......................... |
 //                                   ^ tail (consumer)        ^ head (producer)
 //
-// Records are contiguous and 8-byte aligned, so a consumer's queues may point into the ring until it releases them; a record that
-// does not fit before the end of the data is preceded by a pad. Positions only rise; the index is position & mask.
+// Records are contiguous and 8-byte aligned, so a consumer's queues may point into the ring until it releases them; a
+// record that does not fit before the end of the data is preceded by a pad. Positions only rise; the index is position
+// & mask.
 #pragma once
 
 #include <atomic>
@@ -16,10 +17,10 @@
 namespace derplane {
 
 enum class RecordKind : uint16_t {
-  kPad,      // skip to the next record
-  kPacket,   // RingRecord followed by a whole RecvPacket frame
-  kNotHere,  // to the sender's shard: PeerGone(not here) about `destination`; no frame follows
-  kGone,     // to all shards: `destination` left the region; no frame follows
+  kPad,        // skip to the next record
+  kPacket,     // RingRecord followed by a whole RecvPacket frame
+  kNotHere,    // to the sender's shard: PeerGone(not here) about `destination`; no frame follows
+  kGone,       // to all shards: `destination` left the region; no frame follows
   kClosePeer,  // to the key's shard: close the connections of `destination`; no frame follows
   kForward,  // to a link's shard: RingRecord followed by a whole ForwardPacket frame; the client named is the link
   kAddForwarder,     // to the key's shard: the link named can reach `destination`; no frame follows
@@ -31,7 +32,7 @@ enum class RecordKind : uint16_t {
 };
 
 struct RingRecord {
-  uint32_t size;        // of the whole record, a multiple of 8
+  uint32_t size;  // of the whole record, a multiple of 8
   RecordKind kind;
   uint8_t wants_reply;  // kPacket: the sender may be told that the destination is not here
   uint8_t forwarded;    // kPacket: came from a mesh peer, never forwarded again
@@ -59,7 +60,8 @@ struct RingShared {
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(sizeof(RingShared) + kRingAlign <= kRingOverhead);
 
-// Memory of one ring: base rounded up to a cache line (SharedArrayBuffers may start at 32), capacity rounded down to a power of two.
+// Memory of one ring: base rounded up to a cache line (SharedArrayBuffers may start at 32), capacity rounded down to a
+// power of two.
 struct RingMemory {
   RingShared* shared = nullptr;
   uint8_t* data = nullptr;
@@ -83,8 +85,8 @@ class RingProducer {
   void commit();
   // Shows all committed records to the consumer; true when there were any.
   bool publish();
-  // Says that this side waits for room; false when there was room for `size` bytes after all (then it does not wait). What was
-  // committed is published first, else both sides could sleep on it.
+  // Says that this side waits for room; false when there was room for `size` bytes after all (then it does not wait).
+  // What was committed is published first, else both sides could sleep on it.
   bool waitForRoom(uint32_t size);
 
  private:
@@ -109,7 +111,8 @@ class RingConsumer {
 
   // Next record, or null. It stays readable, and its frame writable, until release().
   RingRecord* next();
-  // Gives everything that next() returned back to the producer; true when the producer waits for room and must be woken.
+  // Gives everything that next() returned back to the producer; true when the producer waits for room and must be
+  // woken.
   bool release();
   bool empty();
 

@@ -417,7 +417,8 @@ void Router::deliverTo(Client& client, const uint8_t* frame, uint32_t size, uint
   touch(client);
 }
 
-bool Router::deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t source_hash, bool forwarded, DropReason* why) {
+bool Router::deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t source_hash, bool forwarded,
+                     DropReason* why) {
   if (peer != nullptr && peer->active != nullptr) {
     deliverTo(*peer->active, frame, size, source_hash);
     return true;

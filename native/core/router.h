@@ -1,8 +1,8 @@
-// What a relay does with frames: one Router per shard, on the shard's thread. It does no I/O and reads no clock: the shard feeds it bytes,
-// rings and time, then writes what the touched clients' queues hold.
+// What a relay does with frames: one Router per shard, on the shard's thread. It does no I/O and reads no clock: the
+// shard feeds it bytes, rings and time, then writes what the touched clients' queues hold.
 //
-// A turn: setNow, any number of consume / takeRing / adopt / ..., then for each client of takeTouched(): write, then publish(), then
-// endTurn(), which ends the life of everything that the turn's pieces point to.
+// A turn: setNow, any number of consume / takeRing / adopt / ..., then for each client of takeTouched(): write, then
+// publish(), then endTurn(), which ends the life of everything that the turn's pieces point to.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,8 @@ struct RouterConfig {
   Key public_key = {};  // the relay's own
 };
 
-// What the router tells the rest of the process. None of it is on the path of a packet between two clients of this process.
+// What the router tells the rest of the process. None of it is on the path of a packet between two clients of this
+// process.
 class RouterEvents {
  public:
   // A packet for a key that only JavaScript forwards; false when there was no room for it.
@@ -80,9 +81,11 @@ class Router {
     bool not_ideal = false;
     bool notify = false;
   };
-  // Enters a client in the tables; `first_output` (whole frames) is the first thing it will read. Null when memory ran out.
+  // Enters a client in the tables; `first_output` (whole frames) is the first thing it will read. Null when memory ran
+  // out.
   Client* adopt(const Adoption& adoption, const uint8_t* first_output, uint32_t size);
-  // Takes the client out of the tables at once and puts it on the closing list; the shard destroys it at the turn's end.
+  // Takes the client out of the tables at once and puts it on the closing list; the shard destroys it at the turn's
+  // end.
   void close(Client& client, CloseReason reason);
   // Enters a mesh link to the relay of `adoption.key`, of which this shard is the owner.
   Client* adoptLink(const Adoption& adoption, const uint8_t* first_output, uint32_t size);
@@ -102,8 +105,8 @@ class Router {
   void setDropWhenFull(bool on) { drop_when_full_ = on; }
   // The client that has waited longest for room in the ring to `shard`, or null.
   Client* takeBlocked(uint32_t shard);
-  // Between takeBlocked and the next one: its client may use the ring's room before those who still wait, and is first in line again
-  // if that does not suffice. kNotBlocked ends it.
+  // Between takeBlocked and the next one: its client may use the ring's room before those who still wait, and is first
+  // in line again if that does not suffice. kNotBlocked ends it.
   void setResuming(uint32_t shard) { resuming_ = shard; }
 
   // --- other shards and the control plane ------------------------------------------------------------------------
@@ -132,7 +135,8 @@ class Router {
   uint64_t tickMs() const { return timers_.tickMs(); }
   // Shows the rings' records to their consumers; returns the mask of shards that have something new.
   uint64_t publish();
-  // O(clients) work left over from earlier turns, a bounded part of it; true when it did anything, so that there may be more.
+  // O(clients) work left over from earlier turns, a bounded part of it; true when it did anything, so that there may be
+  // more.
   bool background();
   void endTurn();
 
@@ -219,7 +223,8 @@ class Router {
   uint32_t takeSlot(Client* client);
 
   // router_rings.cc
-  // Room for a packet frame in the ring to `shard`. Null: the client is blocked, or with drop_when_full_ the packet is to be dropped.
+  // Room for a packet frame in the ring to `shard`. Null: the client is blocked, or with drop_when_full_ the packet is
+  // to be dropped.
   RingRecord* reserveInRing(Client& client, uint32_t shard, uint32_t frame_size);
   void commitPacket(const Client& client, uint32_t shard, RingRecord* record, const Key& destination, uint64_t hash,
                     uint64_t source_hash, const uint8_t* frame, uint32_t size, bool forwarded);

@@ -28,7 +28,8 @@ class Violations {
 
 std::vector<std::string> Router::check() const {
   Violations v;
-  uint64_t connections = 0, local = 0, dup_keys = 0, dup_connections = 0, home = 0, not_ideal = 0, queued = 0, armed = 0;
+  uint64_t connections = 0, local = 0, dup_keys = 0, dup_connections = 0, home = 0, not_ideal = 0, queued = 0,
+           armed = 0;
   peers_.forEach([&](const Peer& peer) {
     v.require(peer.live, "a key in the table is not live");
     v.require(peer.hash == hashOf(peer.key), "a key's hash is not the hash of the key");

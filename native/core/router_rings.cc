@@ -1,4 +1,5 @@
-// The router's side towards other shards: packets into and out of rings, connections that wait for room, keys that left the region.
+// The router's side towards other shards: packets into and out of rings, connections that wait for room, keys that left
+// the region.
 #include <algorithm>
 
 #include "router.h"
@@ -17,8 +18,8 @@ RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame
   return nullptr;
 }
 
-void Router::commitPacket(const Client& client, uint32_t shard, RingRecord* record, const Key& destination, uint64_t hash,
-                          uint64_t source_hash, const uint8_t* frame, uint32_t size, bool forwarded) {
+void Router::commitPacket(const Client& client, uint32_t shard, RingRecord* record, const Key& destination,
+                          uint64_t hash, uint64_t source_hash, const uint8_t* frame, uint32_t size, bool forwarded) {
   record->kind = RecordKind::kPacket;
   record->wants_reply =
       mayAnswerNotHere(client) && looksLikeDisco(frame + kPacketFrameFixed, size - kPacketFrameFixed) ? 1 : 0;

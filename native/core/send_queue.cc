@@ -19,13 +19,14 @@ uint32_t fixedBytes(FrameType type) {
 
 bool isPacket(const uint8_t* frame) { return fixedBytes(frameType(frame)) != 0; }
 
-uint32_t payloadBytes(const uint8_t* frame) { return frameLength(frame) + kFrameHeaderSize - fixedBytes(frameType(frame)); }
-
-bool isDisco(const uint8_t* frame) {
-  return looksLikeDisco(frame + fixedBytes(frameType(frame)), payloadBytes(frame));
+uint32_t payloadBytes(const uint8_t* frame) {
+  return frameLength(frame) + kFrameHeaderSize - fixedBytes(frameType(frame));
 }
 
-// What a block of `size` bytes costs: tiny frames hold far more memory than they have bytes, so the budget counts memory.
+bool isDisco(const uint8_t* frame) { return looksLikeDisco(frame + fixedBytes(frameType(frame)), payloadBytes(frame)); }
+
+// What a block of `size` bytes costs: tiny frames hold far more memory than they have bytes, so the budget counts
+// memory.
 uint32_t memoryOf(uint32_t size) { return static_cast<uint32_t>(sizeof(Block)) + std::max(size, BlockPool::kSmall); }
 
 }  // namespace
@@ -248,7 +249,8 @@ bool SendQueue::spill(QueueShared& shared) {
         ++shared.late_frames;
         if (isPacket(frame)) shared.durations.didNotWait(1);
       } else if (taken > 0) {
-        // The kernel has the frame's beginning: it must be finished first and cannot be dropped. It is over no budget: one a client.
+        // The kernel has the frame's beginning: it must be finished first and cannot be dropped. It is over no budget:
+        // one a client.
         Backlog& b = backlog();
         b.begun = copy(shared, frame, size);
         b.begun_bytes = taken;

@@ -1,7 +1,8 @@
 // What waits to be written to one client.
 //
 //   this turn:     pieces, pointers to whole frames in the arena, a ring or a partial-frame block; nothing is copied
-//   after a turn:  what the kernel did not take, copied into blocks: a frame begun, control frames, and two bounded queues of packets
+//   after a turn:  what the kernel did not take, copied into blocks: a frame begun, control frames, and two bounded
+//   queues of packets
 //
 // A client that keeps up owns no memory here: `Backlog` exists only while the kernel refuses bytes.
 #pragma once
@@ -55,7 +56,7 @@ struct QueueShared {
   Counters& counters;
   BlockPool& blocks;
   PiecePool pieces = {};
-  uint32_t depth = 32;            // packets in each of a client's two queues
+  uint32_t depth = 32;             // packets in each of a client's two queues
   uint64_t max_bytes = 256 << 20;  // memory that the queues of all clients may hold together
   uint64_t bytes = 0;              // memory that they hold
   uint64_t now_ms = 0;
@@ -78,7 +79,8 @@ class SendQueue {
   bool hasBacklog() const { return backlog_ != nullptr; }
   bool empty() const { return !hasTurn() && !hasBacklog(); }
 
-  // Adds one whole frame of this turn; its memory must stay as it is until the turn's end. Merges with the frame before it.
+  // Adds one whole frame of this turn; its memory must stay as it is until the turn's end. Merges with the frame before
+  // it.
   void append(QueueShared& shared, const uint8_t* frame, uint32_t size, PieceKind kind);
 
   // Fills `iov` in the order of sending; returns the number of entries, at most `max`.
@@ -87,7 +89,8 @@ class SendQueue {
   // The kernel took `bytes` of what gather() gave. Returns the number of frames that are now complete.
   uint32_t advance(QueueShared& shared, uint64_t bytes);
 
-  // Ends the turn with bytes left: copies them, dropping by the queue rules. False when control frames overflowed or memory ran out.
+  // Ends the turn with bytes left: copies them, dropping by the queue rules. False when control frames overflowed or
+  // memory ran out.
   bool spill(QueueShared& shared);
 
   // Drops everything, counted under `reason`.
@@ -105,7 +108,7 @@ class SendQueue {
 
  private:
   struct Backlog {
-    Block* begun = nullptr;     // frame of which the kernel took `begun_bytes`
+    Block* begun = nullptr;  // frame of which the kernel took `begun_bytes`
     uint32_t begun_bytes = 0;
     bool disco_turn = true;     // the two packet queues are served alternately, so that neither starves the other
     BlockList control;          // blocks may hold several frames

@@ -1,4 +1,5 @@
-// From whom a client received packets, so that it can be told when one of them leaves. Keys stand as their 64-bit seeded hashes.
+// From whom a client received packets, so that it can be told when one of them leaves. Keys stand as their 64-bit
+// seeded hashes.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,7 @@ class SenderSet {
   void place(uint64_t sender);
   uint32_t find(uint64_t sender) const;
 
-  uint64_t last_ = 0;              // most recent sender; always also in the table, once there are two senders
+  uint64_t last_ = 0;  // most recent sender; always also in the table, once there are two senders
   uint32_t count_ = 0;
   uint32_t capacity_ = 0;          // a power of two, at least twice the count
   std::unique_ptr<HyperLogLog> many_;  // once there are more than kMaxSenders, instead of the table

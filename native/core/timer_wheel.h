@@ -1,4 +1,5 @@
-// Coarse timers of the clients of one shard: a wheel of buckets, each an intrusive list. No memory per timer, O(1) to set and cancel.
+// Coarse timers of the clients of one shard: a wheel of buckets, each an intrusive list. No memory per timer, O(1) to
+// set and cancel.
 #pragma once
 
 #include <cstdint>

@@ -51,7 +51,8 @@ Address parseAddress(const std::string& text) {
   std::string ip = text.substr(0, colon);
   const char* end = text.data() + text.size();
   uint16_t port = 0;
-  if (const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, port); error != std::errc() || stop != end) {
+  if (const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, port);
+      error != std::errc() || stop != end) {
     return address;
   }
   if (ip.size() >= 2 && ip.front() == '[' && ip.back() == ']') ip = ip.substr(1, ip.size() - 2);

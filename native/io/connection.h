@@ -1,4 +1,5 @@
-// A connection that no shard owns yet, from accept to adopt, and the process-wide table in which threads find it by number.
+// A connection that no shard owns yet, from accept to adopt, and the process-wide table in which threads find it by
+// number.
 #pragma once
 
 #include <cstdint>
@@ -61,7 +62,8 @@ class ConnectionTable {
   uint64_t add(std::unique_ptr<Connection> connection);
   // Takes the connection out; null when it is unknown, or in use by a handshake thread.
   std::unique_ptr<Connection> take(uint64_t id);
-  // Marks the connection as used by the calling thread, which alone may touch it until giveBack or remove. Null when unknown or in use.
+  // Marks the connection as used by the calling thread, which alone may touch it until giveBack or remove. Null when
+  // unknown or in use.
   Connection* borrow(uint64_t id);
   void giveBack(uint64_t id);
   std::unique_ptr<Connection> remove(uint64_t id);

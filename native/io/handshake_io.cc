@@ -241,7 +241,8 @@ void HandshakeIo::serveHttp(uint64_t id, std::string malformed) {
   const uint32_t listener = job->connection->listener;
   stopWatching(*job);
   ConnectionTable::instance().giveBack(id);
-  core_->emit({.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
+  core_->emit(
+      {.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
 }
 
 void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {

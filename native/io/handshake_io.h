@@ -1,5 +1,5 @@
-// Connections in handshake on one thread of one relay: non-blocking reads and writes on the thread's loop. Each connection has one deadline, which ends
-// whatever it waits for; JavaScript gets every outcome through a callback.
+// Connections in handshake on one thread of one relay: non-blocking reads and writes on the thread's loop. Each
+// connection has one deadline, which ends whatever it waits for; JavaScript gets every outcome through a callback.
 #pragma once
 
 #include <uv.h>
@@ -25,15 +25,15 @@ class HandshakeIo final : public LoopUser {
   using OnRead = std::function<void(IoOutcome, const uint8_t* bytes, size_t size)>;
   using OnWrite = std::function<void(IoOutcome)>;
 
-  // Runs its argument where JavaScript may be told of outcomes, and lets JavaScript react only after it returned: a reaction may
-  // end any job.
+  // Runs its argument where JavaScript may be told of outcomes, and lets JavaScript react only after it returned: a
+  // reaction may end any job.
   using Enter = std::function<void(const std::function<void()>&)>;
 
   // Gets connections that begin their handshake on this thread.
   using OnRequests = std::function<void(const std::vector<HandshakeRequest>&)>;
 
-  static std::shared_ptr<HandshakeIo> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, Enter enter, OnRequests on_requests,
-                                            std::string& error);
+  static std::shared_ptr<HandshakeIo> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, Enter enter,
+                                            OnRequests on_requests, std::string& error);
 
   RelayCore& core() { return *core_; }
 
@@ -48,9 +48,11 @@ class HandshakeIo final : public LoopUser {
   // The ends of a handshake; each takes the connection off this thread.
   // Hands the client to its shard; false when that has ended, or the connection is unknown.
   bool adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output);
-  // Gives a connection that is no DERP upgrade to the control plane; `malformed` says what is wrong with the request, if anything.
+  // Gives a connection that is no DERP upgrade to the control plane; `malformed` says what is wrong with the request,
+  // if anything.
   void serveHttp(uint64_t id, std::string malformed);
-  // Closes the connection and counts why. `upgraded`: it had asked for DERP; `report`: the control plane hears of it in any case.
+  // Closes the connection and counts why. `upgraded`: it had asked for DERP; `report`: the control plane hears of it in
+  // any case.
   void fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text);
 
  private:

@@ -17,7 +17,9 @@ namespace {
 constexpr int kKeepaliveProbes = 9;
 constexpr int kKeepaliveIntervalSeconds = 15;
 
-bool setInt(int fd, int level, int option, int value) { return ::setsockopt(fd, level, option, &value, sizeof value) == 0; }
+bool setInt(int fd, int level, int option, int value) {
+  return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
+}
 
 // Fills in the address; false when `host` is not a numeric one.
 bool toSockaddr(const std::string& host, int port, sockaddr_storage& storage, socklen_t& size) {
@@ -74,7 +76,8 @@ int Listener::listen(const ListenOptions& options) {
   fd_.reset(::socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd_.valid()) return errno;
   if (!setInt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, 1)) return errno;
-  if (storage.ss_family == AF_INET6 && !setInt(fd_.get(), IPPROTO_IPV6, IPV6_V6ONLY, options.host == "::" ? 0 : 1)) return errno;
+  if (storage.ss_family == AF_INET6 && !setInt(fd_.get(), IPPROTO_IPV6, IPV6_V6ONLY, options.host == "::" ? 0 : 1))
+    return errno;
   // Set once here: accepted sockets inherit them, which inherited() verifies.
   if (const int rc = setTcpOptions(fd_.get(), options.keepalive_ms, options.user_timeout_ms); rc != 0) return rc;
   if (::bind(fd_.get(), reinterpret_cast<sockaddr*>(&storage), size) != 0) return errno;
@@ -101,7 +104,8 @@ void Listener::acceptBatch() {
       trouble = uv_err_name(uv_translate_sys_error(errno));
       uv_poll_stop(&poll_);
       uv_timer_start(
-          &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); }, kRestMs, 0);
+          &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); },
+          kRestMs, 0);
       break;
     }
     if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {

@@ -1,4 +1,5 @@
-// A listening TCP socket that accepts in batches on the control plane's loop, and hands connections to the handshake threads.
+// A listening TCP socket that accepts in batches on the control plane's loop, and hands connections to the handshake
+// threads.
 #pragma once
 
 #include <uv.h>
@@ -36,7 +37,8 @@ class Listener final : public LoopUser {
   // After a failed accept (no descriptors left) the listener rests, instead of failing at full speed.
   static constexpr uint64_t kRestMs = 100;
 
-  Listener(std::shared_ptr<RelayCore> core, OnTrouble on_trouble) : core_(std::move(core)), on_trouble_(std::move(on_trouble)) {}
+  Listener(std::shared_ptr<RelayCore> core, OnTrouble on_trouble)
+      : core_(std::move(core)), on_trouble_(std::move(on_trouble)) {}
 
   int listen(const ListenOptions& options);
   void watch();
@@ -49,7 +51,7 @@ class Listener final : public LoopUser {
   ListenOptions options_;
   Fd fd_;
   int port_ = 0;
-  bool set_each_ = false;   // this kernel's accepted sockets do not inherit the options
+  bool set_each_ = false;  // this kernel's accepted sockets do not inherit the options
   bool inherit_checked_ = false;
   uv_poll_t poll_ = {};
   uv_timer_t rest_ = {};

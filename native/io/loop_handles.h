@@ -10,7 +10,8 @@
 
 namespace derplane {
 
-// Base of objects that own handles on a loop. Held by shared_ptr; close() keeps it alive until libuv has let go of every handle.
+// Base of objects that own handles on a loop. Held by shared_ptr; close() keeps it alive until libuv has let go of
+// every handle.
 class LoopUser : public std::enable_shared_from_this<LoopUser> {
  public:
   virtual ~LoopUser() = default;

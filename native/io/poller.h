@@ -1,5 +1,5 @@
-// A private epoll, edge-triggered, that one thread's libuv loop watches as a single handle: no libuv handle and no epoll_ctl per change of
-// interest for a connection. This file is the platform: another system needs another one.
+// A private epoll, edge-triggered, that one thread's libuv loop watches as a single handle: no libuv handle and no
+// epoll_ctl per change of interest for a connection. This file is the platform: another system needs another one.
 #pragma once
 
 #include <sys/epoll.h>

@@ -138,6 +138,7 @@ void RelayCore::addInbox(std::shared_ptr<HandshakeInbox> inbox) {
   const std::lock_guard lock(handshakes_mutex_);
   for (const HandshakeRequest& request : unassigned_) inbox->push(request);
   unassigned_.clear();
+  if (handshakes_ended_) inbox->push({0, HandshakeStart::kEnd});
   inboxes_.push_back(std::move(inbox));
 }
 

@@ -1,5 +1,6 @@
-// What all threads of one relay share: its configuration, a slot per shard (mail, wake-up), the rings' memory, limits, and the events that
-// shards send to the control plane. Reference-counted: every shard, connection and the JavaScript object hold it.
+// What all threads of one relay share: its configuration, a slot per shard (mail, wake-up), the rings' memory, limits,
+// and the events that shards send to the control plane. Reference-counted: every shard, connection and the JavaScript
+// object hold it.
 #pragma once
 
 #include <atomic>
@@ -24,8 +25,8 @@ struct RelayConfig {
   uint64_t rtt_interval_ms = 10'000;  // 0: round-trip times are not measured
   int64_t max_handshakes = 4096;
   size_t max_handshake_bytes = 64 << 20;
-  std::vector<int64_t*> counters;        // one array per shard
-  std::vector<RingMemory> rings;         // from * shards + to; null on the diagonal
+  std::vector<int64_t*> counters;  // one array per shard
+  std::vector<RingMemory> rings;   // from * shards + to; null on the diagonal
 };
 
 // A request of the control plane to a shard.
@@ -70,6 +71,7 @@ enum class HandshakeStart : uint32_t {
   kRequest,  // the HTTP request comes first
   kAnswer,   // the request was read elsewhere: send 101, then ServerKey
   kDerp,     // begin with ServerKey
+  kEnd,      // no connection: the thread has nothing to wait for any more
 };
 
 struct HandshakeRequest {
@@ -193,6 +195,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::vector<std::shared_ptr<HandshakeInbox>> inboxes_;
   std::vector<HandshakeRequest> unassigned_;  // at most config.max_handshakes
   size_t next_inbox_ = 0;
+  bool handshakes_ended_ = false;
 
   std::mutex mesh_key_mutex_;
   std::string mesh_key_;

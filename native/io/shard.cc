@@ -38,7 +38,8 @@ Shard::Shard(std::shared_ptr<RelayCore> core, uint32_t index)
 
 Shard::~Shard() = default;
 
-std::shared_ptr<Shard> Shard::start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, uint32_t index, std::string& error) {
+std::shared_ptr<Shard> Shard::start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, uint32_t index,
+                                    std::string& error) {
   std::shared_ptr<Shard> shard(new Shard(std::move(core), index));
   if (!shard->open(loop, error)) {
     shard->close(nullptr);
@@ -59,9 +60,8 @@ bool Shard::open(uv_loop_t* loop, std::string& error) {
     return false;
   }
   own(&poll_);
-  uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
-    static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->run();
-  });
+  uv_poll_start(&poll_, UV_READABLE,
+                [](uv_poll_t* handle, int, int) { static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->run(); });
   slot_.wake();  // mail may have come before us
   return true;
 }
@@ -308,8 +308,8 @@ void Shard::armTimer() {
     return;
   }
   uv_timer_start(
-      &timer_, [](uv_timer_t* handle) { static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->onTimer(); }, interval,
-      interval);
+      &timer_, [](uv_timer_t* handle) { static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->onTimer(); },
+      interval, interval);
 }
 
 void Shard::onTimer() {

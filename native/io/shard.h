@@ -17,7 +17,8 @@ namespace derplane {
 class Shard final : public LoopUser, private RouterEvents {
  public:
   // Null with `error` set when the loop refuses a handle or the shard exists already.
-  static std::shared_ptr<Shard> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, uint32_t index, std::string& error);
+  static std::shared_ptr<Shard> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, uint32_t index,
+                                      std::string& error);
   ~Shard() override;
 
  private:
@@ -99,9 +100,9 @@ class Shard final : public LoopUser, private RouterEvents {
   Router router_;
   Poller poller_;
   RingConsumer rings_in_[kMaxShards];
-  uint64_t rings_left_ = 0;  // rings that may hold more than the last turn took
-  std::vector<Client*> hungry_;        // to be read again in the next turn
-  std::vector<Client*> hungry_now_;    // this turn's
+  uint64_t rings_left_ = 0;          // rings that may hold more than the last turn took
+  std::vector<Client*> hungry_;      // to be read again in the next turn
+  std::vector<Client*> hungry_now_;  // this turn's
   Client* stalled_ = nullptr;
   std::vector<Client*> throttled_;     // wait for their receive limit
   struct Drain {

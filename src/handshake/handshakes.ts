@@ -1,8 +1,10 @@
 /** The handshake threads of one relay. Connections reach them natively; piscina starts the threads, and replaces one that fails. */
 import { Piscina } from 'piscina';
+import type { NativeRelay } from '../native.js';
 import type { HandshakeThreadData } from './messages.js';
 
-export interface HandshakesOptions extends HandshakeThreadData {
+export interface HandshakesOptions extends Omit<HandshakeThreadData, 'relayId'> {
+  relay: NativeRelay;
   threads: number;
   /** Called when a thread ended without having been asked to; another one takes its place. */
   onLost: (error: Error) => void;
@@ -12,10 +14,14 @@ export interface HandshakesOptions extends HandshakeThreadData {
 const YOUNG_GENERATION = 2;
 
 export class Handshakes {
-  readonly #pool: Piscina<undefined, never>;
+  readonly #relay: NativeRelay;
+  readonly #pool: Piscina<undefined, undefined>;
+  readonly #threads: Promise<void>[] = [];
   #closing = false;
 
-  constructor({ threads, onLost, ...workerData }: HandshakesOptions) {
+  constructor({ relay, threads, onLost, ...options }: HandshakesOptions) {
+    this.#relay = relay;
+    const workerData: HandshakeThreadData = { ...options, relayId: relay.id };
     this.#pool = new Piscina({
       filename: new URL('./thread.js', import.meta.url).href,
       minThreads: threads,
@@ -24,14 +30,16 @@ export class Handshakes {
       atomics: 'disabled',
       recordTiming: false,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION },
-      workerData: workerData satisfies HandshakeThreadData,
+      workerData,
     });
-    for (let n = 0; n < threads; n++) void this.#keepRunning(onLost);
+    for (let n = 0; n < threads; n++) this.#threads.push(this.#keepRunning(onLost));
   }
 
-  /** Ends the threads; handshakes in progress are closed. */
+  /** Ends the threads; handshakes in progress are closed. Waits for threads that are starting: Node aborts when one ends then. */
   async close(): Promise<void> {
     this.#closing = true;
+    this.#relay.endHandshakes();
+    await Promise.all(this.#threads);
     await this.#pool.destroy();
   }
 

@@ -8,4 +8,3 @@ export const READ_AHEAD = 16 << 10;
 
 /** Nice value of handshake threads: a storm of handshakes must cost handshakes, not packets. */
 export const HANDSHAKE_NICE = 5;
-

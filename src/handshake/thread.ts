@@ -34,13 +34,21 @@ class HandshakeError extends Error {
   }
 }
 
-/** The task that piscina runs, once a thread: handshakes come and go natively from now on, until the thread is ended. */
-export default function serve(): Promise<never> {
-  return new Promise(() => undefined);
+let end: (value: undefined) => void = () => undefined;
+const ended = new Promise<undefined>((resolve) => {
+  end = resolve;
+});
+
+/** The task that piscina runs, once a thread: handshakes come and go natively until the relay says that it is over. */
+export default function serve(): Promise<undefined> {
+  return ended;
 }
 
 function onRequests(requests: number[]): void {
-  for (let i = 0; i < requests.length; i += 2) void handshake(requests[i]!, requests[i + 1]!);
+  for (let i = 0; i < requests.length; i += 2) {
+    if (requests[i + 1] === HandshakeStart.END) end(undefined);
+    else void handshake(requests[i]!, requests[i + 1]!);
+  }
 }
 
 async function handshake(id: number, start: number): Promise<void> {
@@ -115,7 +123,10 @@ async function readClientInfo(id: number): Promise<{ body: Buffer; end: number }
   const type = bytes[0]!;
   const length = readBodyLength(bytes);
   if (type !== FrameType.CLIENT_INFO) {
-    throw new HandshakeError('bad_first_frame', `first frame has type 0x${type.toString(16)}, ClientInfo must be first`);
+    throw new HandshakeError(
+      'bad_first_frame',
+      `first frame has type 0x${type.toString(16)}, ClientInfo must be first`,
+    );
   }
   if (length < MIN_CLIENT_INFO_SIZE || length > MAX_CLIENT_INFO_SIZE) {
     throw new HandshakeError(

@@ -28,7 +28,8 @@ import { type ConnectionTraffic, Traffic } from './traffic.js';
 interface PendingCheck {
   left: number;
   violations: string[];
-  resolve: (violations: string[]) => void;
+  /** Undefined: the relay was closed meanwhile. */
+  resolve: (violations: string[] | undefined) => void;
 }
 
 /**
@@ -95,7 +96,7 @@ export class Server {
     this.#shards.relay.setMeshKey(this.meshKey);
     if (options.logClients ?? false) this.#shards.relay.setLogClients(true);
     this.#handshakes = new Handshakes({
-      relayId: this.#shards.relay.id,
+      relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
@@ -319,10 +320,11 @@ export class Server {
   async consistencyCheck(): Promise<void> {
     this.#assertOpen();
     const ticket = this.#nextTicket++;
-    const violations = await new Promise<string[]>((resolve) => {
+    const violations = await new Promise<string[] | undefined>((resolve) => {
       this.#checks.set(ticket, { left: this.#options.shards, violations: [], resolve });
       this.#shards.relay.consistencyCheck(ticket);
     });
+    if (violations === undefined) throw this.#closedError();
     if (violations.length > 0) throw new DerpError('ERR_DERP_CONSISTENCY', violations.join('; '));
   }
 
@@ -399,9 +401,12 @@ export class Server {
   }
 
   #assertOpen(): void {
-    if (this.#closing === undefined) return;
+    if (this.#closing !== undefined) throw this.#closedError();
+  }
+
+  #closedError(): DerpError {
     const cause = this.#failure;
-    throw new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
+    return new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
   }
 
   /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
