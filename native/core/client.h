@@ -34,8 +34,8 @@ struct Peer {
   Client* last_speaker = nullptr;  // of a set of several; null: nobody spoke since the set formed
   uint32_t connection_count = 0;
   std::vector<Forwarder> forwarders = {};  // in the order of registration: the first is used
-  bool announced = false;  // some watcher heard of it
-  bool live = false;          // in the table; a Peer given back keeps its memory but is not live
+  bool announced = false;                  // some watcher heard of it
+  bool live = false;                       // in the table; a Peer given back keeps its memory but is not live
 };
 
 inline constexpr uint32_t kNotBlocked = UINT32_MAX;
@@ -54,7 +54,8 @@ struct Client {
   bool prober = false;
   bool not_ideal = false;
   bool notify = false;
-  std::unique_ptr<LinkState> link;  // a mesh link, of which we are the client: it has no peer and is in no duplicate set
+  std::unique_ptr<LinkState>
+      link;  // a mesh link, of which we are the client: it has no peer and is in no duplicate set
   bool watching = false;
   uint32_t presence_changes = 0;  // told in the batch under way, see Router::observePresence
 

@@ -12,46 +12,46 @@
 namespace derplane {
 
 // name, meaning. Gauges go up and down; the rest only rises.
-#define DERPLANE_COUNTERS(X)                                                                 \
-  X(packets_received, "SendPacket frames taken from clients")                                \
-  X(bytes_received, "payload bytes of those")                                                \
-  X(packets_received_disco, "SendPacket frames whose packet looks like disco")               \
-  X(packets_received_other, "SendPacket frames with any other packet")                       \
-  X(packets_sent, "RecvPacket frames that the kernel took")                                  \
-  X(bytes_sent, "payload bytes of those")                                                    \
-  X(packets_forwarded_in, "ForwardPacket frames taken from mesh peers")                      \
-  X(packets_forwarded_out, "packets given to a forwarder")                                   \
-  X(got_ping, "Ping frames")                                                                 \
-  X(sent_pong, "Pong frames that the kernel took")                                           \
-  X(unknown_frames, "frames of unknown type, skipped")                                       \
-  X(peer_gone_disconnected_frames, "PeerGone(disconnected) frames queued")                   \
-  X(peer_gone_not_here_frames, "PeerGone(not here) frames queued")                           \
-  X(sclient_write_timeouts, "clients closed because their socket refused output too long")   \
-  X(home_moves_in, "NotePreferred turned on more than 5 s after connecting")                 \
-  X(home_moves_out, "NotePreferred turned off more than 5 s after connecting")               \
-  X(total_dup_client_conns, "connections that joined a key already connected")               \
-  X(current_connections, "gauge: clients, duplicates and mesh peers included")               \
-  X(clients_local, "gauge: keys with at least one connection")                               \
-  X(clients_total, "gauge: keys with a connection or a forwarder")                           \
-  X(current_home_connections, "gauge: clients that call this relay their home")              \
-  X(current_notideal_connections, "gauge: clients that said this is not their ideal node")   \
-  X(current_dup_client_conns, "gauge: connections of keys that have several")                \
-  X(current_dup_client_keys, "gauge: keys that have several connections")                    \
-  X(queue_bytes, "gauge: bytes of memory that send queues hold")                             \
-  X(held_bytes, "gauge: bytes read and kept until a ring has room")                          \
-  X(turns, "turns of the event loop")                                                        \
-  X(reads, "recv calls")                                                                     \
-  X(writes, "send calls")                                                                    \
-  X(ring_packets_in, "packets taken from rings")                                             \
-  X(ring_packets_out, "packets put into rings")                                              \
-  X(ring_full, "times that a connection had to wait for room in a ring")                     \
-  X(ring_wakes, "wake-ups sent to sleeping shards")                                          \
-  X(watchers, "gauge: mesh peers that watch presence")                                       \
-  X(multiforwarder_created, "keys that got a second forwarder")                              \
-  X(multiforwarder_deleted, "keys that went back to one forwarder")                          \
+#define DERPLANE_COUNTERS(X)                                                                      \
+  X(packets_received, "SendPacket frames taken from clients")                                     \
+  X(bytes_received, "payload bytes of those")                                                     \
+  X(packets_received_disco, "SendPacket frames whose packet looks like disco")                    \
+  X(packets_received_other, "SendPacket frames with any other packet")                            \
+  X(packets_sent, "RecvPacket frames that the kernel took")                                       \
+  X(bytes_sent, "payload bytes of those")                                                         \
+  X(packets_forwarded_in, "ForwardPacket frames taken from mesh peers")                           \
+  X(packets_forwarded_out, "packets given to a forwarder")                                        \
+  X(got_ping, "Ping frames")                                                                      \
+  X(sent_pong, "Pong frames that the kernel took")                                                \
+  X(unknown_frames, "frames of unknown type, skipped")                                            \
+  X(peer_gone_disconnected_frames, "PeerGone(disconnected) frames queued")                        \
+  X(peer_gone_not_here_frames, "PeerGone(not here) frames queued")                                \
+  X(sclient_write_timeouts, "clients closed because their socket refused output too long")        \
+  X(home_moves_in, "NotePreferred turned on more than 5 s after connecting")                      \
+  X(home_moves_out, "NotePreferred turned off more than 5 s after connecting")                    \
+  X(total_dup_client_conns, "connections that joined a key already connected")                    \
+  X(current_connections, "gauge: clients, duplicates and mesh peers included")                    \
+  X(clients_local, "gauge: keys with at least one connection")                                    \
+  X(clients_total, "gauge: keys with a connection or a forwarder")                                \
+  X(current_home_connections, "gauge: clients that call this relay their home")                   \
+  X(current_notideal_connections, "gauge: clients that said this is not their ideal node")        \
+  X(current_dup_client_conns, "gauge: connections of keys that have several")                     \
+  X(current_dup_client_keys, "gauge: keys that have several connections")                         \
+  X(queue_bytes, "gauge: bytes of memory that send queues hold")                                  \
+  X(held_bytes, "gauge: bytes read and kept until a ring has room")                               \
+  X(turns, "turns of the event loop")                                                             \
+  X(reads, "recv calls")                                                                          \
+  X(writes, "send calls")                                                                         \
+  X(ring_packets_in, "packets taken from rings")                                                  \
+  X(ring_packets_out, "packets put into rings")                                                   \
+  X(ring_full, "times that a connection had to wait for room in a ring")                          \
+  X(ring_wakes, "wake-ups sent to sleeping shards")                                               \
+  X(watchers, "gauge: mesh peers that watch presence")                                            \
+  X(multiforwarder_created, "keys that got a second forwarder")                                   \
+  X(multiforwarder_deleted, "keys that went back to one forwarder")                               \
   X(packet_forwarder_delete_other_value, "removals of a forwarder that a known key did not have") \
-  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit") \
-  X(adopted, "connections that became clients")                                              \
+  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit")     \
+  X(adopted, "connections that became clients")                                                   \
   X(average_queue_duration_ns, "gauge: moving average of the time in queues")
 
 enum class Counter : uint32_t {
@@ -61,8 +61,8 @@ enum class Counter : uint32_t {
       count
 };
 
-// After the named counters: packets_dropped and bytes_dropped by reason and kind, clients closed by reason, round-trip times,
-// histograms.
+// After the named counters: packets_dropped and bytes_dropped by reason and kind, clients closed by reason, round-trip
+// times, histograms.
 inline constexpr uint32_t kDropKinds = 2;  // other, disco
 inline constexpr uint32_t kDropPacketsBase = static_cast<uint32_t>(Counter::count);
 inline constexpr uint32_t kDropBytesBase = kDropPacketsBase + kDropReasons * kDropKinds;
@@ -118,9 +118,9 @@ class Counters {
   int64_t* values_;
 };
 
-// Name of counter i, as the control plane and the metrics know it: `packets_dropped.queue_head.disco`, `closed.bad_ping`, `tcp_rtt.10ms`;
-// of histograms `buffered_write_frames.le.25`, `.le.+Inf` and `.sum`.
-// Writes at most `size` bytes, terminated.
+// Name of counter i, as the control plane and the metrics know it: `packets_dropped.queue_head.disco`,
+// `closed.bad_ping`, `tcp_rtt.10ms`; of histograms `buffered_write_frames.le.25`, `.le.+Inf` and `.sum`. Writes at most
+// `size` bytes, terminated.
 void counterName(uint32_t i, char* out, uint32_t size);
 
 }  // namespace derplane

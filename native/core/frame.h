@@ -99,7 +99,8 @@ inline void putPeerPresent(uint8_t* p, const Key& key, const uint8_t* ip, uint16
 }
 
 // Writes a whole ForwardPacket frame.
-inline void putForwardPacket(uint8_t* p, const uint8_t* source, const Key& destination, const uint8_t* packet, uint32_t size) {
+inline void putForwardPacket(uint8_t* p, const uint8_t* source, const Key& destination, const uint8_t* packet,
+                             uint32_t size) {
   uint8_t* body = putFrameHeader(p, FrameType::kForwardPacket, kForwardPacketFixed + size);
   std::memcpy(body, source, kKeySize);
   std::memcpy(body + kKeySize, destination.bytes, kKeySize);

@@ -1,4 +1,5 @@
-// Our end of a connection to another relay of the region: we are the client there, and learn from it which keys it can reach.
+// Our end of a connection to another relay of the region: we are the client there, and learn from it which keys it can
+// reach.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,8 @@ struct LinkState {
   // Keys that the other relay reported present: for each a forwarder is registered with the key's shard.
   std::unordered_set<Key, KeyHasher> present;
   uint64_t adopted_ms = 0;
-  uint64_t heard_ms = 0;   // when the last frame came
-  bool reported = false;   // the control plane knows how many keys it brought
+  uint64_t heard_ms = 0;  // when the last frame came
+  bool reported = false;  // the control plane knows how many keys it brought
 };
 
 }  // namespace derplane

@@ -17,26 +17,27 @@
 namespace derplane {
 
 enum class RecordKind : uint16_t {
-  kPad,        // skip to the next record
-  kPacket,     // RingRecord followed by a whole RecvPacket frame
-  kNotHere,    // to the sender's shard: PeerGone(not here) about `destination`; no frame follows
-  kGone,       // to all shards: `destination` left the region; no frame follows
-  kClosePeer,  // to the key's shard: close the connections of `destination`; no frame follows
-  kForward,  // to a link's shard: RingRecord followed by a whole ForwardPacket frame; the client named is the link
-  kAddForwarder,     // to the key's shard: the link named can reach `destination`; no frame follows
+  kPad,           // skip to the next record
+  kPacket,        // RingRecord followed by a whole RecvPacket frame
+  kNotHere,       // to the sender's shard: PeerGone(not here) about `destination`; no frame follows
+  kGone,          // to all shards: `destination` left the region; no frame follows
+  kClosePeer,     // to the key's shard: close the connections of `destination`; no frame follows
+  kForward,       // to a link's shard: RingRecord followed by a whole ForwardPacket frame; the client named is the link
+  kAddForwarder,  // to the key's shard: the link named can reach `destination`; no frame follows
   kRemoveForwarder,  // to the key's shard: it no longer can; no frame follows
-  kWatch,    // to all shards: the client named wants to hear of every key; no frame follows
-  kUnwatch,  // to all shards: it does not any more; no frame follows
-  kPresent,  // to a watcher's shard: RingRecord followed by a whole PeerPresent frame for the client named
-  kAbsent,   // to a watcher's shard: `destination` left, for the client named; no frame follows
+  kWatch,            // to all shards: the client named wants to hear of every key; no frame follows
+  kUnwatch,          // to all shards: it does not any more; no frame follows
+  kPresent,          // to a watcher's shard: RingRecord followed by a whole PeerPresent frame for the client named
+  kAbsent,           // to a watcher's shard: `destination` left, for the client named; no frame follows
 };
 
 struct RingRecord {
   uint32_t size;  // of the whole record, a multiple of 8
   RecordKind kind;
-  uint8_t wants_reply;  // kPacket: the sender may be told that the destination is not here
-  uint8_t forwarded;    // kPacket: came from a mesh peer, never forwarded again
-  uint32_t client_slot;        // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent: whom to tell; others: link or watcher
+  uint8_t wants_reply;   // kPacket: the sender may be told that the destination is not here
+  uint8_t forwarded;     // kPacket: came from a mesh peer, never forwarded again
+  uint32_t client_slot;  // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent: whom to tell; others: link or
+                         // watcher
   uint32_t client_generation;  // so that a successor in the same slot is not told
   uint64_t destination_hash;
   uint64_t source_hash;

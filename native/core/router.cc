@@ -267,7 +267,8 @@ ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size) {
     if (!client.header_counted) {
       client.header_counted = true;
       if (client.peer->connection_count > 1) duplicates_.spoke(*client.peer, client);
-      if (rate_bytes_per_second_ != 0 && !client.mesh && !mayReceive(client, length)) return {at, ParseStatus::kThrottled};
+      if (rate_bytes_per_second_ != 0 && !client.mesh && !mayReceive(client, length))
+        return {at, ParseStatus::kThrottled};
     }
     bool bad;
     const CloseReason reason = checkHeader(client, type, length, bad);

@@ -47,8 +47,8 @@ class RouterEvents {
 };
 
 enum class ParseStatus : uint8_t {
-  kPartial,  // all whole frames are consumed
-  kBlocked,  // the next frame waits for a ring; Client::blocked_on is set
+  kPartial,    // all whole frames are consumed
+  kBlocked,    // the next frame waits for a ring; Client::blocked_on is set
   kThrottled,  // the next frame waits for the client's receive limit; Client::throttled_until_ms is set
   kClosed,     // the client is closing
 };
@@ -122,7 +122,8 @@ class Router {
   bool announceRestart(uint32_t from, uint32_t count, uint32_t reconnect_ms, uint32_t try_ms);
   // Closes the clients in the first `share` (0 to 1) of the slots.
   void closeShare(double share, CloseReason reason);
-  // A packet from the control plane for a client of this shard; `frame` is a whole RecvPacket that stays until endTurn().
+  // A packet from the control plane for a client of this shard; `frame` is a whole RecvPacket that stays until
+  // endTurn().
   void deliverFromControl(const Key& destination, const uint8_t* frame, uint32_t size);
 
   // --- output ----------------------------------------------------------------------------------------------------
@@ -188,7 +189,8 @@ class Router {
     uint8_t flags = 0;     // kPresent
   };
 
-  // A client of some shard that hears of every key. Slots below `cursor` were told to it; once it is `flooded`, all were.
+  // A client of some shard that hears of every key. Slots below `cursor` were told to it; once it is `flooded`, all
+  // were.
   struct Watch {
     uint32_t shard;
     uint32_t slot;
@@ -244,7 +246,8 @@ class Router {
   bool forwardNow(Peer& peer, const uint8_t* source, const uint8_t* packet, uint32_t size, DropReason* why);
   void commitForward(RingRecord* record, const Forwarder& forwarder, const uint8_t* source, const Key& destination,
                      const uint8_t* packet, uint32_t size);
-  bool forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination, const uint8_t* packet, uint32_t size);
+  bool forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination, const uint8_t* packet,
+                   uint32_t size);
   void takeForward(const RingRecord& record);
   ParseResult consumeLink(Client& link, uint8_t* data, uint32_t size);
   void linkPresent(Client& link, const Key& key);

@@ -77,7 +77,8 @@ std::vector<std::string> Router::check() const {
   for (const Watch& watch : watches_) {
     if (watch.shard != config_.shard) continue;
     const Client* watcher = clientAt(watch.slot, watch.generation);
-    v.require(watcher != nullptr && watcher->watching, "presence is sent to a client of this shard that does not watch");
+    v.require(watcher != nullptr && watcher->watching,
+              "presence is sent to a client of this shard that does not watch");
   }
   if (config_.keepalive_ms != 0) v.requireEqual(armed, connections, "clients with a keepalive timer");
   v.requireEqual(queues_.bytes, queued, "memory of send queues");

@@ -52,8 +52,8 @@ bool Router::forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uin
   return true;
 }
 
-void Router::commitForward(RingRecord* record, const Forwarder& forwarder, const uint8_t* source, const Key& destination,
-                           const uint8_t* packet, uint32_t size) {
+void Router::commitForward(RingRecord* record, const Forwarder& forwarder, const uint8_t* source,
+                           const Key& destination, const uint8_t* packet, uint32_t size) {
   *record = RingRecord{};
   record->kind = RecordKind::kForward;
   record->client_slot = forwarder.slot;
@@ -83,8 +83,8 @@ bool Router::forwardNow(Peer& peer, const uint8_t* source, const uint8_t* packet
   return true;
 }
 
-bool Router::forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination, const uint8_t* packet,
-                         uint32_t size) {
+bool Router::forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination,
+                         const uint8_t* packet, uint32_t size) {
   Client* link = clientAt(forwarder.slot, forwarder.generation);
   if (link == nullptr) return false;
   const uint32_t frame_size = kFrameHeaderSize + kForwardPacketFixed + size;
@@ -197,7 +197,8 @@ void Router::registerForwarder(const Client& link, const Key& key, RecordKind ki
 }
 
 void Router::orphanKeys(Client& link) {
-  orphans_.push_back({{config_.shard, link.slot, link.generation}, {link.link->present.begin(), link.link->present.end()}});
+  orphans_.push_back(
+      {{config_.shard, link.slot, link.generation}, {link.link->present.begin(), link.link->present.end()}});
 }
 
 // A bounded part of the forwarders of links that ended; true when there were any.

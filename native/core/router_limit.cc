@@ -18,7 +18,8 @@ void Router::setRateLimit(uint64_t bytes_per_second, uint64_t burst) {
   ++rate_epoch_;
 }
 
-// Charges a frame whose header was read. A bucket may go below zero once: the frame is paid, and waits until the debt is.
+// Charges a frame whose header was read. A bucket may go below zero once: the frame is paid, and waits until the debt
+// is.
 bool Router::mayReceive(Client& client, uint32_t length) {
   if (client.receive_epoch != rate_epoch_) {
     client.receive_epoch = rate_epoch_;

@@ -183,7 +183,8 @@ bool Router::sendNotices() {
       record->destination = notice.key;
       record->destination_hash = notice.hash;
       if (present) {
-        putPeerPresent(reinterpret_cast<uint8_t*>(record + 1), notice.key, notice.address.ip, notice.address.port, notice.flags);
+        putPeerPresent(reinterpret_cast<uint8_t*>(record + 1), notice.key, notice.address.ip, notice.address.port,
+                       notice.flags);
       }
       rings_[shard].commit();
       rings_dirty_ |= uint64_t{1} << shard;

@@ -1,7 +1,8 @@
 // Presence: mesh peers that watch hear of every key with an active connection, then of every change.
 //
-// Each shard keeps all watchers of the relay and tells each of its own keys: first a flood in bounded steps over the client slots, which
-// a watcher's slow reading or a full ring holds up, then changes as they happen. Both go through the same ring in order.
+// Each shard keeps all watchers of the relay and tells each of its own keys: first a flood in bounded steps over the
+// client slots, which a watcher's slow reading or a full ring holds up, then changes as they happen. Both go through
+// the same ring in order.
 #include <algorithm>
 
 #include "router.h"
@@ -15,8 +16,8 @@ uint8_t presentFlags(const Client& client) {
   return flags == 0 ? kPresentRegular : flags;
 }
 
-// A flood tells of a key, by its active connection, in the lowest slot of its connections: in rising order it cannot miss it, whichever of
-// them come and go.
+// A flood tells of a key, by its active connection, in the lowest slot of its connections: in rising order it cannot
+// miss it, whichever of them come and go.
 bool isFirstOfKey(const Client& client) {
   for (const Client* c = client.peer->connections; c != nullptr; c = c->next_of_key) {
     if (c->slot < client.slot) return false;
@@ -73,7 +74,8 @@ void Router::announceAbsence(const Peer& peer, uint32_t slot) {
   for (const Watch& watch : watches_) {
     if (!watch.flooded && slot >= watch.cursor && !peer.announced) continue;
     if (watch.shard != config_.shard) {
-      notify(watch.shard, {.kind = RecordKind::kAbsent, .key = peer.key, .slot = watch.slot, .generation = watch.generation});
+      notify(watch.shard,
+             {.kind = RecordKind::kAbsent, .key = peer.key, .slot = watch.slot, .generation = watch.generation});
       continue;
     }
     Client* watcher = clientAt(watch.slot, watch.generation);
@@ -119,7 +121,8 @@ bool Router::floodOne(Watch& watch) {
   const uint32_t start = watch.cursor;
   for (; watch.cursor < stop; ++watch.cursor) {
     const Client* client = slots_[watch.cursor];
-    if (client == nullptr || client->peer == nullptr || client->peer->active == nullptr || !isFirstOfKey(*client)) continue;
+    if (client == nullptr || client->peer == nullptr || client->peer->active == nullptr || !isFirstOfKey(*client))
+      continue;
     // What found no room earlier goes first; a flood is never the reason that notices pile up.
     if (!here && !notices_[watch.shard].empty()) return watch.cursor > start;
     if (here && !roomForRead(kPeerPresentFrameSize)) return true;

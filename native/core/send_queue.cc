@@ -298,7 +298,9 @@ void SendQueue::clear(QueueShared& shared, DropReason reason) {
 
 uint32_t SendQueue::controlBytes() const { return backlog_ == nullptr ? 0 : backlog_->control_bytes; }
 
-uint32_t SendQueue::queuedPackets(bool disco) const { return backlog_ == nullptr ? 0 : backlog_->queue[disco ? 1 : 0].count; }
+uint32_t SendQueue::queuedPackets(bool disco) const {
+  return backlog_ == nullptr ? 0 : backlog_->queue[disco ? 1 : 0].count;
+}
 
 uint64_t SendQueue::heldMemory() const {
   if (backlog_ == nullptr) return 0;

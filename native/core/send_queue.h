@@ -64,7 +64,8 @@ struct QueueShared {
   uint32_t late_frames = 0;  // frames of which spill() found that the kernel had taken them
 };
 
-// Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not read and is closed.
+// Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not
+// read and is closed.
 inline constexpr uint32_t kMaxControlBytes = 64 << 10;
 // The same for mesh peers, which may watch: presence of a million keys.
 inline constexpr uint32_t kMaxMeshControlBytes = 64 << 20;
@@ -110,10 +111,10 @@ class SendQueue {
   struct Backlog {
     Block* begun = nullptr;  // frame of which the kernel took `begun_bytes`
     uint32_t begun_bytes = 0;
-    bool disco_turn = true;     // the two packet queues are served alternately, so that neither starves the other
-    BlockList control;          // blocks may hold several frames
+    bool disco_turn = true;  // the two packet queues are served alternately, so that neither starves the other
+    BlockList control;       // blocks may hold several frames
     uint32_t control_bytes = 0;
-    BlockList queue[2];         // 0 other, 1 disco
+    BlockList queue[2];  // 0 other, 1 disco
     bool empty() const { return begun == nullptr && control.empty() && queue[0].empty() && queue[1].empty(); }
     BlockList* nextList();
   };

@@ -32,7 +32,7 @@ class SenderSet {
 
   uint64_t last_ = 0;  // most recent sender; always also in the table, once there are two senders
   uint32_t count_ = 0;
-  uint32_t capacity_ = 0;          // a power of two, at least twice the count
+  uint32_t capacity_ = 0;              // a power of two, at least twice the count
   std::unique_ptr<HyperLogLog> many_;  // once there are more than kMaxSenders, instead of the table
   std::unique_ptr<uint64_t[]> table_;  // linear probing, 0 = free; a hash of 0 is kept as 1
 };

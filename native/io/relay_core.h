@@ -33,37 +33,37 @@ struct RelayConfig {
 struct Mail {
   enum class Kind { kAdopt, kAdoptLink, kClosePeer, kSetForwarder, kDeliver, kCheck, kRateLimit, kDrain, kTraffic };
   Kind kind;
-  Router::Adoption adoption = {};                // kAdopt, kAdoptLink
-  std::unique_ptr<Connection> connection = {};   // kAdopt, kAdoptLink
-  Key key = {};                                  // kClosePeer, kSetForwarder, kDeliver (destination)
-  std::vector<uint8_t> bytes = {};               // kAdopt: first output; kDeliver: a RecvPacket frame
-  bool on = false;                               // kSetForwarder
-  uint32_t ticket = 0;                           // kCheck, kTraffic
-  uint64_t rate = 0;                             // kRateLimit: bytes per second; kDrain: milliseconds that it takes
-  uint64_t burst = 0;                            // kRateLimit: bytes
-  uint32_t reconnect_ms = 0;                     // kDrain: what Restarting tells the clients
-  uint32_t try_ms = 0;                           // kDrain
+  Router::Adoption adoption = {};               // kAdopt, kAdoptLink
+  std::unique_ptr<Connection> connection = {};  // kAdopt, kAdoptLink
+  Key key = {};                                 // kClosePeer, kSetForwarder, kDeliver (destination)
+  std::vector<uint8_t> bytes = {};              // kAdopt: first output; kDeliver: a RecvPacket frame
+  bool on = false;                              // kSetForwarder
+  uint32_t ticket = 0;                          // kCheck, kTraffic
+  uint64_t rate = 0;                            // kRateLimit: bytes per second; kDrain: milliseconds that it takes
+  uint64_t burst = 0;                           // kRateLimit: bytes
+  uint32_t reconnect_ms = 0;                    // kDrain: what Restarting tells the clients
+  uint32_t try_ms = 0;                          // kDrain
 };
 
 // What a shard tells the control plane.
 struct Event {
   enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic };
   Kind kind;
-  uint64_t id = 0;                          // kClosed, kFailed, kHttp, kLink
-  Key key = {};                             // kClosed; kForward: source
-  Key destination = {};                     // kForward
-  Address address = {};                     // kClosed, kFailed, kHttp
-  CloseReason reason = CloseReason::eof;    // kClosed
-  bool notify = false;                      // kClosed, kFailed: somebody waits for the connection's end
-  uint32_t listener = 0;                    // kHttp: which of the control plane's listeners accepted it
-  uint32_t failure = 0;                     // kFailed: index into the control plane's list of failures
-  std::string text = {};                    // kFailed; kHttp: what is wrong with the request, or empty
-  std::vector<uint8_t> packet = {};         // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc
-  uint32_t ticket = 0;                      // kCheck, kTraffic
-  uint32_t shard = 0;                       // kCheck, kTraffic
-  bool last = false;                        // kTraffic: the shard's answer is complete
+  uint64_t id = 0;                           // kClosed, kFailed, kHttp, kLink
+  Key key = {};                              // kClosed; kForward: source
+  Key destination = {};                      // kForward
+  Address address = {};                      // kClosed, kFailed, kHttp
+  CloseReason reason = CloseReason::eof;     // kClosed
+  bool notify = false;                       // kClosed, kFailed: somebody waits for the connection's end
+  uint32_t listener = 0;                     // kHttp: which of the control plane's listeners accepted it
+  uint32_t failure = 0;                      // kFailed: index into the control plane's list of failures
+  std::string text = {};                     // kFailed; kHttp: what is wrong with the request, or empty
+  std::vector<uint8_t> packet = {};          // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc
+  uint32_t ticket = 0;                       // kCheck, kTraffic
+  uint32_t shard = 0;                        // kCheck, kTraffic
+  bool last = false;                         // kTraffic: the shard's answer is complete
   std::vector<std::string> violations = {};  // kCheck
-  uint64_t peers = 0;                       // kLink: keys that the link brought; kClosed: those that go with it
+  uint64_t peers = 0;                        // kLink: keys that the link brought; kClosed: those that go with it
 };
 
 // How the handshake of a connection begins; the numbers are those of src/handshake/messages.ts.
@@ -154,7 +154,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::atomic<size_t> handshake_bytes{0};
   std::atomic<uint64_t> refused{0};        // connections, as there were too many handshakes
   std::atomic<uint64_t> refused_bytes{0};  // connections, as handshakes held too many bytes
-  std::atomic<uint64_t> accepts{0};  // upgrades to DERP
+  std::atomic<uint64_t> accepts{0};        // upgrades to DERP
   // Failed handshakes by the control plane's numbers for the reasons.
   static constexpr uint32_t kMaxFailures = 16;
   std::atomic<uint64_t> failures[kMaxFailures] = {};

@@ -339,13 +339,14 @@ void Shard::resumeThrottled() {
   }
 }
 
-// Tells every client to go elsewhere, then closes them one by one over the time that it may take: nobody should find the relay that
-// they go to overrun.
+// Tells every client to go elsewhere, then closes them one by one over the time that it may take: nobody should find
+// the relay that they go to overrun.
 void Shard::drain() {
   if (drain_.start_ms == 0) return;
   if (!drain_.all_announced) {
     ensureRoom(kRestartsPerStep * kRestartingFrameSize);
-    drain_.all_announced = !router_.announceRestart(drain_.announced, kRestartsPerStep, drain_.reconnect_ms, drain_.try_ms);
+    drain_.all_announced =
+        !router_.announceRestart(drain_.announced, kRestartsPerStep, drain_.reconnect_ms, drain_.try_ms);
     drain_.announced += kRestartsPerStep;
     return;
   }

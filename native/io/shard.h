@@ -104,7 +104,7 @@ class Shard final : public LoopUser, private RouterEvents {
   std::vector<Client*> hungry_;      // to be read again in the next turn
   std::vector<Client*> hungry_now_;  // this turn's
   Client* stalled_ = nullptr;
-  std::vector<Client*> throttled_;     // wait for their receive limit
+  std::vector<Client*> throttled_;  // wait for their receive limit
   struct Drain {
     uint64_t start_ms = 0;  // 0: not draining
     uint64_t duration_ms = 0;
