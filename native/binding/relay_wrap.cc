@@ -362,7 +362,7 @@ Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
 
 Napi::Value RelayWrap::traffic(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const uint32_t ticket = info[0].ToNumber().Uint32Value();
+  const uint32_t ticket = static_cast<uint32_t>(numberOf(info[0]));
   for (const auto& slot : core_->slots) {
     if (slot->post(Mail{.kind = Mail::Kind::kTraffic, .ticket = ticket})) continue;
     throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
@@ -397,8 +397,8 @@ Napi::Value RelayWrap::adoptLink(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value RelayWrap::setRateLimit(const Napi::CallbackInfo& info) {
-  const auto rate = static_cast<uint64_t>(info[0].ToNumber().DoubleValue());
-  const auto burst = static_cast<uint64_t>(info[1].ToNumber().DoubleValue());
+  const auto rate = static_cast<uint64_t>(numberOf(info[0]));
+  const auto burst = static_cast<uint64_t>(numberOf(info[1]));
   for (const auto& slot : core_->slots) slot->post({.kind = Mail::Kind::kRateLimit, .rate = rate, .burst = burst});
   return info.Env().Undefined();
 }
@@ -406,9 +406,9 @@ Napi::Value RelayWrap::setRateLimit(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::drain(const Napi::CallbackInfo& info) {
   for (const auto& slot : core_->slots) {
     slot->post({.kind = Mail::Kind::kDrain,
-                .rate = static_cast<uint64_t>(info[0].ToNumber().DoubleValue()),
-                .reconnect_ms = info[1].ToNumber().Uint32Value(),
-                .try_ms = info[2].ToNumber().Uint32Value()});
+                .rate = static_cast<uint64_t>(numberOf(info[0])),
+                .reconnect_ms = static_cast<uint32_t>(numberOf(info[1])),
+                .try_ms = static_cast<uint32_t>(numberOf(info[2]))});
   }
   return info.Env().Undefined();
 }

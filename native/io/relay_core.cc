@@ -154,6 +154,12 @@ size_t RelayCore::waitingHandshakes() {
   return waiting;
 }
 
+void RelayCore::endHandshakes() {
+  const std::lock_guard lock(handshakes_mutex_);
+  handshakes_ended_ = true;
+  for (const auto& inbox : inboxes_) inbox->push({0, HandshakeStart::kEnd});
+}
+
 void RelayCore::setMeshKey(std::string key) {
   const std::lock_guard lock(mesh_key_mutex_);
   mesh_key_ = std::move(key);

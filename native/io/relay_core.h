@@ -171,6 +171,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   void removeInbox(const std::shared_ptr<HandshakeInbox>& inbox);
   // Connections that no handshake thread has taken up yet.
   size_t waitingHandshakes();
+  // Tells every handshake thread to end, those that are only starting too.
+  void endHandshakes();
 
   // 64 hexadecimal characters, lower case; empty: none.
   void setMeshKey(std::string key);
