@@ -144,10 +144,11 @@ export interface NativeRelay {
    * pause. Throws an Error with a `code` such as `EADDRINUSE`.
    */
   listen(options: NativeListenOptions, onTrouble: (code: string) => void): NativeListener;
-  /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is no socket. */
-  importFd(fd: number, head: Uint8Array, remote: string): ConnectionId;
+  /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is no socket.
+   * `exempt`: the relay made the connection itself, `maxHandshakes` does not count. */
+  importFd(fd: number, head: Uint8Array, remote: string, exempt: boolean): ConnectionId;
   /** A connected pair: one end becomes a connection, the other is returned as a descriptor that the caller owns. */
-  socketPair(head: Uint8Array, remote: string): { id: ConnectionId; fd: number };
+  socketPair(head: Uint8Array, remote: string, exempt: boolean): { id: ConnectionId; fd: number };
   /** Gives the connection up: the descriptor is the caller's, with the bytes that were read and not consumed. */
   detach(id: ConnectionId): { fd: number; bytes: Buffer };
   /** Closes a connection that no shard owns; unknown ids are ignored. */

@@ -207,14 +207,16 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   listeners_.push_back(listener);
   const auto result = Napi::Object::New(env);
   result.Set("port", Napi::Number::New(env, listener->port()));
-  result.Set("close", Napi::Function::New(env, [listener, tie](const Napi::CallbackInfo&) {
-               listener->close([tie] { tie->release(); });
+  result.Set("close", Napi::Function::New(env, [weak = std::weak_ptr(listener), tie](const Napi::CallbackInfo&) {
+               // The tie holds it until it is closed; then its descriptor goes, however long JavaScript keeps this
+               // function.
+               if (const auto open = weak.lock()) open->close([tie] { tie->release(); });
              }));
   return result;
 }
 
-double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote) {
-  if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
+double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt) {
+  if (!exempt && core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
     core_->refused.fetch_add(1, std::memory_order_relaxed);
     throwCode(env, "budget", "too many handshakes in progress");
     return 0;
@@ -244,7 +246,7 @@ Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
-  return Napi::Number::New(env, addConnection(env, std::move(fd), info[1], info[2]));
+  return Napi::Number::New(env, addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3])));
 }
 
 Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
@@ -257,7 +259,7 @@ Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
   }
   Fd ours(ends[0]);
   Fd theirs(ends[1]);
-  const double id = addConnection(env, std::move(ours), info[0], info[1]);
+  const double id = addConnection(env, std::move(ours), info[0], info[1], boolOf(info[2]));
   if (id == 0) return env.Undefined();
   const auto result = Napi::Object::New(env);
   result.Set("id", Napi::Number::New(env, id));

@@ -53,7 +53,8 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value close(const Napi::CallbackInfo& info);
 
   // Makes a connection of `fd`; throws and returns 0 when the relay is full or closed.
-  double addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote);
+  // `exempt`: a connection that the relay itself made is not refused because strangers are many.
+  double addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt);
   bool ready(Napi::Env env);
 
   std::shared_ptr<RelayCore> core_;

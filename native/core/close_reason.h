@@ -20,6 +20,7 @@ namespace derplane {
   X(write_error, "the socket failed while writing")                                     \
   X(control_overflow, "too many control frames queued for a client that does not read") \
   X(peer_closed, "a mesh peer or the operator asked to close the key")                  \
+  X(too_many_duplicates, "the oldest of more than 256 connections of one key")          \
   X(link_frame_too_big, "a mesh link brought a frame over 1 MiB")                       \
   X(link_timeout, "a mesh link brought nothing for 120 s")                              \
   X(server_closed, "the relay closed")                                                  \

@@ -78,6 +78,7 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   counters_.add(Counter::current_connections);
   if (client->not_ideal) counters_.add(Counter::current_notideal_connections);
   if (peer->connection_count == 0) counters_.add(Counter::clients_local);
+  if (peer->connection_count >= kMaxConnectionsPerKey) closeOldest(*peer);
   duplicates_.join(*peer, *client);
   armKeepAlive(*client);
   sendControl(*client, first_output, size);
@@ -130,6 +131,12 @@ void Router::leaveBlocked(Client& client) {
   client.blocked_on = kNotBlocked;
 }
 
+void Router::closeOldest(Peer& peer) {
+  Client* oldest = peer.connections;
+  while (oldest->next_of_key != nullptr) oldest = oldest->next_of_key;
+  close(*oldest, CloseReason::too_many_duplicates);
+}
+
 void Router::closePeer(const Key& key, CloseReason reason) {
   Peer* peer = peers_.find(hashOf(key), key.bytes);
   if (peer == nullptr) return;
@@ -141,6 +148,7 @@ void Router::closePeer(const Key& key, CloseReason reason) {
 }
 
 void Router::closeAll(CloseReason reason) {
+  watches_.clear();  // they all end too: nobody is left to be told
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot] != nullptr) close(*slots_[slot], reason);
   }

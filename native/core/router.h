@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,12 @@ struct ParseResult {
 
 class Router {
  public:
+  // Connections that one key may have; with one more the oldest is closed. No node has more than a few, and leaving a
+  // set is O(its size).
+  static constexpr uint32_t kMaxConnectionsPerKey = 256;
+  // Keys that a mesh link may bring; more are passed over.
+  static constexpr size_t kMaxLinkKeys = 1 << 20;
+
   Router(const RouterConfig& config, Counters counters, RouterEvents& events);
   ~Router();
   Router(const Router&) = delete;
@@ -220,6 +227,7 @@ class Router {
   Peer* addPeer(const Key& key);
   void releaseIfUnused(Peer& peer);
   void leavePeer(Client& client);
+  void closeOldest(Peer& peer);
   void leaveBlocked(Client& client);
   void armKeepAlive(Client& client);
   uint32_t takeSlot(Client* client);
@@ -266,7 +274,9 @@ class Router {
   void announceAbsence(const Peer& peer, uint32_t slot);
   bool flood();
   bool floodOne(Watch& watch);
-  bool sendPresence(const Watch& watch, const Client& client);
+  void sendPresence(const Watch& watch, const Client& client);
+  bool tellOwnWatchers();
+  bool isFlooded(const Client& watcher) const;
   void takePresent(const RingRecord& record);
   void takeAbsent(const RingRecord& record);
 
@@ -302,10 +312,11 @@ class Router {
   uint64_t now_ms_ = 0;
   uint64_t jitter_state_;
 
-  std::vector<Notice> gone_;                 // keys whose receivers here are still to be told
-  uint32_t gone_batch_ = 0;                  // how many of them the sweep under way covers
-  uint32_t gone_slot_ = 0;                   // where it stands
-  std::vector<Notice> notices_[kMaxShards];  // for other shards, until their ring has room
+  std::deque<Notice> gone_;  // keys whose receivers here are still to be told
+  uint32_t gone_batch_ = 0;  // how many of them the sweep under way covers
+  uint32_t gone_slot_ = 0;   // where it stands
+  std::deque<Notice>
+      notices_[kMaxShards];  // for other shards until their ring has room; own: for watchers of this shard
   std::vector<Watch> watches_;
   struct Orphans {
     Forwarder forwarder;

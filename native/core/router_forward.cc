@@ -176,6 +176,7 @@ ParseResult Router::consumeLink(Client& link, uint8_t* data, uint32_t size) {
 }
 
 void Router::linkPresent(Client& link, const Key& key) {
+  if (link.link->present.size() >= kMaxLinkKeys) return;
   if (link.link->present.insert(key).second) registerForwarder(link, key, RecordKind::kAddForwarder);
 }
 

@@ -152,7 +152,7 @@ void Router::keyGone(const Key& key, uint64_t hash) {
 
 void Router::notify(uint32_t shard, const Notice& notice) {
   notices_[shard].push_back(notice);
-  sendNotices();
+  if (shard != config_.shard) sendNotices();
 }
 
 void Router::notifyOthers(const Notice& notice) {
@@ -165,7 +165,8 @@ void Router::notifyOthers(const Notice& notice) {
 bool Router::sendNotices() {
   bool any = false;
   for (uint32_t shard = 0; shard < config_.shards; ++shard) {
-    std::vector<Notice>& notices = notices_[shard];
+    if (shard == config_.shard) continue;  // see tellOwnWatchers
+    std::deque<Notice>& notices = notices_[shard];
     size_t sent = 0;
     while (sent < notices.size()) {
       const Notice& notice = notices[sent];
@@ -198,6 +199,7 @@ bool Router::sendNotices() {
 
 bool Router::background() {
   bool any = sendNotices();
+  any = tellOwnWatchers() || any;
   any = removeOrphans() || any;
   any = flood() || any;
   return tellGone() || any;

@@ -28,13 +28,23 @@ bool isFirstOfKey(const Client& client) {
 }  // namespace
 
 void Router::handleWatchConns(Client& client) {
-  if (client.key == config_.public_key) return;  // a relay that dialled itself
+  if (client.key == config_.public_key) return;       // a relay that dialled itself
+  if (client.watching && !isFlooded(client)) return;  // what it asks for is under way
   if (!client.watching) {
     client.watching = true;
     counters_.add(Counter::watchers);
   }
   startWatch(config_.shard, client.slot, client.generation);
   notifyOthers({.kind = RecordKind::kWatch, .key = client.key, .slot = client.slot, .generation = client.generation});
+}
+
+bool Router::isFlooded(const Client& watcher) const {
+  for (const Watch& watch : watches_) {
+    if (watch.shard == config_.shard && watch.slot == watcher.slot && watch.generation == watcher.generation) {
+      return watch.flooded;
+    }
+  }
+  return true;
 }
 
 void Router::startWatch(uint32_t shard, uint32_t slot, uint32_t generation) {
@@ -73,38 +83,43 @@ void Router::announce(const Client& client) {
 void Router::announceAbsence(const Peer& peer, uint32_t slot) {
   for (const Watch& watch : watches_) {
     if (!watch.flooded && slot >= watch.cursor && !peer.announced) continue;
-    if (watch.shard != config_.shard) {
-      notify(watch.shard,
-             {.kind = RecordKind::kAbsent, .key = peer.key, .slot = watch.slot, .generation = watch.generation});
-      continue;
-    }
-    Client* watcher = clientAt(watch.slot, watch.generation);
-    if (watcher == nullptr || !watcher->watching) continue;
-    uint8_t frame[kPeerGoneFrameSize];
-    putPeerGone(frame, peer.key, PeerGoneReason::kDisconnected);
-    tell(*watcher, frame, sizeof frame);
-    counters_.add(Counter::peer_gone_disconnected_frames);
+    notify(watch.shard,
+           {.kind = RecordKind::kAbsent, .key = peer.key, .slot = watch.slot, .generation = watch.generation});
   }
 }
 
-// Tells one watcher of one client; false when a watcher of this shard has gone.
-bool Router::sendPresence(const Watch& watch, const Client& client) {
+// Tells one watcher of one client.
+void Router::sendPresence(const Watch& watch, const Client& client) {
   client.peer->announced = true;
-  if (watch.shard != config_.shard) {
-    notify(watch.shard, {.kind = RecordKind::kPresent,
-                         .key = client.key,
-                         .slot = watch.slot,
-                         .generation = watch.generation,
-                         .address = client.address,
-                         .flags = presentFlags(client)});
-    return true;
+  notify(watch.shard, {.kind = RecordKind::kPresent,
+                       .key = client.key,
+                       .slot = watch.slot,
+                       .generation = watch.generation,
+                       .address = client.address,
+                       .flags = presentFlags(client)});
+}
+
+// Delivers changes to watchers of this shard as far as the turn has room: closing many clients makes more of them than
+// a turn can hold.
+bool Router::tellOwnWatchers() {
+  std::deque<Notice>& notices = notices_[config_.shard];
+  const bool any = !notices.empty();
+  while (!notices.empty() && roomForRead(kPeerPresentFrameSize)) {
+    const Notice& notice = notices.front();
+    Client* watcher = clientAt(notice.slot, notice.generation);
+    if (watcher != nullptr && watcher->watching && notice.kind == RecordKind::kPresent) {
+      uint8_t frame[kPeerPresentFrameSize];
+      putPeerPresent(frame, notice.key, notice.address.ip, notice.address.port, notice.flags);
+      tell(*watcher, frame, sizeof frame);
+    } else if (watcher != nullptr && watcher->watching) {
+      uint8_t frame[kPeerGoneFrameSize];
+      putPeerGone(frame, notice.key, PeerGoneReason::kDisconnected);
+      tell(*watcher, frame, sizeof frame);
+      counters_.add(Counter::peer_gone_disconnected_frames);
+    }
+    notices.pop_front();
   }
-  Client* watcher = clientAt(watch.slot, watch.generation);
-  if (watcher == nullptr || !watcher->watching) return false;
-  uint8_t frame[kPeerPresentFrameSize];
-  putPeerPresent(frame, client.key, client.address.ip, client.address.port, presentFlags(client));
-  tell(*watcher, frame, sizeof frame);
-  return true;
+  return any;
 }
 
 bool Router::flood() {
@@ -124,8 +139,7 @@ bool Router::floodOne(Watch& watch) {
     if (client == nullptr || client->peer == nullptr || client->peer->active == nullptr || !isFirstOfKey(*client))
       continue;
     // What found no room earlier goes first; a flood is never the reason that notices pile up.
-    if (!here && !notices_[watch.shard].empty()) return watch.cursor > start;
-    if (here && !roomForRead(kPeerPresentFrameSize)) return true;
+    if (notices_[watch.shard].size() > (here ? kSlotsPerBackgroundStep : 0)) return watch.cursor > start;
     if (here) {
       const Client* watcher = clientAt(watch.slot, watch.generation);
       if (watcher != nullptr && watcher->queue.controlBytes() > kFloodBacklog) return watch.cursor > start;

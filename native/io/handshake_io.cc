@@ -59,14 +59,25 @@ bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
 }
 
 void HandshakeIo::onClose() {
-  // Only the end of the environment closes this: nobody can be told of outcomes any more.
+  // Only the end of the environment closes this: JavaScript of this thread cannot be told of outcomes any more, the
+  // control plane can.
   core_->removeInbox(inbox_);
-  for (const HandshakeRequest& request : inbox_->take()) ConnectionTable::instance().discard(request.id);
+  for (const HandshakeRequest& request : inbox_->take()) drop(ConnectionTable::instance().remove(request.id));
   for (const auto& [id, job] : jobs_) {
     poller_.remove(job->connection->fd.get());
-    ConnectionTable::instance().remove(id);
+    drop(ConnectionTable::instance().remove(id));
   }
   jobs_.clear();
+}
+
+void HandshakeIo::drop(std::unique_ptr<Connection> connection) {
+  if (connection == nullptr || !connection->notify) return;
+  core_->emit({.kind = Event::Kind::kFailed,
+               .id = connection->id,
+               .address = connection->remote,
+               .notify = true,
+               .failure = RelayCore::kMaxFailures,
+               .text = "its handshake thread ended"});
 }
 
 HandshakeIo::Job* HandshakeIo::find(uint64_t id) {

@@ -81,6 +81,7 @@ class HandshakeIo final : public LoopUser {
   static void finishWrite(Job& job, IoOutcome outcome);
   static void finish(Job& job, IoOutcome outcome);
   std::unique_ptr<Connection> detach(uint64_t id);
+  void drop(std::unique_ptr<Connection> connection);
   void stopWatching(Job& job);
 
   std::shared_ptr<RelayCore> core_;

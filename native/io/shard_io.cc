@@ -213,8 +213,12 @@ void Shard::unstall(Client& client) {
 }
 
 void Shard::closeStalled() {
+  std::vector<Client*> late;
   for (Client* client = stalled_; client != nullptr; client = client->stall_next) {
-    if (router_.now() >= client->write_deadline_ms) router_.close(*client, CloseReason::write_timeout);
+    if (router_.now() >= client->write_deadline_ms) late.push_back(client);
+  }
+  for (Client* client : late) {
+    if (!client->closing) router_.close(*client, CloseReason::write_timeout);
   }
 }
 

@@ -1,4 +1,5 @@
 /** The handshake threads of one relay. Connections reach them natively; piscina starts the threads, and replaces one that fails. */
+import { setTimeout } from 'node:timers/promises';
 import { Piscina } from 'piscina';
 import type { NativeRelay } from '../native.js';
 import type { HandshakeThreadData } from './messages.js';
@@ -12,6 +13,9 @@ export interface HandshakesOptions extends Omit<HandshakeThreadData, 'relayId'> 
 
 /** Megabytes of a thread's young generation: handshakes make short-lived garbage only, and more would just be more memory. */
 const YOUNG_GENERATION = 2;
+
+/** Milliseconds before a thread that failed is replaced, so that one that cannot start does not fail at full speed. */
+const RESTART_PAUSE = 1_000;
 
 export class Handshakes {
   readonly #relay: NativeRelay;
@@ -32,6 +36,8 @@ export class Handshakes {
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION },
       workerData,
     });
+    // A thread that fails before it has a task is reported here, and nowhere else.
+    this.#pool.on('error', onLost);
     for (let n = 0; n < threads; n++) this.#threads.push(this.#keepRunning(onLost));
   }
 
@@ -48,7 +54,9 @@ export class Handshakes {
       try {
         await this.#pool.run(undefined);
       } catch (error) {
-        if (!this.#closing) onLost(error as Error);
+        if (this.#closing) return;
+        onLost(error as Error);
+        await setTimeout(RESTART_PAUSE, undefined, { ref: false });
       }
     }
   }

@@ -88,7 +88,7 @@ export class Mesh {
     const { signal } = this.#ending;
     const dialling = { dialHost: host.dialHost, timeout: MESH_DIAL_TIMEOUT, signal };
     const { socket, unread, serverPublicKey } = await dialMesh(privateKey, meshKey(), host.url, dialling);
-    const id = await takeOver(relay, socket, unread, remoteOf(socket));
+    const id = await takeOver(relay, socket, unread, remoteOf(socket), true);
     if (signal.aborted) {
       relay.discard(id);
       throw signal.reason;

@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises';
-import { createServer, type Server as HttpServer, type IncomingMessage } from 'node:http';
+import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import { isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { DerpError } from '../errors.js';
@@ -54,7 +54,9 @@ export class Server {
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
   /** Who serves the requests of each listener that are no upgrades, by the listener's tag. */
-  readonly #pages: HttpServer[] = [];
+  readonly #pages: (HttpServer | undefined)[] = [];
+  /** Connections that serve pages. */
+  readonly #pageSockets = new Set<Socket>();
   /** What waits for the end of a connection that was given to accept(). */
   readonly #ends = new Map<ConnectionId, () => void>();
   readonly #checks = new Map<number, PendingCheck>();
@@ -230,9 +232,8 @@ export class Server {
     const port = integerOption('port', options.port, 0, 65_535);
     const host = await numericHost(options.host ?? '::');
     this.#assertOpen();
-    const pages = options.httpServer ?? createServer((_request, response) => response.writeHead(426).end());
-    const native = this.#listenOn(host, options.host === undefined, port, options, pages);
-    this.attach(pages);
+    const native = this.#listenOn(host, options.host === undefined, port, options, options.httpServer);
+    if (options.httpServer !== undefined) this.attach(options.httpServer);
     const listener: Listener = {
       host,
       port: native.port,
@@ -245,7 +246,7 @@ export class Server {
     return listener;
   }
 
-  #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages: HttpServer) {
+  #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages?: HttpServer) {
     const tcpKeepaliveTime = options.tcpKeepaliveTime ?? defaults.TCP_KEEPALIVE_TIME;
     const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
     const tag = this.#pages.push(pages) - 1;
@@ -391,12 +392,12 @@ export class Server {
       await drain(this.#shards.relay, clients, drainTime, this.#hurry.signal);
     }
     await meshClosed;
-    for (const pages of new Set(this.#pages)) pages.closeAllConnections();
+    for (const socket of this.#pageSockets) socket.destroy();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
     this.#traffic.close();
-    for (const check of this.#checks.values()) check.resolve(['the relay was closed meanwhile']);
+    for (const check of this.#checks.values()) check.resolve(undefined);
     this.#checks.clear();
   }
 
@@ -411,7 +412,7 @@ export class Server {
 
   /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
   #servePage(id: ConnectionId, pages: HttpServer | undefined): void {
-    if (this.#closing !== undefined || pages === undefined) {
+    if (this.#closing !== undefined) {
       this.#shards.relay.discard(id);
       return;
     }
@@ -423,6 +424,13 @@ export class Server {
     }
     const socket = new Socket({ fd: detached.fd, readable: true, writable: true });
     socket.on('error', () => socket.destroy());
+    // Node's server knows only connections that it accepted itself: these are ours to end.
+    this.#pageSockets.add(socket);
+    socket.once('close', () => this.#pageSockets.delete(socket));
+    if (pages === undefined) {
+      refuse(socket, '426 Upgrade Required', 'DERP requires connection upgrade\n');
+      return;
+    }
     if (detached.bytes.length > 0) socket.unshift(detached.bytes);
     pages.emit('connection', socket);
   }
@@ -456,7 +464,15 @@ export class Server {
   }
 
   #onEvents(events: RelayEvent[]): void {
-    for (const event of events) this.#onEvent(event);
+    for (const event of events) {
+      try {
+        this.#onEvent(event);
+      } catch (error) {
+        // An embedder's logger or HTTP server threw: the other events of the batch are not to blame.
+        process.emitWarning(`derplane: handling a ${event.type} event: ${(error as Error).message}`);
+        if (event.type === 'http') this.#shards.relay.discard(event.id);
+      }
+    }
   }
 
   #onEvent(event: RelayEvent): void {
@@ -528,8 +544,13 @@ async function numericHost(host: string): Promise<string> {
 function refuseUpgrade(request: IncomingMessage, socket: Duplex): void {
   const known = isDerpPath(request.url ?? '');
   const body = known ? 'DERP requires connection upgrade\n' : '404 page not found\n';
+  refuse(socket, known ? '426 Upgrade Required' : '404 Not Found', body);
+}
+
+/** Answers and closes; what the client still sends does not matter. */
+function refuse(socket: Duplex, status: string, body: string): void {
   socket.end(
-    `HTTP/1.1 ${known ? '426 Upgrade Required' : '404 Not Found'}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+    `HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
       `X-Content-Type-Options: nosniff\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
     () => socket.destroy(),
   );

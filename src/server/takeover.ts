@@ -10,6 +10,7 @@ import type { ConnectionId, NativeRelay } from '../native.js';
  *
  * @param head - bytes of the connection that were read already
  * @param remote - `ip:port` for logs and presence; may be empty
+ * @param exempt - whether the relay made the connection itself: then it is taken however many handshakes are in progress
  * @throws Error with `code` `budget` when the relay has too many handshakes in progress; the stream is destroyed then
  */
 export async function takeOver(
@@ -17,12 +18,13 @@ export async function takeOver(
   stream: Duplex,
   head: Uint8Array,
   remote: string,
+  exempt = false,
 ): Promise<ConnectionId> {
   try {
     const fd = descriptorOf(stream);
     return fd === undefined
-      ? bridge(relay, stream, head, remote)
-      : await importSocket(relay, stream as Socket, head, remote);
+      ? bridge(relay, stream, head, remote, exempt)
+      : await importSocket(relay, stream as Socket, head, remote, exempt);
   } catch (error) {
     stream.destroy();
     throw error;
@@ -53,6 +55,7 @@ async function importSocket(
   socket: Socket,
   head: Uint8Array,
   remote: string,
+  exempt: boolean,
 ): Promise<ConnectionId> {
   socket.pause();
   if (socket.writableLength > 0) await written(socket);
@@ -63,7 +66,7 @@ async function importSocket(
   handle.readStop?.();
   const chunks: Uint8Array[] = [head];
   for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read()) chunks.push(chunk);
-  const id = relay.importFd(handle.fd, Buffer.concat(chunks), remote);
+  const id = relay.importFd(handle.fd, Buffer.concat(chunks), remote, exempt);
   // The relay has a duplicate: this closes our descriptor, not the connection.
   socket.destroy();
   return id;
@@ -76,9 +79,9 @@ function written(socket: Socket): Promise<void> {
 }
 
 /** One end of a socketpair is the relay's, the other is piped to the stream in both directions. */
-function bridge(relay: NativeRelay, stream: Duplex, head: Uint8Array, remote: string): ConnectionId {
+function bridge(relay: NativeRelay, stream: Duplex, head: Uint8Array, remote: string, exempt: boolean): ConnectionId {
   if (stream.destroyed) throw new Error('the stream is closed');
-  const { id, fd } = relay.socketPair(head, remote);
+  const { id, fd } = relay.socketPair(head, remote, exempt);
   const end = new Socket({ fd, readable: true, writable: true });
   // Either side's end or error ends both; the relay sees the end of its socket.
   pipeline(stream, end, () => stream.destroy());

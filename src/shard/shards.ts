@@ -47,7 +47,10 @@ export class Shards {
     await Promise.all(
       this.#workers.map(async (worker) => {
         if (worker.threadId === -1) return;
-        const exit = once(worker, 'exit');
+        // once() would reject at an error that comes before the exit.
+        const exit = new Promise<void>((resolve) => {
+          worker.once('exit', () => resolve());
+        });
         worker.postMessage('end');
         await exit;
       }),
