@@ -9,6 +9,7 @@
 #include "native/core/queue_duration.h"
 #include "native/core/send_queue.h"
 #include "native/core/sender_set.h"
+#include "native/io/relay_core.h"
 
 using namespace derplane;
 
@@ -177,4 +178,17 @@ TEST("a client's senders are counted exactly up to 4,096 and estimated beyond") 
   CHECK(set.size() > 47'500);
   CHECK(set.size() < 52'500);
   CHECK(!set.empty());
+}
+
+TEST("connections wait until a handshake thread takes them up") {
+  RelayConfig config;
+  const auto core = RelayCore::create(std::move(config));
+  core->startHandshake({1, HandshakeStart::kRequest});
+  CHECK_EQ(core->waitingHandshakes(), 1u);
+  const auto inbox = std::make_shared<HandshakeInbox>();
+  core->addInbox(inbox);
+  core->startHandshake({2, HandshakeStart::kRequest});
+  CHECK_EQ(core->waitingHandshakes(), 2u);
+  CHECK_EQ(inbox->take().size(), 2u);
+  CHECK_EQ(core->waitingHandshakes(), 0u);
 }
