@@ -131,6 +131,7 @@ bool Router::flood() {
 // One step of one flood; true when it got anywhere.
 bool Router::floodOne(Watch& watch) {
   const bool here = watch.shard == config_.shard;
+  if (here && !notices_[watch.shard].empty()) return false;  // the last step is not delivered yet
   const auto slots = static_cast<uint32_t>(slots_.size());
   const uint32_t stop = std::min(slots, watch.cursor + kSlotsPerBackgroundStep);
   const uint32_t start = watch.cursor;
@@ -139,7 +140,7 @@ bool Router::floodOne(Watch& watch) {
     if (client == nullptr || client->peer == nullptr || client->peer->active == nullptr || !isFirstOfKey(*client))
       continue;
     // What found no room earlier goes first; a flood is never the reason that notices pile up.
-    if (notices_[watch.shard].size() > (here ? kSlotsPerBackgroundStep : 0)) return watch.cursor > start;
+    if (!here && !notices_[watch.shard].empty()) return watch.cursor > start;
     if (here) {
       const Client* watcher = clientAt(watch.slot, watch.generation);
       if (watcher != nullptr && watcher->queue.controlBytes() > kFloodBacklog) return watch.cursor > start;

@@ -107,7 +107,7 @@ TEST("a watcher that reads nothing holds its flood back, and misses nothing once
       relay.settle();
     }
     // A step more than the bound may be under way.
-    if (shards == 1) CHECK(watcher.client->queue.controlBytes() < (1 << 20) + 1024 * kPeerPresentFrameSize);
+    if (shards == 1) CHECK(watcher.client->queue.controlBytes() < (1 << 20) + 2 * 1024 * kPeerPresentFrameSize);
     watcher.kernel_room = UINT64_MAX;
     relay.settle();
     std::set<uint32_t> told;
@@ -119,7 +119,7 @@ TEST("a watcher that reads nothing holds its flood back, and misses nothing once
   }
 }
 
-TEST("a watcher that reads nothing and asks for ever is closed in the end, and the others are told that") {
+TEST("a watcher that reads nothing and asks for ever is held back, its memory with it, and the others notice nothing") {
   Relay relay({.shards = 2});
   crowd(relay, 20'000);
   Session& slow = relay.connect(relay.keyOn(0, 30'000), true);
@@ -128,14 +128,15 @@ TEST("a watcher that reads nothing and asks for ever is closed in the end, and t
   relay.settle();
   changes(quick);
   slow.kernel_room = 0;
-  uint32_t asked = 0;
-  for (; !slow.closed() && asked < 1000; ++asked) {
+  for (uint32_t asked = 0; asked < 1000; ++asked) {
     relay.send(slow, kWatch);
     relay.settle();
   }
-  CHECK(slow.reason == CloseReason::control_overflow);
-  // 64 MiB of frames of 56 bytes hold half the crowd, who live on the other shard, that often.
-  CHECK(asked > 64 && asked < 200);
+  CHECK(!slow.closed());
+  // A crowd of 20,000 once, not a thousand times.
+  CHECK(slow.client->queue.controlBytes() < 2 * 20'000 * kPeerPresentFrameSize);
+  CHECK(changes(quick).empty());
+  relay.disconnect(slow);
   relay.settle();
   const std::vector<Change> last = changes(quick);
   CHECK(last.size() == 1 && !last[0].present && last[0].number == frames::numberOf(slow.key.bytes));
