@@ -25,7 +25,8 @@ struct Limited {
     Router::Adoption adoption;
     adoption.key = frames::keyOf(1);
     adoption.mesh = mesh;
-    client = router.adopt(adoption, nullptr, 0);
+    const Bytes first = frames::frame(FrameType::kServerInfo, {});
+    client = router.adopt(adoption, first.data(), static_cast<uint32_t>(first.size()));
   }
 
   // Feeds a copy of `bytes`, as a shard does with what it read or kept.
