@@ -34,9 +34,8 @@ void LoopTie::release() {
 }
 
 void throwCode(Napi::Env env, const std::string& code, const std::string& message) {
-  Napi::Error error = Napi::Error::New(env, message);
-  error.Set("code", Napi::String::New(env, code));
-  error.ThrowAsJavaScriptException();
+  // On a thread that is being terminated nothing can be thrown any more; Napi::Error would abort the process for it.
+  napi_throw_error(env, code.c_str(), message.c_str());
 }
 
 const uint8_t* bytesOf(const Napi::Value& value, size_t& size) {

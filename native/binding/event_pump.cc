@@ -17,6 +17,7 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("reason", closeReasonName(event.reason));
       object.Set("text", closeReasonText(event.reason));
       object.Set("notify", Napi::Boolean::New(env, event.notify));
+      object.Set("peers", Napi::Number::New(env, static_cast<double>(event.peers)));
       break;
     case Event::Kind::kFailed:
       object.Set("type", "failed");
@@ -25,7 +26,6 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("failure", Napi::Number::New(env, event.failure));
       object.Set("text", event.text);
       object.Set("notify", Napi::Boolean::New(env, event.notify));
-      object.Set("peers", Napi::Number::New(env, static_cast<double>(event.peers)));
       break;
     case Event::Kind::kLink:
       object.Set("type", "link");

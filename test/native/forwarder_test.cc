@@ -1,5 +1,5 @@
-// Forwarders: keys that mesh links bring, packets that go out over them, and what is left when they go. Routers joined by real rings, in
-// one thread; unlike relay_model.h this knows links, and kernels take everything.
+// Forwarders: keys that mesh links bring, packets that go out over them, and what is left when they go. Routers joined
+// by real rings, in one thread; unlike relay_model.h this knows links, and kernels take everything.
 #include <memory>
 #include <string>
 #include <vector>
@@ -198,7 +198,9 @@ Bytes present(const Key& key, uint32_t size = kPeerPresentFrameSize - kFrameHead
   return frames::frame(FrameType::kPeerPresent, body);
 }
 
-Bytes gone(const Key& key, PeerGoneReason reason = PeerGoneReason::kDisconnected) { return frames::peerGone(key, reason); }
+Bytes gone(const Key& key, PeerGoneReason reason = PeerGoneReason::kDisconnected) {
+  return frames::peerGone(key, reason);
+}
 
 const Bytes kPacket(100, 0xab);
 
@@ -374,9 +376,10 @@ TEST("links read what they know, skip what they do not, and answer pings, howeve
   const Key longer = frames::keyOf(kRemote), shortest = frames::keyOf(kRemote + 1);
   const Bytes bytes = present(longer, 500) + frames::frame(FrameType::kPeerPresent, Bytes(31)) +
                       frames::frame(FrameType::kPeerGone, Bytes(31)) + frames::frame(FrameType{0x66}, Bytes(3000)) +
-                      frames::frame(FrameType::kRecvPacket, Bytes(70)) + frames::frame(FrameType::kServerKey, Bytes(40)) +
-                      frames::frame(FrameType::kKeepAlive, {}) + frames::frame(FrameType::kSendPacket, Bytes(10)) +
-                      frames::frame(FrameType::kPing, Bytes(7)) + present(shortest, kKeySize) + frames::ping(77);
+                      frames::frame(FrameType::kRecvPacket, Bytes(70)) +
+                      frames::frame(FrameType::kServerKey, Bytes(40)) + frames::frame(FrameType::kKeepAlive, {}) +
+                      frames::frame(FrameType::kSendPacket, Bytes(10)) + frames::frame(FrameType::kPing, Bytes(7)) +
+                      present(shortest, kKeySize) + frames::ping(77);
   for (size_t cut = 1; cut < bytes.size(); cut += cut < 700 ? 1 : 37) {
     Region region(1);
     End& sender = region.connect(frames::keyOf(1));

@@ -95,6 +95,35 @@ TEST("a flood is done in bounded steps, and packets go between them") {
   CHECK(steps >= 2);
 }
 
+TEST("who comes and goes during a flood is told of, in slots that it passed and in those to come") {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    check::note("seed " + std::to_string(seed));
+    check::Random random(seed);
+    const uint32_t shards = 1 + random.below(2);
+    Relay relay({.shards = shards});
+    crowd(relay, 5000);
+    Session& watcher = relay.connect(frames::keyOf(100'000), true);
+    relay.settle();
+    relay.send(watcher, kWatch);
+    std::multiset<uint32_t> present;
+    uint32_t next = 5001;
+    for (uint32_t round = 0; round < 12; ++round) {
+      relay.turn(random.below(shards));
+      const std::vector<Session*> all = relay.sessions();
+      for (uint32_t n = 0; n < 20; ++n) {
+        // What leaves is destroyed at the turn's end, and its slot taken by who comes then.
+        Session* leaver = all[random.below(static_cast<uint32_t>(all.size()))];
+        if (leaver != &watcher && !leaver->closed() && !leaver->client->closing) relay.disconnect(*leaver);
+        relay.connect(frames::keyOf(random.oneIn(4) ? random.below(next) : next++));
+      }
+    }
+    relay.settle();
+    replay(watcher, present);
+    CHECK(std::set<uint32_t>(present.begin(), present.end()) == keysHere(relay));
+    CHECK_EQ(relay.violation, "");
+  }
+}
+
 TEST("a watcher that reads nothing holds its flood back, and misses nothing once it reads") {
   for (const uint32_t shards : {1, 2}) {
     Relay relay({.shards = shards});
