@@ -168,21 +168,18 @@ describe('-dev', () => {
 });
 
 describe('signals', () => {
-  test.each(['SIGTERM', 'SIGINT'] as const)(
-    '%s ends it with exit code 0, clients or not',
-    async (signal) => {
-      const relay = await start();
-      const client = new HttpClient(PrivateKey.generate(), `http://${relay.address}/derp`);
-      await client.connect();
-      // The relay announces its end: the client may notice the end itself, or that there is nobody to go back to.
-      const code = expect.stringMatching(/^ERR_DERP_(?:CLOSED|CONNECT)$/);
-      const lost = expect(receiveAll(client)).rejects.toMatchObject({ code });
-      relay.kill(signal);
-      expect(await relay.ended).toMatchObject({ code: 0, signal: null });
-      await lost;
-      client.close();
-    },
-  );
+  test.each(['SIGTERM', 'SIGINT'] as const)('%s ends it with exit code 0, clients or not', async (signal) => {
+    const relay = await start();
+    const client = new HttpClient(PrivateKey.generate(), `http://${relay.address}/derp`);
+    await client.connect();
+    // The relay announces its end: the client may notice the end itself, or that there is nobody to go back to.
+    const code = expect.stringMatching(/^ERR_DERP_(?:CLOSED|CONNECT)$/);
+    const lost = expect(receiveAll(client)).rejects.toMatchObject({ code });
+    relay.kill(signal);
+    expect(await relay.ended).toMatchObject({ code: 0, signal: null });
+    await lost;
+    client.close();
+  });
 
   async function receiveAll(client: HttpClient): Promise<never> {
     for (;;) await client.recv();

@@ -90,6 +90,20 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
       }
     }));
 
+  it('a control frame that comes in two pieces does not disturb the packets behind it', () =>
+    withRelay({ shards }, async (relay) => {
+      const [sender, reader] = await relay.pair('on one shard');
+      const ping = frame(Frame.ping, patterned(8));
+      await sender.write(ping.subarray(0, 9));
+      await relay.untilCounter(['gauge_held_bytes'], (value) => value > 0);
+      const packets = Array.from({ length: 20 }, (_, n) => patterned(100, n));
+      await sender.write(
+        Buffer.concat([ping.subarray(9), ...packets.map((packet) => sendPacketFrame(reader.publicKey, packet))]),
+      );
+      for (const packet of packets) expect((await reader.expectPacket()).packet).toEqual(packet);
+      expect(await sender.expectFrame(Frame.pong)).toEqual(patterned(8));
+    }));
+
   it('a bad frame behind good ones closes after the good ones were delivered', () =>
     withRelay({ shards }, async (relay) => {
       const witnesses = await relay.onePerShard();

@@ -72,13 +72,13 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   const auto got = static_cast<uint32_t>(n);
   full = got == room + (whole ? kReadSize : 0);
   const uint32_t to_carry = std::min(got, room);
+  const uint32_t rest = got - to_carry;
+  arena.take(rest);  // before anything else may take what lies there
   carry->size += to_carry;
   router_.counters().add(Counter::held_bytes, to_carry);
   if (carry->size < needed) return n;
   consumeCarry(client);
-  const uint32_t rest = got - to_carry;
   if (rest == 0 || client.closing) return n;
-  arena.take(rest);
   if (client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) {
     hold(client, at, rest);
   } else {
