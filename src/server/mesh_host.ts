@@ -19,6 +19,7 @@ const PLAIN = 'http://';
  * @throws DerpError `ERR_DERP_BAD_OPTION`
  */
 export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
+  if (/\s/.test(entry)) throw bad(`mesh host ${JSON.stringify(entry)}: has a space; entries are not trimmed`);
   const plain = entry.startsWith(PLAIN);
   const tuple = plain ? entry.slice(PLAIN.length) : entry;
   const [name = '', dialHost, ...more] = tuple.split('/');
@@ -42,9 +43,9 @@ export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
 
 function urlOf(entry: string, host: string): URL {
   const text = `${PLAIN}${host}/derp`;
-  // URL corrects what it can, and an entry with spaces is a mistake.
-  if (!/[\s@?#\\]/.test(host) && URL.canParse(text)) return new URL(text);
-  throw bad(`mesh host ${JSON.stringify(entry)}: ${JSON.stringify(host)} is no HOST[:PORT]; entries are not trimmed`);
+  // What URL would take for something else than host and port.
+  if (!/[@?#\\]/.test(host) && URL.canParse(text)) return new URL(text);
+  throw bad(`mesh host ${JSON.stringify(entry)}: ${JSON.stringify(host)} is no HOST[:PORT]`);
 }
 
 function checkDialHost(entry: string, dialHost: string): void {
