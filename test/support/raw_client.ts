@@ -131,8 +131,8 @@ export class RawClient {
   }
 
   /** A TCP connection on which nothing was sent yet. */
-  static async dial(port: number, key?: PrivateKey): Promise<RawClient> {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true, allowHalfOpen: true });
+  static async dial(port: number, key?: PrivateKey, host = '127.0.0.1'): Promise<RawClient> {
+    const socket = connect({ port, host, noDelay: true, allowHalfOpen: true });
     await once(socket, 'connect');
     return new RawClient(socket, key);
   }

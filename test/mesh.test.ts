@@ -1,0 +1,244 @@
+/** Three relays of one region on addresses of their own, all with the same list of hosts. */
+import { createPageServer, HttpClient, PrivateKey, Server } from 'derplane';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LogWatch } from './support/log_watch.js';
+import { discoPacket, RawClient } from './support/raw_client.js';
+import { SHARD_COUNTS } from './support/relay.js';
+
+const MESH_KEY = 'a7'.repeat(32);
+const ADDRESSES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'];
+/** Packets of a stream that may be on their way: below a client's queue, so that none may be lost. */
+const WINDOW = 16;
+
+/** One relay of the region, which can be ended and started again on its port. */
+class RegionRelay {
+  readonly key = PrivateKey.generate();
+  readonly #shards: number;
+  readonly address: string;
+  server!: Server;
+  log!: LogWatch;
+  port = 0;
+
+  constructor(shards: number, address: string) {
+    this.#shards = shards;
+    this.address = address;
+  }
+
+  async start(hosts: string[] = []): Promise<void> {
+    this.log = new LogWatch();
+    this.server = new Server(this.key, {
+      shards: this.#shards,
+      handshakeThreads: 1,
+      meshKey: MESH_KEY,
+      meshRetryInterval: 20,
+      meshWith: hosts,
+      logger: this.log,
+    });
+    const listener = await this.server.listen({ host: this.address, port: this.port, httpServer: createPageServer() });
+    this.port = listener.port;
+  }
+
+  get host(): string {
+    return `http://${this.address}:${this.port}`;
+  }
+
+  figure(...path: string[]): number {
+    return Number(
+      path.reduce<unknown>((value, name) => (value as Record<string, unknown>)[name], this.server.expVar()),
+    );
+  }
+}
+
+describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (shards) => {
+  let relays: RegionRelay[];
+  let clients: HttpClient[];
+
+  beforeEach(async () => {
+    clients = [];
+    relays = ADDRESSES.map((address) => new RegionRelay(shards, address));
+    for (const relay of relays) await relay.start();
+    for (const relay of relays) for (const { host } of relays) relay.server.addMeshPeer(host);
+    await Promise.all(relays.map(({ log }) => log.line(/self-connect/)));
+    // The links of the other two.
+    for (const relay of relays) await expect.poll(() => relay.figure('gauge_current_connections')).toBe(2);
+  });
+
+  afterEach(async () => {
+    for (const client of clients) client.close();
+    await Promise.all(relays.map(({ server }) => server.consistencyCheck()));
+    await Promise.all(relays.map(({ server }) => server.close()));
+  });
+
+  async function connect(relay: RegionRelay, key = PrivateKey.generate()): Promise<HttpClient> {
+    const client = new HttpClient(key, `${relay.host}/derp`);
+    clients.push(client);
+    await client.connect();
+    return client;
+  }
+
+  /** One client a relay, known to all relays. */
+  async function oneEach(): Promise<[HttpClient, HttpClient, HttpClient]> {
+    const each = await Promise.all(relays.map((relay) => connect(relay)));
+    // One relay after the other: only one party may receive from a client.
+    for (const relay of relays) await untilKnown(relay, each);
+    return each as [HttpClient, HttpClient, HttpClient];
+  }
+
+  /** Waits until packets from a client of `relay` reach all of `peers`. */
+  async function untilKnown(relay: RegionRelay, peers: HttpClient[]): Promise<void> {
+    const probe = await connect(relay);
+    for (const peer of peers) {
+      const reached = nextPacket(peer, probe);
+      let done = false;
+      void reached.then(() => {
+        done = true;
+      });
+      while (!done) {
+        await probe.send(peer.publicKey, Buffer.from('probe'));
+        await probe.ping().catch(() => undefined);
+      }
+    }
+    probe.close();
+  }
+
+  async function nextPacket(client: HttpClient, from?: HttpClient): Promise<{ source: string; data: Buffer }> {
+    for (;;) {
+      const message = await client.recv();
+      if (message.type !== 'packet') continue;
+      if (from !== undefined && !message.source.equals(from.publicKey)) continue;
+      return { source: message.source.hex, data: message.data };
+    }
+  }
+
+  /** Packet `n` of a stream, of a length that varies with it. */
+  function numbered(n: number): Buffer {
+    const packet = Buffer.alloc(8 + ((n * 131) % 1400), n);
+    packet.writeUInt32BE(n);
+    return packet;
+  }
+
+  /** Sends `count` packets and expects them whole, once and in order. */
+  async function stream(from: HttpClient, to: HttpClient, count: number): Promise<void> {
+    let received = 0;
+    let wake = () => {};
+    const receiving = (async () => {
+      for (let n = 0; n < count; n++) {
+        const { data } = await nextPacket(to, from);
+        if (!data.equals(numbered(n)))
+          throw new Error(`packet ${data.readUInt32BE(0)} of ${data.length} bytes for ${n}`);
+        received = n + 1;
+        wake();
+      }
+    })();
+    const sending = (async () => {
+      for (let n = 0; n < count; n++) {
+        while (n - received >= WINDOW)
+          await Promise.race([receiving, new Promise<void>((resolve) => (wake = resolve))]);
+        await from.send(to.publicKey, numbered(n));
+      }
+    })();
+    await Promise.all([receiving, sending]);
+  }
+
+  it('carries packets between all of its clients, once, whole and in order', async () => {
+    const [a, b, c] = await oneEach();
+    await Promise.all([stream(a, b, 1000), stream(b, c, 1000), stream(c, a, 1000)]);
+    await Promise.all([stream(b, a, 1000), stream(c, b, 1000), stream(a, c, 1000)]);
+    for (const size of [0, 1, 65_536]) {
+      await a.send(c.publicKey, Buffer.alloc(size, 9));
+      expect((await nextPacket(c, a)).data).toEqual(Buffer.alloc(size, 9));
+    }
+  });
+
+  it('does not send packets in circles', async () => {
+    const [a, b] = await oneEach();
+    const before = relays.map((relay) => relay.figure('packets_forwarded_out'));
+    await stream(a, b, 100);
+    const after = relays.map((relay) => relay.figure('packets_forwarded_out'));
+    expect(after.map((count, index) => count - before[index]!)).toEqual([100, 0, 0]);
+    expect(relays[1]!.figure('packets_dropped', 'unknown_dest_on_fwd', 'other')).toBe(0);
+  });
+
+  it('tells a client that a peer of another relay has gone, and lets it come back elsewhere', async () => {
+    const key = PrivateKey.generate();
+    const [first] = [await connect(relays[0]!, key)];
+    const raw = await (await RawClient.dial(relays[2]!.port, undefined, ADDRESSES[2])).open();
+    await reach(first, raw);
+    first.close();
+    expect(await raw.expectPeerGone()).toEqual({ key: key.publicKey.hex, reason: 0 });
+    const again = await connect(relays[1]!, key);
+    await reach(again, raw);
+    raw.destroy();
+  });
+
+  /** Sends until a packet arrived at a client of another relay. */
+  async function reach(from: HttpClient, to: RawClient): Promise<void> {
+    let arrived = false;
+    const arriving = to.expectPacket().finally(() => {
+      arrived = true;
+    });
+    while (!arrived) {
+      await from.send(to.publicKey, Buffer.from('x'));
+      await from.ping().catch(() => undefined);
+    }
+    expect((await arriving).source).toBe(from.publicKey.hex);
+    // The others that were sent come before a packet that is waited for later.
+    await from.send(to.publicKey, Buffer.from('last'));
+    while ((await to.expectPacket()).packet.toString() !== 'last');
+  }
+
+  it('says that a key is nowhere', async () => {
+    const raw = await (await RawClient.dial(relays[0]!.port, undefined, ADDRESSES[0])).open();
+    const nobody = PrivateKey.generate().publicKey;
+    await raw.send(nobody, discoPacket());
+    expect(await raw.expectPeerGone()).toEqual({ key: nobody.hex, reason: 1 });
+    raw.destroy();
+  });
+
+  it('prefers a client that is here to the same key elsewhere, and uses that when it has gone', async () => {
+    const key = PrivateKey.generate();
+    const elsewhere = await connect(relays[1]!, key);
+    const sender = await connect(relays[0]!);
+    await untilKnown(relays[0]!, [elsewhere]);
+    const here = await connect(relays[0]!, key);
+    await sender.send(key.publicKey, Buffer.from('here'));
+    expect((await nextPacket(here, sender)).data.toString()).toBe('here');
+    here.close();
+    await expect.poll(() => relays[0]!.figure('gauge_current_connections')).toBe(3);
+    await sender.send(key.publicKey, Buffer.from('elsewhere'));
+    expect((await nextPacket(elsewhere, sender)).data.toString()).toBe('elsewhere');
+  });
+
+  it('heals when a relay that was ended is back', async () => {
+    const [a, b] = await oneEach();
+    const middle = relays[1]!;
+    const hosts = relays.map(({ host }) => host);
+    await middle.server.close();
+    await relays[0]!.log.line(new RegExp(`mesh\\("${middle.address}:${middle.port}"\\): reconnected; clearing`));
+    await relays[0]!.log.line(new RegExp(`mesh\\("${middle.address}:${middle.port}"\\): mesh connect: `));
+    await middle.start(hosts);
+    const back = await connect(middle);
+    await Promise.all([untilKnown(relays[0]!, [back]), untilKnown(middle, [a])]);
+    await Promise.all([stream(a, back, 200), stream(back, a, 200)]);
+    b.close();
+  });
+});
+
+describe('a relay that nobody may mesh with', () => {
+  it('ends a link with another mesh key, which goes on trying', async () => {
+    const [strict, stranger] = [new LogWatch(), new LogWatch()];
+    const host = new Server(PrivateKey.generate(), { shards: 1, meshKey: MESH_KEY, logger: strict });
+    const { port } = await host.listen({ host: '127.0.0.2', port: 0 });
+    const other = new Server(PrivateKey.generate(), {
+      shards: 1,
+      meshKey: 'b8'.repeat(32),
+      meshWith: [`http://127.0.0.2:${port}`],
+      meshRetryInterval: 10,
+      logger: stranger,
+    });
+    await stranger.line(/^WARN mesh\(".*"\): Recv: the other side closed its connection$/, 2);
+    expect((host.expVar() as { closed: Record<string, number> }).closed.insufficient_permissions).toBeGreaterThan(1);
+    await other.close();
+    await host.close();
+  });
+});
