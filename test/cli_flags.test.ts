@@ -165,9 +165,10 @@ known, but end the program with one line when they are set to anything but their
 | 1 | cannot start (port in use, unreadable key file, a flag that is not available yet), or failed; one line says why |
 | 2 | wrong flag, value or argument; the usage follows |
 
-A second SIGTERM or SIGINT ends the program at once. SIGHUP reloads nothing yet.
+A second SIGTERM or SIGINT ends the program at once. SIGHUP reads the file of \`-rate-config\` again.
 
-\`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH\` gives the queue depth where \`-queue-depth\` is not given.
+\`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH\` gives the queue depth where \`-queue-depth\` is not given. With \`-dev\` the mesh key comes
+from \`TAILSCALE_DERPER_MESH_KEY\`, and only then.
 
 ## derplane
 
@@ -281,8 +282,6 @@ describe('what the flags ask for', () => {
   });
 
   test.each([
-    ['-mesh-with=a,b'],
-    ['-mesh-psk-file=x'],
     ['-secrets-url=x'],
     ['-bootstrap-dns-names=x'],
     ['-unpublished-bootstrap-dns-names=x'],
@@ -292,21 +291,17 @@ describe('what the flags ask for', () => {
     ['-verify-client-url-fail-open=false'],
     ['-accept-connection-limit=1'],
     ['-accept-connection-burst=1'],
-    ['-rate-config=x'],
     ['-acme-ip-certs'],
-    ['-metrics-addr=x'],
     ['-trust-proxy=x'],
     ['-allow-keys=x'],
-    ['-drain-time=1s'],
     ['-acme-directory=x'],
-    ['-mesh-insecure-http'],
   ])('%s is known and says that it is not available yet', (flag) => {
     const name = flag.split('=')[0];
     expect(() => config(['-dev', flag])).toThrow(new RegExp(`^${name}: derplane 1\\.2\\.3 has no .* yet`));
   });
 
   test('the defaults of what is not available yet are accepted', () => {
-    const args = ['-mesh-with=', '-verify-clients=false', '-accept-connection-limit=+Inf', '-drain-time=0s'];
+    const args = ['-verify-clients=false', '-accept-connection-limit=+Inf', '-allow-keys='];
     expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toHaveLength(1);
   });
 
@@ -320,6 +315,14 @@ describe('what the flags ask for', () => {
       '-stun-port=1',
     ];
     expect(config(['-a', ':80', '-c', 'x', '-stun=false', ...args]).warnings).toEqual([]);
+  });
+
+  test('-drain-time and -rate-config reach the relay', () => {
+    expect(config(['-dev'])).toMatchObject({ drainTime: 1_500, rateConfig: undefined });
+    expect(config(['-dev', '-drain-time=1m', '-rate-config=/x'])).toMatchObject({
+      drainTime: 60_000,
+      rateConfig: '/x',
+    });
   });
 
   test('STUN and -ace get one warning each', () => {
