@@ -167,7 +167,8 @@ known, but end the program with one line when they are set to anything but their
 
 A second SIGTERM or SIGINT ends the program at once. SIGHUP reloads the file of \`-rate-config\`.
 
-\`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH\` gives the queue depth where \`-queue-depth\` is not given.
+\`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH\` gives the queue depth where \`-queue-depth\` is not given. With \`-dev\` the mesh key comes
+from \`TAILSCALE_DERPER_MESH_KEY\`, and only then.
 
 ## derplane
 
@@ -300,7 +301,7 @@ describe('what the flags ask for', () => {
   });
 
   test('the defaults of what is not available yet are accepted', () => {
-    const args = ['-mesh-with=', '-verify-clients=false', '-accept-connection-limit=+Inf', '-drain-time=0s'];
+    const args = ['-verify-clients=false', '-accept-connection-limit=+Inf', '-allow-keys='];
     expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toHaveLength(1);
   });
 
@@ -314,6 +315,14 @@ describe('what the flags ask for', () => {
       '-stun-port=1',
     ];
     expect(config(['-a', ':80', '-c', 'x', '-stun=false', ...args]).warnings).toEqual([]);
+  });
+
+  test('-drain-time and -rate-config reach the relay', () => {
+    expect(config(['-dev'])).toMatchObject({ drainTime: 1_500, rateConfig: undefined });
+    expect(config(['-dev', '-drain-time=1m', '-rate-config=/x'])).toMatchObject({
+      drainTime: 60_000,
+      rateConfig: '/x',
+    });
   });
 
   test('STUN and -ace get one warning each', () => {

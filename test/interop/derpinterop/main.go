@@ -1,8 +1,10 @@
 // Command derpinterop drives a DERP relay with Tailscale's own client library and says what it saw.
 //
-//	derpinterop -url http://127.0.0.1:3340/derp [-mesh-key HEX] [-keys PRIVKEY,...] CHECK
+//	derpinterop -url http://127.0.0.1:3340/derp [-others URL,...] [-mesh-key HEX] [-keys PRIVKEY,...] CHECK
+//	derpinterop -listen 127.0.0.1:0 [-mesh-key HEX] [-keys PRIVKEY] relay
 //
 // It prints one JSON object a line, {"check": ..., "ok": ..., "detail": ...}, and exits with 1 when one of them is not ok.
+// As a relay it obeys stdin, see serveRelay.
 package main
 
 import (
@@ -25,6 +27,8 @@ type relay struct {
 	url     string
 	host    string
 	meshKey key.DERPMesh
+	// others are the hosts of the region's other relays.
+	others []string
 	// keys are identities to use in this order, so that the caller decides where they live; random ones follow.
 	keys []key.NodePrivate
 }
@@ -33,33 +37,46 @@ type relay struct {
 const patience = 20 * time.Second
 
 var checks = map[string]func(*relay) error{
-	"handshake":  checkHandshake,
-	"sizes":      checkSizes,
-	"order":      checkOrder,
-	"ping":       checkPing,
-	"many":       checkMany,
-	"toobig":     checkTooBig,
-	"duplicate":  checkDuplicate,
-	"peergone":   checkPeerGone,
-	"forward":    checkForward,
-	"forbidden":  checkForwardForbidden,
-	"keepalive":  checkKeepAlive,
-	"http":       checkHTTPClient,
-	"disconnect": checkDisconnect,
+	"handshake":   checkHandshake,
+	"sizes":       checkSizes,
+	"order":       checkOrder,
+	"ping":        checkPing,
+	"many":        checkMany,
+	"toobig":      checkTooBig,
+	"duplicate":   checkDuplicate,
+	"peergone":    checkPeerGone,
+	"forward":     checkForward,
+	"forbidden":   checkForwardForbidden,
+	"keepalive":   checkKeepAlive,
+	"http":        checkHTTPClient,
+	"disconnect":  checkDisconnect,
+	"region":      checkRegion,
+	"regionsizes": checkRegionSizes,
 }
 
 func main() {
 	var r relay
-	var meshKey, keys string
+	var meshKey, keys, others, listen string
 	flag.StringVar(&r.url, "url", "", "URL of the relay's /derp")
 	flag.StringVar(&meshKey, "mesh-key", "", "the relay's mesh key, 64 hexadecimal characters")
 	flag.StringVar(&keys, "keys", "", "comma list of privkey:HEX identities to use first")
+	flag.StringVar(&others, "others", "", "comma list of the URLs of the region's other relays")
+	flag.StringVar(&listen, "listen", "127.0.0.1:0", "where the relay listens")
 	flag.Parse()
+	if flag.Arg(0) == "relay" {
+		if err := r.configureKeys(meshKey, keys); err != nil {
+			fatal(err)
+		}
+		if err := serveRelay(listen, r.identity(0), r.meshKey); err != nil {
+			fatal(err)
+		}
+		return
+	}
 	check, known := checks[flag.Arg(0)]
 	if !known {
 		fatal(fmt.Errorf("unknown check %q; there are: %s", flag.Arg(0), strings.Join(checkNames(), " ")))
 	}
-	if err := r.configure(meshKey, keys); err != nil {
+	if err := r.configure(meshKey, keys, others); err != nil {
 		fatal(err)
 	}
 	if err := check(&r); err != nil {
@@ -69,15 +86,34 @@ func main() {
 	report(flag.Arg(0), true, "")
 }
 
-func (r *relay) configure(meshKey, keys string) error {
-	u, err := url.Parse(r.url)
-	if err != nil {
+func (r *relay) configure(meshKey, keys, others string) (err error) {
+	if r.host, err = hostOf("-url", r.url); err != nil {
 		return err
 	}
-	if u.Host == "" {
-		return errors.New("-url: needs http://HOST:PORT/derp")
+	if others != "" {
+		for text := range strings.SplitSeq(others, ",") {
+			host, err := hostOf("-others", text)
+			if err != nil {
+				return err
+			}
+			r.others = append(r.others, host)
+		}
 	}
-	r.host = u.Host
+	return r.configureKeys(meshKey, keys)
+}
+
+func hostOf(flagName, text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", err
+	}
+	if u.Host == "" {
+		return "", errors.New(flagName + ": needs http://HOST:PORT/derp")
+	}
+	return u.Host, nil
+}
+
+func (r *relay) configureKeys(meshKey, keys string) (err error) {
 	if meshKey != "" {
 		if r.meshKey, err = key.ParseDERPMesh(meshKey); err != nil {
 			return fmt.Errorf("-mesh-key: %w", err)
