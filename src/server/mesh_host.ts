@@ -1,5 +1,5 @@
 /** Where another relay of the region is, as an operator writes it. */
-import { isIPv4 } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import { DerpError } from '../errors.js';
 
 export interface MeshHost {
@@ -49,6 +49,7 @@ function urlOf(entry: string, host: string): URL {
 }
 
 function checkDialHost(entry: string, dialHost: string): void {
+  if (isIPv6(dialHost)) return; // without brackets: there is no port to tell it from
   const { port } = urlOf(entry, dialHost);
   if (port === '' && !/:\d*$/.test(dialHost.replace(/\[.*\]$/, ''))) return;
   throw bad(`mesh host ${JSON.stringify(entry)}: the port belongs to the name in front of the slash`);
