@@ -2,7 +2,7 @@
 import { hello, type KeyPair, newKeyPair } from './hello.js';
 import type { LoadClient } from './load.js';
 import type { RunningRelay } from './peers.js';
-import type { Placement, Topology } from './scenarios.js';
+import type { ClosedLoop, OpenLoop, Placement } from './scenarios.js';
 
 /** Targets kept per sender in any-to-any traffic; with more clients each has a random selection. */
 const MAX_TARGETS = 256;
@@ -17,9 +17,7 @@ export function silentClients(relay: RunningRelay, count: number): LoadClient[] 
 /** Clients that send to each other. An even number of them, spread evenly over the shards. */
 export async function talkingClients(
   relay: RunningRelay,
-  count: number,
-  topology: Topology,
-  placement: Placement,
+  { clients: count, topology, placement, mesh }: ClosedLoop | OpenLoop,
 ): Promise<LoadClient[]> {
   const shards = placement === 'any' ? 1 : relay.shards;
   if (placement !== 'any' && shards < 2) throw new Error(`${placement} traffic needs a relay with at least 2 shards`);
@@ -34,7 +32,8 @@ export async function talkingClients(
             count,
             (other) => placement === 'any' || (shardOf(other) === shardOf(index)) === (placement === 'same-shard'),
           );
-    return toClient(relay, key, targets);
+    // Partners are neighbours, so a mesh has one of each pair on either relay.
+    return toClient(relay, key, targets, mesh === 'hop' && index % 2 === 1);
   });
 }
 
@@ -63,6 +62,7 @@ function anyTargets(index: number, count: number, wanted: (other: number) => boo
   return Array.from({ length: MAX_TARGETS }, () => others[Math.floor(Math.random() * others.length)]!);
 }
 
-function toClient(relay: RunningRelay, key: KeyPair, targets: number[]): LoadClient {
-  return { key: key.publicKey, hello: hello(relay.port, relay.publicKey, key), targets: Uint32Array.from(targets) };
+function toClient(relay: RunningRelay, key: KeyPair, targets: number[], onSecond = false): LoadClient {
+  const { publicKey, path } = (onSecond ? relay.second : undefined) ?? { publicKey: relay.publicKey, path: '/derp' };
+  return { key: key.publicKey, hello: hello(relay.port, publicKey, key, path), targets: Uint32Array.from(targets) };
 }

@@ -18,9 +18,9 @@ export function newKeyPair(): KeyPair {
 }
 
 /** HTTP upgrade with fast start and the ClientInfo frame right behind it: the relay's key is known, so nothing waits for it. */
-export function hello(port: number, relayKey: Buffer, client: KeyPair): Buffer {
+export function hello(port: number, relayKey: Buffer, client: KeyPair, path = '/derp'): Buffer {
   const head = [
-    'GET /derp HTTP/1.1',
+    `GET ${path} HTTP/1.1`,
     `Host: 127.0.0.1:${port}`,
     'Upgrade: DERP',
     'Connection: Upgrade',

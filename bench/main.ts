@@ -111,7 +111,8 @@ async function runScenario(
 ): Promise<number> {
   let failures = 0;
   for (const peer of peers) {
-    if ((scenario.shards > 1 && !peer.sharded) || (scenario.kind === 'http' && peer === bare)) continue;
+    const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
+    if ((ownOnly && !peer.sharded) || (scenario.kind === 'http' && peer === bare)) continue;
     const label = `round ${round}  ${scenario.name}  ${peer.name}`;
     try {
       const figures = await measure(scenario, peer, {

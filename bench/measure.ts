@@ -60,7 +60,11 @@ const IDLE_SETTLE = 2_000;
 const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, warmup: 300, duration: 500 };
 
 export async function measure(scenario: Scenario, peer: Peer, options: MeasureOptions): Promise<Figures> {
-  const relay = await peer.start(scenario.shards, options.relayCores);
+  const relay = await peer.start(
+    scenario.shards,
+    options.relayCores,
+    'mesh' in scenario && scenario.mesh !== undefined,
+  );
   const profiler = options.profile === undefined ? undefined : startProfiler(relay.pid, options.profile);
   try {
     return await run(scenario, peer.name, relay, options);
@@ -109,7 +113,7 @@ async function traffic(
   loadCores: string,
   pace: Pace,
 ): Promise<TrafficResult> {
-  const clients = await talkingClients(relay, scenario.clients, scenario.topology, scenario.placement);
+  const clients = await talkingClients(relay, scenario);
   return runLoad({ mode: 'traffic', ...fleet(relay, clients), ...pace, packetBytes: scenario.packetBytes }, loadCores);
 }
 

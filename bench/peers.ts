@@ -19,6 +19,8 @@ export interface RunningRelay {
   /** Its public key, 32 bytes. */
   readonly publicKey: Buffer;
   readonly shards: number;
+  /** The other relay of a mesh, on the same port under another path. */
+  readonly second?: { publicKey: Buffer; path: string } | undefined;
   /** The shard that owns each key. */
   shardOf(keys: Buffer[]): Promise<number[]>;
   stop(): Promise<void>;
@@ -28,7 +30,8 @@ export interface Peer {
   readonly name: 'derplane' | 'go' | 'bare';
   /** Whether it has shards that a key's owner can be asked for. */
   readonly sharded: boolean;
-  start(shards: number, cores: string): Promise<RunningRelay>;
+  /** `mesh`: two relays of a region in one process. */
+  start(shards: number, cores: string, mesh: boolean): Promise<RunningRelay>;
 }
 
 /** Version of tailscale.com that figures are held against. */
@@ -61,8 +64,8 @@ export async function findGo(): Promise<Peer | undefined> {
   return { name: 'go', sharded: false, start: startGo };
 }
 
-function startDerplane(shards: number, cores: string): Promise<RunningRelay> {
-  return startNode('derplane', [entry('relay.js'), String(shards)], shards, cores);
+function startDerplane(shards: number, cores: string, mesh: boolean): Promise<RunningRelay> {
+  return startNode('derplane', [entry('relay.js'), String(shards), ...(mesh ? ['mesh'] : [])], shards, cores);
 }
 
 /** A relay that is a Node program of the bench: says `RelayReady` first, then answers questions. */
@@ -78,6 +81,7 @@ async function startNode(name: string, args: string[], shards: number, cores: st
       port: ready.port,
       publicKey: Buffer.from(ready.publicKey),
       shards,
+      second: ready.second && { publicKey: Buffer.from(ready.second.publicKey), path: ready.second.path },
       async shardOf(keys) {
         const answer = nextMessage<RelayAnswer>(child, name, START_TIMEOUT);
         child.send({ shardOf: keys } satisfies RelayQuestion);

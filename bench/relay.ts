@@ -1,13 +1,17 @@
 /**
  * derplane as the relay of a bench run: embeds `Server`, says where it listens, and answers which shard owns a key (the hash is
- * seeded per process, so nobody else knows). Started by peers.ts with the number of shards.
+ * seeded per process, so nobody else knows). Started by peers.ts with the number of shards; with `mesh` behind it there are two relays of a
+ * region, the second one at `/derp?relay=2` of the same port.
  */
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
 import { createPageServer, PrivateKey, PublicKey, Server } from 'derplane';
 
 /** First message. */
 export interface RelayReady {
   port: number;
   publicKey: Uint8Array;
+  second?: { publicKey: Uint8Array; path: string };
 }
 
 export interface RelayQuestion {
@@ -18,18 +22,44 @@ export interface RelayAnswer {
   shards: number[];
 }
 
-const server = new Server(PrivateKey.generate(), { shards: Number(process.argv[2]) });
-await server.ready();
-const listener = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() });
+const shards = Number(process.argv[2]);
+const mesh = process.argv[3] === 'mesh';
+const server = new Server(PrivateKey.generate(), { shards, ...(mesh && { meshKey: '5e'.repeat(32) }) });
+const second = mesh ? new Server(PrivateKey.generate(), { shards, meshKey: server.meshKey }) : undefined;
+await Promise.all([server.ready(), second?.ready()]);
+const ready = second === undefined ? await listenAlone() : await listenTogether(second);
+
+async function listenAlone(): Promise<RelayReady> {
+  const { port } = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() });
+  return { port, publicKey: server.publicKey.bytes };
+}
+
+/** The load knows one port: the path chooses the relay. Links have ports of their own. */
+async function listenTogether(other: Server): Promise<RelayReady> {
+  for (const [from, to] of [
+    [server, other],
+    [other, server],
+  ] as const) {
+    const { port } = await to.listen({ host: '127.0.0.1', port: 0 });
+    from.addMeshPeer(`http://127.0.0.1:${port}`);
+  }
+  const http = createPageServer();
+  http.on('upgrade', ({ url }, socket, head) => void (url?.includes('relay=2') ? other : server).accept(socket, head));
+  http.listen(0, '127.0.0.1');
+  await once(http, 'listening');
+  const { port } = http.address() as AddressInfo;
+  const path = '/derp?relay=2';
+  return { port, publicKey: server.publicKey.bytes, second: { publicKey: other.publicKey.bytes, path } };
+}
 
 process.on('message', ({ shardOf }: RelayQuestion) => {
-  const shards = shardOf.map((key) => server.shardOf(PublicKey.fromBytes(key)));
-  process.send?.({ shards } satisfies RelayAnswer);
+  const homes = shardOf.map((key) => server.shardOf(PublicKey.fromBytes(key)));
+  process.send?.({ shards: homes } satisfies RelayAnswer);
 });
 const end = async () => {
-  await server.close();
+  await Promise.all([server.close(), second?.close()]);
   process.exit(0);
 };
 process.on('SIGTERM', end);
 process.on('disconnect', end);
-process.send?.({ port: listener.port, publicKey: server.publicKey.bytes } satisfies RelayReady);
+process.send?.(ready);

@@ -36,6 +36,8 @@ interface Traffic extends Common {
   topology: Topology;
   placement: Placement;
   packetBytes: number;
+  /** Two meshed relays in one process, whose CPU is counted together: all clients on one of them, or senders and receivers apart. */
+  mesh?: 'local' | 'hop';
 }
 
 /** Each sender keeps `window` packets outstanding. */
@@ -110,6 +112,14 @@ function acrossShards(topology: Topology, window: number): ClosedLoop[] {
   return [sameShard, crossShard];
 }
 
+/** A hop is client, relay, link, relay, client: the figure is the cost of both relays together. */
+function acrossMesh(window: number): ClosedLoop[] {
+  const local: ClosedLoop = { ...closed('pairs', window), name: `mesh W=${window} local`, mesh: 'local' };
+  delete local.target;
+  const target = { kind: 'scenario-ratio', scenario: local.name, atMost: 2.2 } as const;
+  return [local, { ...local, name: `mesh W=${window} hop`, mesh: 'hop', target }];
+}
+
 function open(name: string, rate: OpenLoop['rate'], more: Partial<OpenLoop> = {}): OpenLoop {
   return {
     kind: 'open',
@@ -140,6 +150,7 @@ export const scenarios: Scenario[] = [
   ...[1, 4, 16].map((window) => closed('any', window)),
   ...[1, 4, 16].flatMap((window) => acrossShards('pairs', window)),
   ...[1, 4, 16].flatMap((window) => acrossShards('any', window)),
+  ...[1, 4, 16].flatMap(acrossMesh),
   open('latency at 20% of peak', { shareOfPeak: 0.2 }),
   open('overload, twice the peak', { shareOfPeak: 2 }, { target: { kind: 'goodput', atLeast: 0.9 } }),
   ...flatness,
