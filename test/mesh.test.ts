@@ -152,10 +152,14 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
 
   it('does not send packets in circles', async () => {
     const [a, b] = await oneEach();
+    // Shards publish their figures at the end of a turn; a check takes one.
+    await Promise.all(relays.map(({ server }) => server.consistencyCheck()));
     const before = relays.map((relay) => relay.figure('packets_forwarded_out'));
     await stream(a, b, 100);
-    const after = relays.map((relay) => relay.figure('packets_forwarded_out'));
-    expect(after.map((count, index) => count - before[index]!)).toEqual([100, 0, 0]);
+    const forwarded = () => relays.map((relay, index) => relay.figure('packets_forwarded_out') - before[index]!);
+    await expect.poll(() => forwarded()[0]).toBe(100);
+    await Promise.all(relays.map(({ server }) => server.consistencyCheck()));
+    expect(forwarded()).toEqual([100, 0, 0]);
     expect(relays[1]!.figure('packets_dropped', 'unknown_dest_on_fwd', 'other')).toBe(0);
   });
 

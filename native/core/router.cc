@@ -338,13 +338,16 @@ bool Router::handleFrame(Client& client, uint8_t* frame, uint32_t size) {
 bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
   uint8_t* key = frame + kFrameHeaderSize;
   Peer* hint = client.last_destination;
-  if (hint != nullptr && hint->live && std::memcmp(hint->key.bytes, key, kKeySize) == 0 && hint->active != nullptr) {
-    // The usual packet: the same destination as before, on this shard, connected.
-    countReceived(frame, size);
-    std::memcpy(key, client.peer->key.bytes, kKeySize);
-    frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
-    deliverTo(*hint->active, frame, size, client.peer->hash);
-    return true;
+  if (hint != nullptr && hint->live && std::memcmp(hint->key.bytes, key, kKeySize) == 0) {
+    if (hint->connection_count == 0) return forwardPacket(client, *hint, frame, size);
+    if (hint->active != nullptr) {
+      // The usual packet: the same destination as before, on this shard, connected.
+      countReceived(frame, size);
+      std::memcpy(key, client.peer->key.bytes, kKeySize);
+      frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
+      deliverTo(*hint->active, frame, size, client.peer->hash);
+      return true;
+    }
   }
   const Key destination = Key::from(key);
   const uint64_t hash = hashOf(destination);

@@ -24,6 +24,9 @@ class Shard final : public LoopUser, private RouterEvents {
  private:
   // A read takes at most this much of a connection per turn, so that a fast sender cannot starve the others.
   static constexpr uint32_t kReadSize = 64 << 10;
+  // A mesh peer's connection carries the packets of many clients: with a client's share their batches would be small,
+  // and writes many.
+  static constexpr uint32_t kMeshReadSize = 256 << 10;
   static constexpr uint32_t kRingRecordsPerTurn = 1024;
   // Turns in one callback, before libuv may look at its other handles.
   static constexpr int kTurnsPerCallback = 64;
@@ -70,6 +73,7 @@ class Shard final : public LoopUser, private RouterEvents {
   void armTimer();
 
   // Reading.
+  static uint32_t readSize(const Client& client) { return client.mesh ? kMeshReadSize : kReadSize; }
   void read(Client& client);
   ssize_t readIntoArena(Client& client, bool& full);
   ssize_t readBehindCarry(Client& client, bool& full);

@@ -14,7 +14,7 @@ namespace derplane {
 void Shard::read(Client& client) {
   // A connection that waits for a ring or its receive limit is read again when that is over.
   if (client.closing || client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) return;
-  ensureRoom(kReadSize);
+  ensureRoom(readSize(client));
   bool full = false;
   const bool part_of_frame = client.carry != nullptr && client.carry->size >= kFrameHeaderSize;
   const ssize_t n = part_of_frame ? readBehindCarry(client, full) : readIntoArena(client, full);
@@ -43,11 +43,11 @@ ssize_t Shard::readIntoArena(Client& client, bool& full) {
     before = client.carry->size;
     std::memcpy(at, client.carry->bytes(), before);
   }
-  const ssize_t n = ::recv(client.fd, at + before, kReadSize - before, MSG_DONTWAIT);
+  const ssize_t n = ::recv(client.fd, at + before, readSize(client) - before, MSG_DONTWAIT);
   if (n <= 0) return n;
   if (before > 0) router_.retire(detachCarry(client));
   const uint32_t size = before + static_cast<uint32_t>(n);
-  full = size == kReadSize;
+  full = size == readSize(client);
   arena.take(size);
   consume(client, at, size);
   return n;
@@ -66,11 +66,11 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   const bool whole = carry->size + room == needed;
   Arena& arena = router_.arena();
   uint8_t* at = arena.end();
-  iovec iov[2] = {{carry->bytes() + carry->size, room}, {at, kReadSize}};
+  iovec iov[2] = {{carry->bytes() + carry->size, room}, {at, readSize(client)}};
   const ssize_t n = ::readv(client.fd, iov, whole ? 2 : 1);
   if (n <= 0) return n;
   const auto got = static_cast<uint32_t>(n);
-  full = got == room + (whole ? kReadSize : 0);
+  full = got == room + (whole ? readSize(client) : 0);
   const uint32_t to_carry = std::min(got, room);
   const uint32_t rest = got - to_carry;
   arena.take(rest);  // before anything else may take what lies there
