@@ -227,8 +227,11 @@ export interface NativeHandshakeIo {
   write(id: ConnectionId, bytes: Uint8Array): Promise<void>;
   /** Hands the client to the shard that owns `key`; `firstOutput` (whole frames) is what it will read first. False when that ended. */
   adopt(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array, options: AdoptOptions): boolean;
-  /** Gives a connection that is no DERP upgrade to the control plane, which gets an `http` event. */
-  serveHttp(id: ConnectionId, malformed?: string): void;
+  /**
+   * Gives a connection that is no DERP upgrade to the control plane, which gets an `http` event. Text in `malformed` says what is wrong with
+   * the request, which is counted as `failure`.
+   */
+  serveHttp(id: ConnectionId, failure: number, malformed: string): void;
   /** Closes the connection and counts the failure. `upgraded`: the client had asked for DERP; `report`: a `failed` event in any case. */
   fail(id: ConnectionId, failure: number, upgraded: boolean, report: boolean, text: string): void;
 }

@@ -167,7 +167,7 @@ Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value HandshakeIoWrap::serveHttp(const Napi::CallbackInfo& info) {
-  io_->serveHttp(idOf(info[0]), info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "");
+  io_->serveHttp(idOf(info[0]), static_cast<uint32_t>(numberOf(info[1])), textOf(info[2]));
   return info.Env().Undefined();
 }
 

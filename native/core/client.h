@@ -77,8 +77,7 @@ struct Client {
   Client* next_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool preferred = false;
-  bool hungry = false;  // may have more to read than the last turn took
-  Client* next_hungry = nullptr;
+  bool hungry = false;      // may have more to read than the last turn took
   bool got_hangup = false;  // the poller reported the peer's end; read until it shows
 
   // Writing.

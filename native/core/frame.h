@@ -82,7 +82,7 @@ inline void putPeerGone(uint8_t* p, const Key& key, PeerGoneReason reason) {
   body[kKeySize] = static_cast<uint8_t>(reason);
 }
 
-// Flags of PeerPresent; kRegular only when no other is set.
+// Flags of PeerPresent; kPresentRegular only when no other is set.
 inline constexpr uint8_t kPresentRegular = 1;
 inline constexpr uint8_t kPresentMeshPeer = 2;
 inline constexpr uint8_t kPresentProber = 4;

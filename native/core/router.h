@@ -210,7 +210,6 @@ class Router {
   bool handleFrame(Client& client, uint8_t* frame, uint32_t size);
   CloseReason checkHeader(Client& client, FrameType type, uint32_t length, bool& bad) const;
   bool handlePacket(Client& client, uint8_t* frame, uint32_t size);
-  void handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, bool& blocked);
   void handlePing(Client& client, const uint8_t* body);
   void handleNotePreferred(Client& client, bool preferred);
   void countReceived(const uint8_t* frame, uint32_t size);
@@ -248,6 +247,7 @@ class Router {
   bool tellGone();
 
   // router_forward.cc
+  void handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, bool& blocked);
   // Gives a SendPacket frame to a key's first forwarder; false when the client has to wait for a ring.
   bool forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uint32_t size);
   // The same for a packet that cannot wait; false with the reason why it was not taken.

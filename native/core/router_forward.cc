@@ -5,6 +5,17 @@
 #include "router.h"
 
 namespace derplane {
+namespace {
+
+// Turns a ForwardPacket into the RecvPacket that lies in its second half. The destination key there is overwritten.
+uint8_t* rewriteForward(uint8_t* frame, uint32_t size) {
+  uint8_t* recv = frame + kKeySize;
+  std::memmove(recv + kFrameHeaderSize, frame + kFrameHeaderSize, kKeySize);
+  putFrameHeader(recv, FrameType::kRecvPacket, size - kKeySize - kFrameHeaderSize);
+  return recv;
+}
+
+}  // namespace
 
 void Router::addForwarder(const Key& key, const Forwarder& forwarder) {
   std::vector<Forwarder>& list = addPeer(key)->forwarders;
@@ -108,6 +119,43 @@ void Router::takeForward(const RingRecord& record) {
   }
   link->queue.append(queues_, frame, size, PieceKind::kForwardPackets);
   touch(*link);
+}
+
+// --- packets in ---------------------------------------------------------------------------------------------------
+
+void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, bool& blocked) {
+  const Key source = Key::from(frame + kFrameHeaderSize);
+  const Key destination = Key::from(frame + kFrameHeaderSize + kKeySize);
+  if (source.isZero()) {
+    close(client, CloseReason::bad_forward_source);
+    return;
+  }
+  const uint64_t hash = hashOf(destination);
+  const uint64_t source_hash = hashOf(source);
+  const uint32_t shard = shardOfHash(hash, config_.shards);
+  const uint32_t recv_size = size - kKeySize;
+  if (shard != config_.shard) {
+    RingRecord* record = reserveInRing(client, shard, recv_size);
+    if (record == nullptr && !drop_when_full_) {
+      blocked = true;
+      return;
+    }
+    counters_.add(Counter::packets_forwarded_in);
+    const uint8_t* recv = rewriteForward(frame, size);
+    if (record == nullptr) {
+      dropPacket(DropReason::queue_tail, recv, recv_size);
+    } else {
+      commitPacket(client, shard, record, destination, hash, source_hash, recv, recv_size, true);
+    }
+    return;
+  }
+  counters_.add(Counter::packets_forwarded_in);
+  uint8_t* recv = rewriteForward(frame, size);
+  DropReason why;
+  if (deliver(peers_.find(hash, destination.bytes), recv, recv_size, source_hash, true, &why)) return;
+  const bool disco = looksLikeDisco(recv + kPacketFrameFixed, recv_size - kPacketFrameFixed);
+  dropPacket(why, recv, recv_size);
+  if (why == DropReason::unknown_dest_on_fwd && disco) answerNotHere(client, destination);
 }
 
 // --- links ---------------------------------------------------------------------------------------------------------

@@ -40,13 +40,7 @@ bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
     error = "no descriptor left for the handshake poller";
     return false;
   }
-  uv_timer_init(loop, &timer_);
-  own(&timer_);
-  if (const int rc = uv_poll_init(loop, &poll_, poller_.fd()); rc != 0) {
-    error = uv_strerror(rc);
-    return false;
-  }
-  own(&poll_);
+  if (!ownTimerAndPoll(loop, &timer_, &poll_, poller_.fd(), error)) return false;
   uv_poll_start(&poll_, UV_READABLE, [](uv_poll_t* handle, int, int) {
     auto* io = static_cast<HandshakeIo*>(static_cast<LoopUser*>(handle->data));
     io->enter_([io] { io->pollOnce(); });
@@ -245,9 +239,10 @@ bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint
                     .bytes = std::move(first_output)});
 }
 
-void HandshakeIo::serveHttp(uint64_t id, std::string malformed) {
+void HandshakeIo::serveHttp(uint64_t id, uint32_t failure, std::string malformed) {
   Job* job = find(id);
   if (job == nullptr) return;
+  if (!malformed.empty()) count(failure);
   const Address address = job->connection->remote;
   const uint32_t listener = job->connection->listener;
   stopWatching(*job);
@@ -256,8 +251,12 @@ void HandshakeIo::serveHttp(uint64_t id, std::string malformed) {
       {.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
 }
 
-void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {
+void HandshakeIo::count(uint32_t failure) {
   if (failure < RelayCore::kMaxFailures) core_->failures[failure].fetch_add(1, std::memory_order_relaxed);
+}
+
+void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {
+  count(failure);
   if (upgraded) core_->accepts.fetch_add(1, std::memory_order_relaxed);
   const std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return;

@@ -49,8 +49,8 @@ class HandshakeIo final : public LoopUser {
   // Hands the client to its shard; false when that has ended, or the connection is unknown.
   bool adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output);
   // Gives a connection that is no DERP upgrade to the control plane; `malformed` says what is wrong with the request,
-  // if anything.
-  void serveHttp(uint64_t id, std::string malformed);
+  // if anything, which is counted as `failure`.
+  void serveHttp(uint64_t id, uint32_t failure, std::string malformed);
   // Closes the connection and counts why. `upgraded`: it had asked for DERP; `report`: the control plane hears of it in
   // any case.
   void fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text);
@@ -82,6 +82,7 @@ class HandshakeIo final : public LoopUser {
   static void finish(Job& job, IoOutcome outcome);
   std::unique_ptr<Connection> detach(uint64_t id);
   void drop(std::unique_ptr<Connection> connection);
+  void count(uint32_t failure);
   void stopWatching(Job& job);
 
   std::shared_ptr<RelayCore> core_;

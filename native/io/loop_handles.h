@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -51,6 +52,19 @@ class LoopUser : public std::enable_shared_from_this<LoopUser> {
   void own(Handle* handle) {
     handle->data = this;
     handles_.push_back(reinterpret_cast<uv_handle_t*>(handle));
+  }
+
+  // Initialises and registers a timer and the watch of `fd`; false with `error` set when the loop refuses the
+  // descriptor.
+  bool ownTimerAndPoll(uv_loop_t* loop, uv_timer_t* timer, uv_poll_t* poll, int fd, std::string& error) {
+    uv_timer_init(loop, timer);
+    own(timer);
+    if (const int rc = uv_poll_init(loop, poll, fd); rc != 0) {
+      error = uv_strerror(rc);
+      return false;
+    }
+    own(poll);
+    return true;
   }
 
  private:

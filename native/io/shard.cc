@@ -53,13 +53,7 @@ bool Shard::open(uv_loop_t* loop, std::string& error) {
     error = "no descriptor left for the shard's poller";
     return false;
   }
-  uv_timer_init(loop, &timer_);
-  own(&timer_);
-  if (const int rc = uv_poll_init(loop, &poll_, poller_.fd()); rc != 0) {
-    error = uv_strerror(rc);
-    return false;
-  }
-  own(&poll_);
+  if (!ownTimerAndPoll(loop, &timer_, &poll_, poller_.fd(), error)) return false;
   uv_poll_start(&poll_, UV_READABLE,
                 [](uv_poll_t* handle, int, int) { static_cast<Shard*>(static_cast<LoopUser*>(handle->data))->run(); });
   slot_.wake();  // mail may have come before us
@@ -93,15 +87,15 @@ void Shard::linkUp(const Client& link, size_t keys) {
 void Shard::run() {
   slot_.awake();
   for (int i = 0; i < kTurnsPerCallback; ++i) {
-    if (turn(0)) continue;
+    if (turn()) continue;
     if (slot_.trySleep()) return;
   }
   slot_.wake();  // more to do: come back after libuv looked at its other handles
 }
 
 // Returns whether there was anything to do, so that more may have come meanwhile.
-bool Shard::turn(int timeout_ms) {
-  const int ready = poller_.wait(timeout_ms);
+bool Shard::turn() {
+  const int ready = poller_.wait(0);
   router_.setNow(monotonicMs());
   router_.setDropWhenFull(router_.counters().get(Counter::held_bytes) > kMaxHeldForRings);
   std::swap(hungry_, hungry_now_);

@@ -54,7 +54,7 @@ class Shard final : public LoopUser, private RouterEvents {
 
   // Turns.
   void run();
-  bool turn(int timeout_ms);
+  bool turn();
   void onPollEvent(const Poller::Event& event);
   bool takeRings();
   bool resumeBlocked();

@@ -19,6 +19,7 @@ import { FORWARD_TIMEOUT } from './defaults.js';
 import type { FrameStream } from './frame_stream.js';
 import { handshake, type Session } from './handshake.js';
 import { type ReceivedMessage, readMessage } from './messages.js';
+import { messagesUntil } from './messages_until.js';
 import { type ClientOptions, clientInfoOf, needMeshKey } from './options.js';
 import { Pings } from './pings.js';
 import { Readiness } from './readiness.js';
@@ -126,17 +127,11 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   }
 
   /** Messages until {@link close} is called; throws as {@link recv} when the connection fails. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<ReceivedMessage, void, undefined> {
-    for (;;) {
-      let message: ReceivedMessage;
-      try {
-        message = await this.recv();
-      } catch (error) {
-        if (this.#closed && error === this.failure) return;
-        throw error;
-      }
-      yield message;
-    }
+  [Symbol.asyncIterator](): AsyncGenerator<ReceivedMessage, void, undefined> {
+    return messagesUntil(
+      () => this.recv(),
+      (error) => this.#closed && error === this.failure,
+    );
   }
 
   /**

@@ -6,6 +6,7 @@ import { Client } from './client.js';
 import { CONNECT_TIMEOUT } from './defaults.js';
 import { parseRelayUrl } from './dial.js';
 import type { ReceivedMessage } from './messages.js';
+import { messagesUntil } from './messages_until.js';
 import { openConnection } from './open_connection.js';
 import { type ClientInfoOptions, clientInfoOf, needMeshKey } from './options.js';
 import { type WatchLoopEnd, type WatchLoopOptions, watchLoop } from './watch_loop.js';
@@ -150,17 +151,11 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
   }
 
   /** Messages until {@link close} is called; throws when the connection is lost, and may then be started again. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<ReceivedMessage, void, undefined> {
-    for (;;) {
-      let message: ReceivedMessage;
-      try {
-        message = await this.recv();
-      } catch (error) {
-        if (error === this.#closed) return;
-        throw error;
-      }
-      yield message;
-    }
+  [Symbol.asyncIterator](): AsyncGenerator<ReceivedMessage, void, undefined> {
+    return messagesUntil(
+      () => this.recv(),
+      (error) => error === this.#closed,
+    );
   }
 
   /** As `Client.ping`. @throws DerpError as that and {@link connect} */

@@ -25,6 +25,8 @@ const answerAndServerKey = Buffer.concat([
 native.setThreadNice(HANDSHAKE_NICE);
 const io: NativeHandshakeIo = new native.HandshakeIo(relayId, onRequests);
 
+const MALFORMED_REQUEST = HANDSHAKE_FAILURES.indexOf('malformed_request');
+
 /** A handshake that cannot go on. */
 class HandshakeError extends Error {
   readonly failure: HandshakeFailure;
@@ -58,8 +60,8 @@ async function handshake(id: number, start: number): Promise<void> {
     let request: DerpRequest = { upgrade: true, fastStart: start === HandshakeStart.DERP, notIdeal: false };
     if (!upgraded) {
       const head = await readRequest(id);
-      if (typeof head === 'string') return io.serveHttp(id, head);
-      if (!head.upgrade) return io.serveHttp(id);
+      if (typeof head === 'string') return io.serveHttp(id, MALFORMED_REQUEST, head);
+      if (!head.upgrade) return io.serveHttp(id, MALFORMED_REQUEST, '');
       request = head;
       upgraded = true;
     }

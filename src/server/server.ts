@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises';
 import type { Server as HttpServer, IncomingMessage } from 'node:http';
-import { isIP, Socket } from 'node:net';
+import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
@@ -18,7 +18,9 @@ import { Forwarders } from './forwarders.js';
 import { Mesh } from './mesh.js';
 import { parseMeshHost } from './mesh_host.js';
 import type { CloseOptions, Listener, ListenOptions, RateLimit, ServerOptions } from './options.js';
+import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
+import { refuseUpgrade } from './refusal.js';
 import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
 import { type Stats, shardStats, sumCounters } from './stats.js';
 import { remoteOf, takeOver } from './takeover.js';
@@ -53,15 +55,11 @@ export class Server {
   readonly #traffic: Traffic;
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
-  /** Who serves the requests of each listener that are no upgrades, by the listener's tag. */
-  readonly #pages: (HttpServer | undefined)[] = [];
-  /** Connections that serve pages. */
-  readonly #pageSockets = new Set<Socket>();
+  readonly #pages: PageConnections;
   /** What waits for the end of a connection that was given to accept(). */
   readonly #ends = new Map<ConnectionId, () => void>();
   readonly #checks = new Map<number, PendingCheck>();
   #nextTicket = 1;
-  #malformed = 0;
   #meshKey: string | undefined;
   readonly #meshInsecureHttp: boolean;
   #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
@@ -106,6 +104,7 @@ export class Server {
       onLost: (error) =>
         this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
+    this.#pages = new PageConnections(this.#shards.relay);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
     this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
     this.#mesh = new Mesh({
@@ -249,7 +248,7 @@ export class Server {
   #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages?: HttpServer) {
     const tcpKeepaliveTime = options.tcpKeepaliveTime ?? defaults.TCP_KEEPALIVE_TIME;
     const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
-    const tag = this.#pages.push(pages) - 1;
+    const tag = this.#pages.addServer(pages);
     const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
     const listenAt = (address: string) =>
       this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag }, onTrouble);
@@ -361,12 +360,7 @@ export class Server {
       gauge_handshakes_in_progress: relay.handshakes,
       gauge_handshakes_waiting: relay.waitingHandshakes,
       refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
-      handshakes_failed: Object.fromEntries(
-        HANDSHAKE_FAILURES.map((name, index) => [
-          name,
-          name === 'malformed_request' ? this.#malformed : (failures[index] ?? 0),
-        ]),
-      ),
+      handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
     };
   }
 
@@ -392,7 +386,7 @@ export class Server {
       await drain(this.#shards.relay, clients, drainTime, this.#hurry.signal);
     }
     await meshClosed;
-    for (const socket of this.#pageSockets) socket.destroy();
+    this.#pages.close();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
@@ -408,31 +402,6 @@ export class Server {
   #closedError(): DerpError {
     const cause = this.#failure;
     return new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
-  }
-
-  /** Gives a connection that is no DERP upgrade to Node's HTTP server, with everything that was read of it. */
-  #servePage(id: ConnectionId, pages: HttpServer | undefined): void {
-    if (this.#closing !== undefined) {
-      this.#shards.relay.discard(id);
-      return;
-    }
-    let detached: { fd: number; bytes: Buffer };
-    try {
-      detached = this.#shards.relay.detach(id);
-    } catch {
-      return; // closed meanwhile: nobody is left to answer
-    }
-    const socket = new Socket({ fd: detached.fd, readable: true, writable: true });
-    socket.on('error', () => socket.destroy());
-    // Node's server knows only connections that it accepted itself: these are ours to end.
-    this.#pageSockets.add(socket);
-    socket.once('close', () => this.#pageSockets.delete(socket));
-    if (pages === undefined) {
-      refuse(socket, '426 Upgrade Required', 'DERP requires connection upgrade\n');
-      return;
-    }
-    if (detached.bytes.length > 0) socket.unshift(detached.bytes);
-    pages.emit('connection', socket);
   }
 
   /** An upgrade that Node's HTTP server received. */
@@ -488,10 +457,10 @@ export class Server {
         break;
       case 'http':
         if (event.malformed !== '') {
-          this.#malformed++;
           this.#logger.debug({ remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
         }
-        this.#servePage(event.id, this.#pages[event.listener]);
+        if (this.#closing === undefined) this.#pages.serve(event.id, event.listener);
+        else this.#shards.relay.discard(event.id);
         break;
       case 'failed': {
         const failure = HANDSHAKE_FAILURES[event.failure];
@@ -538,20 +507,4 @@ export class Server {
 
 async function numericHost(host: string): Promise<string> {
   return isIP(host) === 0 ? (await lookup(host)).address : host;
-}
-
-/** Nobody else listens for upgrades, so nobody else would ever answer this one. */
-function refuseUpgrade(request: IncomingMessage, socket: Duplex): void {
-  const known = isDerpPath(request.url ?? '');
-  const body = known ? 'DERP requires connection upgrade\n' : '404 page not found\n';
-  refuse(socket, known ? '426 Upgrade Required' : '404 Not Found', body);
-}
-
-/** Answers and closes; what the client still sends does not matter. */
-function refuse(socket: Duplex, status: string, body: string): void {
-  socket.end(
-    `HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
-      `X-Content-Type-Options: nosniff\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
-    () => socket.destroy(),
-  );
 }

@@ -175,6 +175,22 @@ TEST("a relay is found by its number as long as somebody holds it") {
   CHECK(RelayCore::find(id) == nullptr);
 }
 
+TEST("a mesh key is proved by itself alone") {
+  const auto relay = relayWith(1);
+  const std::string key(64, 'a');
+  CHECK(!relay->provesMeshKey(key));  // the relay has none
+  relay->setMeshKey(key);
+  CHECK(relay->provesMeshKey(key));
+  CHECK(!relay->provesMeshKey(key.substr(2) + "00"));
+  CHECK(!relay->provesMeshKey(""));
+}
+
+TEST("a mesh key never proves anything when it is all zeros") {
+  const auto relay = relayWith(1);
+  relay->setMeshKey(std::string(64, '0'));
+  CHECK(!relay->provesMeshKey(std::string(64, '0')));
+}
+
 TEST("events wait for one call, packets and log lines only within their bounds, wanted closes always") {
   const auto relay = relayWith(1);
   int calls = 0;

@@ -95,18 +95,9 @@ func checkRegion(r *relay) error {
 		return err
 	}
 	defer hangUp(peers)
-	for i, p := range peers {
-		for j, q := range peers {
-			if i == j {
-				continue
-			}
-			if err := meet(p, q); err != nil {
-				return fmt.Errorf("from relay %d to %d: %w", i, j, err)
-			}
-			if err := stream(p, q, 2000); err != nil {
-				return fmt.Errorf("from relay %d to %d: %w", i, j, err)
-			}
-		}
+	err = eachPair(peers, func(from, to *peer) error { return stream(from, to, 2000) })
+	if err != nil {
+		return err
 	}
 	// Everybody has received from the last one, so everybody hears that it left the region.
 	last := peers[len(peers)-1]
@@ -130,18 +121,28 @@ func checkRegionSizes(r *relay) error {
 		return err
 	}
 	defer hangUp(peers)
-	for i, p := range peers {
-		for j, q := range peers {
+	return eachPair(peers, func(from, to *peer) error {
+		for _, size := range []int{0, 1, 1280, 16384, 65535, 65536} {
+			if err := exchange(from, to, make([]byte, size)); err != nil {
+				return fmt.Errorf("%d bytes: %w", size, err)
+			}
+		}
+		return nil
+	})
+}
+
+// eachPair lets every peer meet every other one, and then do something with it.
+func eachPair(peers []*peer, do func(from, to *peer) error) error {
+	for i, from := range peers {
+		for j, to := range peers {
 			if i == j {
 				continue
 			}
-			if err := meet(p, q); err != nil {
+			if err := meet(from, to); err != nil {
 				return fmt.Errorf("from relay %d to %d: %w", i, j, err)
 			}
-			for _, size := range []int{0, 1, 1280, 16384, 65535, 65536} {
-				if err := exchange(p, q, make([]byte, size)); err != nil {
-					return fmt.Errorf("%d bytes from relay %d to %d: %w", size, i, j, err)
-				}
+			if err := do(from, to); err != nil {
+				return fmt.Errorf("from relay %d to %d: %w", i, j, err)
 			}
 		}
 	}

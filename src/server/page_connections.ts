@@ -1,0 +1,50 @@
+/** Connections of our own listeners that are no DERP upgrade: Node's HTTP servers get them, with everything that was read of them. */
+import type { Server as HttpServer } from 'node:http';
+import { Socket } from 'node:net';
+import type { ConnectionId, NativeRelay } from '../native.js';
+import { refuseDerp } from './refusal.js';
+
+export class PageConnections {
+  readonly #relay: NativeRelay;
+  /** Who serves each listener's requests, by the listener's tag. */
+  readonly #servers: (HttpServer | undefined)[] = [];
+  readonly #sockets = new Set<Socket>();
+
+  constructor(relay: NativeRelay) {
+    this.#relay = relay;
+  }
+
+  /**
+   * @param server - undefined: every request is refused
+   * @returns the tag of a listener whose requests it serves
+   */
+  addServer(server: HttpServer | undefined): number {
+    return this.#servers.push(server) - 1;
+  }
+
+  serve(id: ConnectionId, tag: number): void {
+    let detached: { fd: number; bytes: Buffer };
+    try {
+      detached = this.#relay.detach(id);
+    } catch {
+      return; // closed meanwhile: nobody is left to answer
+    }
+    const socket = new Socket({ fd: detached.fd, readable: true, writable: true });
+    socket.on('error', () => socket.destroy());
+    // Node's server knows only connections that it accepted itself: these are ours to end.
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    const server = this.#servers[tag];
+    if (server === undefined) {
+      refuseDerp(socket);
+      return;
+    }
+    if (detached.bytes.length > 0) socket.unshift(detached.bytes);
+    server.emit('connection', socket);
+  }
+
+  /** Ends all that are open. */
+  close(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}

@@ -1,0 +1,24 @@
+/** Answers to requests that nobody here serves, on sockets that no `http.Server` holds any more. */
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { isDerpPath } from '../handshake/request.js';
+
+/** To an upgrade that nobody else listens for, so that nobody else would ever answer it. */
+export function refuseUpgrade(request: IncomingMessage, socket: Duplex): void {
+  if (isDerpPath(request.url ?? '')) refuseDerp(socket);
+  else refuse(socket, '404 Not Found', '404 page not found\n');
+}
+
+/** To a request that should have been a DERP upgrade. */
+export function refuseDerp(socket: Duplex): void {
+  refuse(socket, '426 Upgrade Required', 'DERP requires connection upgrade\n');
+}
+
+/** Answers and closes; what the client still sends does not matter. */
+function refuse(socket: Duplex, status: string, body: string): void {
+  socket.end(
+    `HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
+      `X-Content-Type-Options: nosniff\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
+    () => socket.destroy(),
+  );
+}
