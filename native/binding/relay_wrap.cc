@@ -187,7 +187,13 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   listen_options.port = static_cast<int>(numberField(options, "port"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
   listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
-  listen_options.tls = TlsServerWrap::from(options.Get("tls"));
+  if (const Napi::Value tls = options.Get("tls"); !tls.IsUndefined()) {
+    listen_options.tls = TlsServerWrap::from(tls);
+    if (listen_options.tls == nullptr) {
+      throwCode(env, "ERR_DERP_BAD_OPTION", "tls is no TlsServer of this thread");
+      return env.Undefined();
+    }
+  }
   listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
   auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   const auto tie = LoopTie::make(env);

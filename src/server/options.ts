@@ -67,6 +67,8 @@ export interface ListenOptions {
   tcpKeepaliveTime?: number;
   /** TCP_USER_TIMEOUT in milliseconds. Default: 15,000. */
   tcpUserTimeout?: number;
+  /** Certificates: connections are TLS. Default: they are plain. */
+  tls?: import('../tls/tls_context.js').TlsContext;
   /** Serves requests that are no DERP upgrades; see `createPageServer`. Default: one that answers 426 to everything. */
   httpServer?: import('node:http').Server;
 }

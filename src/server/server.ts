@@ -24,6 +24,7 @@ import { refuseUpgrade } from './refusal.js';
 import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
 import { type Stats, shardStats, sumCounters } from './stats.js';
 import { remoteOf, takeOver } from './takeover.js';
+import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
 
 /** A consistency check under way: the shards that have not answered, and what the others found. */
@@ -56,6 +57,7 @@ export class Server {
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
   readonly #pages: PageConnections;
+  readonly #tls: TlsListeners;
   /** What waits for the end of a connection that was given to accept(). */
   readonly #ends = new Map<ConnectionId, () => void>();
   readonly #checks = new Map<number, PendingCheck>();
@@ -105,6 +107,7 @@ export class Server {
         this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#pages = new PageConnections(this.#shards.relay);
+    this.#tls = new TlsListeners(privateKey.publicKey);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
     this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
     this.#mesh = new Mesh({
@@ -223,13 +226,14 @@ export class Server {
   }
 
   /**
-   * Listens for DERP and HTTP on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
+   * Listens for DERP and HTTP, or HTTPS, on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
    * @throws Error with `code` `EADDRINUSE`, `EACCES`, ... when the address cannot be had; DerpError `ERR_DERP_CLOSED` after close()
    */
   async listen(options: ListenOptions): Promise<Listener> {
     this.#assertOpen();
     const port = integerOption('port', options.port, 0, 65_535);
     const host = await numericHost(options.host ?? '::');
+    if (options.tls !== undefined) await this.#tls.prepare(options.tls);
     this.#assertOpen();
     const native = this.#listenOn(host, options.host === undefined, port, options, options.httpServer);
     if (options.httpServer !== undefined) this.attach(options.httpServer);
@@ -250,8 +254,9 @@ export class Server {
     const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
     const tag = this.#pages.addServer(pages);
     const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
+    const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls) };
     const listenAt = (address: string) =>
-      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag }, onTrouble);
+      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, onTrouble);
     try {
       return listenAt(host);
     } catch (error) {
@@ -387,6 +392,7 @@ export class Server {
     }
     await meshClosed;
     this.#pages.close();
+    this.#tls.close();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
@@ -465,13 +471,17 @@ export class Server {
       case 'failed': {
         const failure = HANDSHAKE_FAILURES[event.failure];
         const level = failure === 'internal' ? 'error' : 'debug';
-        this.#logger[level](
-          { remote: event.remote, failure },
-          `derp: ${event.remote}: receive client key: ${event.text}`,
-        );
+        const what =
+          failure === 'tls'
+            ? `http: TLS handshake error from ${event.remote}: ${event.text}`
+            : `derp: ${event.remote}: receive client key: ${event.text}`;
+        this.#logger[level]({ remote: event.remote, failure }, what);
         if (event.notify) this.#ended(event.id);
         break;
       }
+      case 'wanted':
+        this.#tls.wanted(event.listener, event.name);
+        break;
       case 'link':
         this.#mesh.linkUp(event.id, event.peers);
         break;
