@@ -33,6 +33,8 @@ export interface ServerOptions {
   meshKey?: string;
   /** Relays of the region to link with, as {@link Server.addMeshPeer} takes them; needs `meshKey`. Default: none. */
   meshWith?: readonly string[];
+  /** PEM certificates that relays of the region are trusted by, in place of the roots of Node and the system. */
+  meshCa?: string;
   /** Whether relays that are not on this machine's loopback may be meshed with over plain HTTP. Default: false. */
   meshInsecureHttp?: boolean;
   /** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt. Default: 5,000. */

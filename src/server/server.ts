@@ -2,6 +2,7 @@ import { lookup } from 'node:dns/promises';
 import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
@@ -116,6 +117,7 @@ export class Server {
       logger: this.#logger,
       retryInterval: this.#options.meshRetryInterval,
       meshKey: () => this.meshKey,
+      trust: trustOf({ ca: options.meshCa }),
     });
     for (const host of meshHosts) this.#mesh.add(host);
   }
@@ -171,7 +173,8 @@ export class Server {
    * Keeps a link to another relay of the region from now on: packets for keys that are connected there go over it, and it is dialled
    * again for ever when it ends. Both relays should do so, each for its own direction. A relay that turns out to be this one is left
    * alone, so that all relays of a region may have the same list.
-   * @param host - `http://HOST[:PORT][/DIALHOST]`; with DIALHOST that is dialled, on HOST's port. Without `meshInsecureHttp` only loopback
+   * @param host - `HOST[:PORT][/DIALHOST]` for TLS with a certificate for HOST; with DIALHOST that is dialled, on HOST's port. With `http://`
+   *   in front the link is plain, which without `meshInsecureHttp` only goes to loopback
    * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
    */
   addMeshPeer(host: string): void {

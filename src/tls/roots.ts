@@ -24,6 +24,23 @@ export function tlsClient(): NativeTlsClient {
   return client;
 }
 
+/**
+ * The client's role with the roots of one PEM text; the last text's is kept.
+ * @throws DerpError `ERR_DERP_CERTIFICATE` when there is no certificate in it
+ */
+export function rootsClient(ca: string): NativeTlsClient {
+  if (last?.ca !== ca) {
+    try {
+      last = { ca, client: new native.TlsClient(ca) };
+    } catch (cause) {
+      throw new DerpError('ERR_DERP_CERTIFICATE', `ca: ${(cause as Error).message}`, { cause });
+    }
+  }
+  return last.client;
+}
+
+let last: { ca: string; client: NativeTlsClient } | undefined;
+
 function rootsPem(): string {
   const { SSL_CERT_FILE, NODE_EXTRA_CA_CERTS } = process.env;
   const bundles = [rootCertificates.join('\n'), SSL_CERT_FILE ? named('SSL_CERT_FILE', SSL_CERT_FILE) : systemBundle()];

@@ -13,7 +13,8 @@ export interface ReleasedTls {
 
 /**
  * A stream of plaintext over a TCP socket. `secure` is emitted when the handshake is done; nothing should be written before.
- * Errors of TLS are a DerpError `ERR_DERP_TLS`, those of the socket are passed on.
+ * Errors of TLS are a DerpError `ERR_DERP_TLS`, or `ERR_DERP_CERTIFICATE` when the other side's was not trusted; those of the socket are
+ * passed on.
  */
 export class TlsStream extends Duplex {
   /** As on Node's `TLSSocket`. */
@@ -43,7 +44,7 @@ export class TlsStream extends Duplex {
     try {
       this.#session.handshake();
     } catch (error) {
-      this.#fail(error as Error);
+      this.#fail(tlsError(error as Error));
       return;
     }
     this.#flush();
@@ -185,5 +186,7 @@ export class TlsStream extends Duplex {
 }
 
 function tlsError(cause: Error): DerpError {
-  return cause instanceof DerpError ? cause : new DerpError('ERR_DERP_TLS', `TLS: ${cause.message}`, { cause });
+  if (cause instanceof DerpError) return cause;
+  const code = cause.message.startsWith('certificate: ') ? 'ERR_DERP_CERTIFICATE' : 'ERR_DERP_TLS';
+  return new DerpError(code, `TLS: ${cause.message}`, { cause });
 }
