@@ -3,7 +3,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMeshKey } from '../protocol/mesh_key.js';
 import { StartError } from './exit.js';
-import { reasonOf } from './key_file.js';
+import { reasonOf } from '../durable_file.js';
 
 /** Bytes of a mesh key's file; real ones have 65. */
 const MAX_SIZE = 64 * 1024;
