@@ -5,7 +5,7 @@ import type { Logger } from '../log.js';
 import type { CertificateSink } from './certificate_sink.js';
 import { type CertificateExpiry, ExpiryWatch } from './expiry.js';
 import { addressOf } from './key_pair.js';
-import { filesOf, ManualCertificate } from './manual.js';
+import { filesOf, ManualCertificate, type ManualOptions } from './manual.js';
 import { makeMissingPair } from './self_signed.js';
 
 /** Names as the flags have them. */
@@ -59,8 +59,7 @@ async function manualSource(
   logger: Logger,
 ): Promise<CertificateSource> {
   const ip = addressOf(hostname);
-  if (ip !== undefined) await makeMissingPair(filesOf(folder, hostname), ip, logger);
-  const certificate = new ManualCertificate({ folder, hostname, sink, logger, onChange: () => watch.check() });
+  const certificate = await openManual({ folder, hostname, sink, logger, onChange: () => watch.check() }, ip);
   const watch = new ExpiryWatch(() => certificate.expiry(), logger);
   watch.check();
   return {
@@ -74,4 +73,18 @@ async function manualSource(
       watch.close();
     },
   };
+}
+
+async function openManual(options: ManualOptions, ip: string | undefined): Promise<ManualCertificate> {
+  try {
+    if (ip !== undefined) await makeMissingPair(filesOf(options.folder, options.hostname), ip, options.logger);
+    return new ManualCertificate(options);
+  } catch (error) {
+    if (!(error instanceof DerpError)) throw error;
+    throw new DerpError(
+      error.code,
+      `can not load x509 key pair for hostname ${JSON.stringify(options.hostname)}: ${error.message}; -certmode manual takes it from -certdir`,
+      { cause: error },
+    );
+  }
 }
