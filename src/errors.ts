@@ -15,7 +15,8 @@ export type DerpErrorCode =
   | 'ERR_DERP_PACKET_TOO_BIG'
   | 'ERR_DERP_SELF_CONNECT'
   | 'ERR_DERP_SHARD_LOST'
-  | 'ERR_DERP_TIMEOUT';
+  | 'ERR_DERP_TIMEOUT'
+  | 'ERR_DERP_TLS';
 
 /** Every error that derplane itself throws. */
 export class DerpError extends Error {

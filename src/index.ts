@@ -26,3 +26,4 @@ export type {
 } from './server/options.js';
 export { Server } from './server/server.js';
 export type { Stats } from './server/stats.js';
+export { type Certificate, TlsContext, type TlsContextOptions } from './tls/tls_context.js';

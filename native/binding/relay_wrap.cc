@@ -9,6 +9,7 @@
 
 #include "../io/address.h"
 #include "event_pump.h"
+#include "tls_wraps.h"
 
 namespace derplane {
 namespace {
@@ -186,6 +187,13 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   listen_options.port = static_cast<int>(numberField(options, "port"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
   listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
+  if (const Napi::Value tls = options.Get("tls"); !tls.IsUndefined()) {
+    listen_options.tls = TlsServerWrap::from(tls);
+    if (listen_options.tls == nullptr) {
+      throwCode(env, "ERR_DERP_BAD_OPTION", "tls is no TlsServer of this thread");
+      return env.Undefined();
+    }
+  }
   listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
   auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   const auto tie = LoopTie::make(env);
@@ -246,7 +254,16 @@ Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
-  return Napi::Number::New(env, addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3])));
+  const double id = addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3]));
+  if (id == 0) return env.Undefined();
+  if (std::unique_ptr<TlsSession> session = TlsSessionWrap::takeFrom(info[4])) {
+    Connection* connection = ConnectionTable::instance().borrow(static_cast<uint64_t>(id));
+    connection->output = session->takeOutput();
+    session->setOutput(&connection->output);
+    connection->tls = std::move(session);
+    ConnectionTable::instance().giveBack(static_cast<uint64_t>(id));
+  }
+  return Napi::Number::New(env, id);
 }
 
 Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
@@ -277,6 +294,12 @@ Napi::Value RelayWrap::detach(const Napi::CallbackInfo& info) {
   const auto result = Napi::Object::New(env);
   result.Set("bytes", Napi::Buffer<uint8_t>::Copy(env, connection->bytes(), connection->size()));
   result.Set("fd", Napi::Number::New(env, connection->fd.release()));
+  if (connection->tls != nullptr) {
+    // There is one kind of session.
+    std::unique_ptr<TlsSession> session(static_cast<TlsSession*>(connection->tls.release()));
+    session->keepOutput(std::move(connection->output));
+    result.Set("tls", TlsSessionWrap::make(env, std::move(session)));
+  }
   return result;
 }
 

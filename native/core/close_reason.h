@@ -23,6 +23,7 @@ namespace derplane {
   X(too_many_duplicates, "the oldest of more than 256 connections of one key")          \
   X(link_frame_too_big, "a mesh link brought a frame over 1 MiB")                       \
   X(link_timeout, "a mesh link brought nothing for 120 s")                              \
+  X(tls_failed, "TLS failed: a record that does not open, an alert, or a flood of records without data") \
   X(server_closed, "the relay closed")                                                  \
   X(no_memory, "no memory for the connection's bytes")
 

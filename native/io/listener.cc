@@ -116,6 +116,7 @@ void Listener::acceptBatch() {
     const Address remote = peerAddress(fd.get());
     auto connection = std::make_unique<Connection>(core_, std::move(fd), remote);
     connection->listener = options_.tag;
+    connection->tls_server = options_.tls;
     core_->startHandshake({ConnectionTable::instance().add(std::move(connection)), HandshakeStart::kRequest});
   }
   if (trouble != nullptr) on_trouble_(trouble);

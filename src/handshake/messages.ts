@@ -24,6 +24,7 @@ export const HANDSHAKE_FAILURES = [
   'bad_box',
   'malformed_request',
   'internal',
+  'tls',
 ] as const;
 
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];

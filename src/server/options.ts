@@ -33,6 +33,8 @@ export interface ServerOptions {
   meshKey?: string;
   /** Relays of the region to link with, as {@link Server.addMeshPeer} takes them; needs `meshKey`. Default: none. */
   meshWith?: readonly string[];
+  /** PEM certificates that relays of the region are trusted by, in place of the roots of Node and the system. */
+  meshCa?: string;
   /** Whether relays that are not on this machine's loopback may be meshed with over plain HTTP. Default: false. */
   meshInsecureHttp?: boolean;
   /** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt. Default: 5,000. */
@@ -67,6 +69,8 @@ export interface ListenOptions {
   tcpKeepaliveTime?: number;
   /** TCP_USER_TIMEOUT in milliseconds. Default: 15,000. */
   tcpUserTimeout?: number;
+  /** Certificates: connections are TLS. Default: they are plain. */
+  tls?: import('../tls/tls_context.js').TlsContext;
   /** Serves requests that are no DERP upgrades; see `createPageServer`. Default: one that answers 426 to everything. */
   httpServer?: import('node:http').Server;
 }
