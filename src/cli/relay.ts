@@ -4,10 +4,11 @@ import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
 import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
 import { boundedServer } from '../http/page_server.js';
-import { type PagesOptions, pages } from '../http/pages.js';
+import { pages } from '../http/pages.js';
 import { plainPages } from '../http/plain_pages.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
+import type { ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
 import { type Address, formatAddress } from './address.js';
@@ -17,7 +18,7 @@ import { type HttpListener, listenHttp } from './http_listener.js';
 import { loadKeyFile } from './key_file.js';
 import { loadMeshKey } from './mesh_key.js';
 import { debugOptions, serveMetrics } from './metrics.js';
-import { openTls, type RelayTls, tlsListenOptions } from './tls.js';
+import { openTls, type RelayTls } from './tls.js';
 
 export interface RunningRelay {
   /** With the port that was taken where the configuration says 0. */
@@ -41,7 +42,7 @@ export async function startRelay(config: RelayConfig, logger: Logger): Promise<R
   if (config.dev) logger.info({}, 'Running in dev mode.');
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : loadKeyFile(config.keyFile);
-  const tls = config.tls && (await openTls(config.tls.certificates, key.publicKey, logger));
+  const tls = config.tls && (await openTls(config.tls.certificates, logger));
   const relay = await serveAll(config, key, tls, logger).catch((error: unknown) => {
     tls?.source.close();
     throw error;
@@ -60,7 +61,7 @@ async function serveAll(
   tls: RelayTls | undefined,
   logger: Logger,
 ): Promise<RunningRelay> {
-  let relay = config.derp ? await serveDerp(config, key, tls, logger) : await servePages(config, tls, logger);
+  let relay = await serve(config, key, tls, logger);
   const { metricsAddress } = config;
   if (metricsAddress !== undefined) {
     relay = await beside(relay, metricsAddress, () => serveMetrics(metricsAddress, relay.debug, logger));
@@ -109,25 +110,20 @@ async function servePlain(
   return listener;
 }
 
-function pageOptions(config: RelayConfig, debug: DebugPagesOptions, logger: Logger): PagesOptions {
-  return { home: config.home, derpEnabled: config.derp, debug: debugPages(debug), logger };
-}
-
-async function serveDerp(
+async function serve(
   config: RelayConfig,
   key: PrivateKey,
   tls: RelayTls | undefined,
   logger: Logger,
 ): Promise<Serving> {
-  const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, rateConfig } = config;
-  const meshKey = config.meshKey && loadMeshKey(config.meshKey);
-  logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
+  const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, derp, home, rateConfig } = config;
   const { Server } = await import('../server/server.js');
-  const server = new Server(key, { ...config.server, ...(meshKey !== undefined && { meshKey }), logger });
-  const debug = debugOptions(server, config.hostname, tls && (() => tls.source.expiry()));
+  const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
+  const debug = debugOptions(derp ? server : undefined, config.hostname, tls && (() => tls.source.expiry()));
+  const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
-    if (rateConfig !== undefined) loadRateConfig(server, rateConfig, logger);
-    const listener = pages(pageOptions(config, debug, logger));
+    if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
+    const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), logger });
     const httpServer = boundedServer(listener);
     const { port } = await server.listen({
       ...(address.host !== '' && { host: address.host }),
@@ -135,14 +131,17 @@ async function serveDerp(
       tcpKeepaliveTime,
       tcpUserTimeout,
       httpServer,
-      ...tlsListenOptions(tls),
+      ...(tls !== undefined && { tls: tls.context }),
     });
     return {
       address: { host: address.host, port },
       debug,
       pages: listener,
-      reload: () =>
-        reload(logger, tls, rateConfig === undefined ? undefined : () => reloadRateConfig(server, rateConfig, logger)),
+      reload: () => {
+        if (tls === undefined && applyLimits === undefined) logger.info({}, 'SIGHUP: there is nothing to reload');
+        tls?.source.reload();
+        if (applyLimits !== undefined) reloadLimits(applyLimits, rateConfig!, logger);
+      },
       close: async () => {
         await server.close({ drainTime });
         httpServer.closeAllConnections();
@@ -155,25 +154,27 @@ async function serveDerp(
   }
 }
 
-function loadRateConfig(server: Server, path: string, logger: Logger): void {
+/** Pages alone: as few threads as can be. */
+const NO_DERP: ServerOptions = { derp: false, shards: 1, handshakeThreads: 1 };
+
+function derpOptions({ server, meshKey: source }: RelayConfig, logger: Logger): ServerOptions {
+  const meshKey = source && loadMeshKey(source);
+  logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
+  return { ...server, ...(meshKey !== undefined && { meshKey }) };
+}
+
+function startWithLimits(apply: () => void, path: string): void {
   try {
-    applyRateConfig(server, path, logger);
+    apply();
   } catch (error) {
     throw new StartError(`loading rate config: -rate-config ${path}: ${(error as Error).message}`, { cause: error });
   }
 }
 
-/** What SIGHUP does. */
-function reload(logger: Logger, tls: RelayTls | undefined, rateLimits?: () => void): void {
-  if (tls === undefined && rateLimits === undefined) logger.info({}, 'SIGHUP: there is nothing to reload');
-  tls?.source.reload();
-  rateLimits?.();
-}
-
-function reloadRateConfig(server: Server, path: string, logger: Logger): void {
+function reloadLimits(apply: () => void, path: string, logger: Logger): void {
   logger.info({}, `derper: received SIGHUP, reloading rate config from ${path}`);
   try {
-    applyRateConfig(server, path, logger);
+    apply();
     logger.info({}, 'derper: rate config reloaded successfully');
   } catch (error) {
     logger.error({}, `derper: rate config reload failed: ${(error as Error).message}`);
@@ -184,20 +185,6 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   const wanted = readRateConfig(path);
   const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
-}
-
-async function servePages(config: RelayConfig, tls: RelayTls | undefined, logger: Logger): Promise<Serving> {
-  const { address, tcpKeepaliveTime } = config;
-  const debug = debugOptions(undefined, config.hostname, tls && (() => tls.source.expiry()));
-  const listener = pages(pageOptions(config, debug, logger));
-  const httpServer = boundedServer(listener);
-  tlsListenOptions(tls);
-  httpServer.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
-  const ended = new Promise<void>((done) => httpServer.once('close', done));
-  const { address: bound, close } = await listenHttp(httpServer, address).catch((error: unknown) => {
-    throw listenError(address, error);
-  });
-  return { address: bound, debug, pages: listener, reload: () => reload(logger, tls), close, ended };
 }
 
 /** What the system says when it cannot listen, in words. */
