@@ -191,11 +191,41 @@ describe('the configuration', () => {
 
   test('has TLS with manual certificates on any port', () => {
     expect(config(['-a', '192.0.2.1:8443', '-certmode=manual', '-certdir=/d', '-hostname=h'])).toEqual({
-      certificates: { mode: 'manual', folder: '/d', hostname: 'h' },
+      certificates: {
+        mode: 'manual',
+        folder: '/d',
+        hostname: 'h',
+        acme: { directory: '', email: '', eab: { kid: '', key: '' }, ipCertificates: false, httpChallenge: true },
+      },
       plainAddress: { host: '192.0.2.1', port: 80 },
       stunPort: -1,
     });
     expect(config(['-a', ':8443'])).toBeUndefined();
+  });
+
+  test('has TLS with certificates by ACME on port 443', () => {
+    const args = ['-acme-email=e', '-acme-eab-kid=i', '-acme-eab-key=k', '-acme-directory=https://d/', '-http-port=-1'];
+    for (const port of [':443', ':https']) {
+      expect(config(['-a', port, '-certmode=gcp', '-certdir=/d', '-hostname=h', ...args])).toEqual({
+        certificates: {
+          mode: 'gcp',
+          folder: '/d',
+          hostname: 'h',
+          acme: {
+            directory: 'https://d/',
+            email: 'e',
+            eab: { kid: 'i', key: 'k' },
+            ipCertificates: false,
+            httpChallenge: false,
+          },
+        },
+        plainAddress: undefined,
+        stunPort: -1,
+      });
+    }
+    expect(config(['-certdir=/d', '-acme-ip-certs'])).toMatchObject({
+      certificates: { mode: 'letsencrypt', acme: { ipCertificates: true } },
+    });
   });
 
   test('takes the port of STUN into DERP maps', () => {
@@ -214,6 +244,8 @@ describe('the configuration', () => {
     [['-certmode=manual'], { XDG_CACHE_HOME: 'relative', HOME: '/h' }, 'missing required --certdir flag'],
     [['-certmode=manual', '-certdir='], { HOME: '/h' }, 'missing required --certdir flag'],
     [['-certmode=manual', '-certdir=/d', '-hostname='], {}, '-hostname is empty'],
+    [['-certmode=manual', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
+    [['-certmode=gcp', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
     [['-certmode=other'], { HOME: '/h' }, '-certmode "other": unsupported cert mode'],
   ])('%j is a start error', (args, env, message) => {
     expect(() => config(args, env)).toThrow(message);
@@ -243,6 +275,18 @@ describe('a start error of one line, exit code 1:', () => {
   test('no certificate at all', async () => {
     put({ ...(await makeCertificate()), cert: 'hello' });
     expect(await failing()).toContain('no certificate in it');
+  });
+
+  test.each([
+    [['-hostname', '192.0.2.1'], '--acme-ip-certs'],
+    [['-hostname', '192.0.2.1', '-certmode', 'gcp'], 'requires --hostname to be a DNS name'],
+    [['-hostname', HOST, '-certmode', 'gcp'], 'requires --acme-eab-kid and --acme-eab-key'],
+    [['-hostname', HOST, '-acme-directory', 'http://acme.example.com/'], 'must be an https:// URL'],
+  ])('ACME: %j', async (args, message) => {
+    const { code, stderr } = await derplane([...base(), '-a', '127.0.0.1:443', '-certdir', folder, ...args]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^\S+ ERROR [^\n]*\n$/);
+    expect(stderr).toContain(message);
   });
 
   test('a folder that is a file', async () => {

@@ -50,7 +50,11 @@ function put({ cert, keyPem }: TestCertificate, into = folder, host = HOST): voi
 
 /** As the relay opens it. */
 async function start(hostname = HOST): Promise<CertificateSource> {
-  const source = await certificateSource({ mode: 'manual', folder, hostname }, sink, logger);
+  const source = await certificateSource(
+    { mode: 'manual', folder, hostname, acme: { ipCertificates: false } },
+    sink,
+    logger,
+  );
   open.push(source);
   return source;
 }
@@ -284,13 +288,13 @@ describe('while it runs', () => {
 
   test('SIGHUP reads at once, and says what became of it', async () => {
     const source = await start();
-    source.reload();
+    source.reload!();
     expect(logger.lines).toEqual([`INFO certificate of ${HOST}: unchanged`]);
     put(second);
-    source.reload();
+    source.reload!();
     expect(sink.served.get(HOST)![0]!.cert).toBe(second.cert);
     writeFileSync(join(folder, `${HOST}.key`), '');
-    source.reload();
+    source.reload!();
     expect(logger.lines.at(-1)).toMatch(/^ERROR .*not replaced.*no private key in it/);
     expect(source.expiry()).toHaveLength(1);
   });
@@ -305,7 +309,7 @@ describe('while it runs', () => {
     put(await makeCertificate({ names: ['192.0.2.1'] }), folder, '192.0.2.1');
     const source = await start('192.0.2.1');
     put(await makeCertificate({ names: ['192.0.2.1'], notAfter: new Date(Date.now() + 2 * DAY) }), folder, '192.0.2.1');
-    source.reload();
+    source.reload!();
     expect(logger.lines).toEqual([
       expect.stringContaining(source.pin!),
       expect.stringMatching(/^WARN certificate of 192\.0\.2\.1 expires on .*, in 1 day$/),

@@ -292,10 +292,8 @@ describe('what the flags ask for', () => {
     ['-verify-client-url-fail-open=false'],
     ['-accept-connection-limit=1'],
     ['-accept-connection-burst=1'],
-    ['-acme-ip-certs'],
     ['-trust-proxy=x'],
     ['-allow-keys=x'],
-    ['-acme-directory=x'],
   ])('%s is known and says that it is not available yet', (flag) => {
     const name = flag.split('=')[0];
     expect(() => config(['-dev', flag])).toThrow(new RegExp(`^${name}: derplane 1\\.2\\.3 has no .* yet`));
@@ -331,19 +329,6 @@ describe('what the flags ask for', () => {
       expect.stringContaining('-stun=false'),
       expect.stringContaining('-ace'),
     ]);
-  });
-
-  test.each([
-    [[], 'port 443'],
-    [['-a', ':443'], 'port 443'],
-    [['-a', ':https'], 'port 443'],
-    [['-certmode', 'gcp'], '-certmode gcp'],
-  ])('%j asks for an ACME authority, which is a clear error with a way out', async (args, reason) => {
-    const { code, stderr } = await derplane([...args, '-c', '/nonexistent/x']);
-    expect(code).toBe(1);
-    expect(stderr).toMatch(/^derplane: .*\n$/);
-    expect(stderr).toContain(reason);
-    expect(stderr).toContain('a proxy in front');
   });
 
   test.each(['doctor', 'top'])('the command %s says that it is not there yet', async (command) => {

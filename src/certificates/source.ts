@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { DerpError } from '../errors.js';
 import type { Logger } from '../log.js';
+import type { AcmeOptions } from './acme.js';
 import type { CertificateSink } from './certificate_sink.js';
 import { type CertificateExpiry, ExpiryWatch } from './expiry.js';
 import { addressOf } from './key_pair.js';
@@ -17,6 +18,8 @@ export interface CertificateConfig {
   folder: string;
   /** DNS name or IP address that clients know the relay by. */
   hostname: string;
+  /** What an ACME authority is asked with. */
+  acme: Pick<AcmeOptions, 'directory' | 'email' | 'eab' | 'ipCertificates' | 'httpChallenge'>;
 }
 
 /** Gives a sink its certificates and keeps them valid. */
@@ -25,32 +28,48 @@ export interface CertificateSource {
   expiry(): CertificateExpiry[];
   /** What `CertName` of a DERP map calls the certificate; undefined where clients verify it by its name. */
   readonly pin: string | undefined;
-  /** Looks again at what operators replace; what became of it is logged. */
-  reload(): void;
+  /** Asks for what is missing; to be called once the ports listen, which an authority connects to. */
+  start(): void;
+  /** Looks again at what operators replace; what became of it is logged. Undefined where there is no such thing. */
+  readonly reload?: () => void;
   /** Called for a name that the sink was told to expect, when a handshake waits for it. */
-  wanted?(name: string): void;
+  readonly wanted?: (name: string) => void;
   /** Answers HTTP-01 validations on the plain port; whether the request was one. */
-  challenge?(request: IncomingMessage, response: ServerResponse): boolean;
-  close(): void;
+  readonly challenge?: (request: IncomingMessage, response: ServerResponse) => boolean;
+  close(): Promise<void>;
 }
 
 /**
  * Opens the source that `config` names; the sink has what there is then.
  *
- * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying why there is no certificate
+ * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying why there is no certificate; `ERR_DERP_BAD_OPTION` when parts of `config` do not
+ *   fit together
  */
 export async function certificateSource(
   config: CertificateConfig,
   sink: CertificateSink,
   logger: Logger,
 ): Promise<CertificateSource> {
-  switch (config.mode) {
-    case 'manual':
-      return manualSource(config, sink, logger);
-    case 'letsencrypt':
-    case 'gcp':
-      throw new DerpError('ERR_DERP_CERTIFICATE', `certificates of the kind ${config.mode} are not available yet`);
-  }
+  return config.mode === 'manual' ? manualSource(config, sink, logger) : acmeSource(config, config.mode, sink, logger);
+}
+
+async function acmeSource(
+  { folder, hostname, acme }: CertificateConfig,
+  mode: AcmeOptions['mode'],
+  sink: CertificateSink,
+  logger: Logger,
+): Promise<CertificateSource> {
+  // Loaded only here: it costs a start with other certificates some of the time in which clients wait.
+  const { acmeCertificates } = await import('./acme.js');
+  const source = await acmeCertificates({ ...acme, mode, certDir: folder, hostname, sink, logger });
+  return {
+    expiry: () => source.expiry(),
+    pin: undefined,
+    start: () => source.start(),
+    wanted: (name) => source.wanted(name),
+    challenge: (request, response) => source.challenge(request, response),
+    close: () => source.close(),
+  };
 }
 
 async function manualSource(
@@ -67,8 +86,9 @@ async function manualSource(
     get pin() {
       return ip === undefined ? undefined : certificate.pin;
     },
+    start: () => {},
     reload: () => certificate.reload(),
-    close: () => {
+    close: async () => {
       certificate.close();
       watch.close();
     },

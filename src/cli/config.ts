@@ -67,7 +67,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
   return {
     address,
     hostname: values.hostname,
-    tls: tlsConfig(flags, env, address, version),
+    tls: tlsConfig(flags, env, address),
     dev: values.dev,
     keyFile: values.dev ? undefined : keyFile(values.c, isRoot),
     derp: values.derp,
@@ -102,35 +102,41 @@ function refusePending({ values }: RelayFlags, version: string): void {
 }
 
 /** HTTPS is served on port 443 and, by the reference's rule, wherever certificates are given by hand. */
-function tlsConfig(
-  { values, given }: RelayFlags,
-  env: NodeJS.ProcessEnv,
-  address: Address,
-  version: string,
-): TlsConfig | undefined {
+function tlsConfig({ values, given }: RelayFlags, env: NodeJS.ProcessEnv, address: Address): TlsConfig | undefined {
   if (address.port !== 443 && values.certmode !== 'manual') return undefined;
   const plainPort = values['http-port'];
   return {
     certificates: {
-      mode: certificateMode(values.certmode, version),
+      mode: certificateMode(values.certmode, values['acme-ip-certs']),
       folder: certificateFolder(given.has('certdir') ? values.certdir : defaultCertificateFolder(env)),
       hostname: certificateHost(values.hostname),
+      acme: acmeConfig(values, plainPort >= 0),
     },
     plainAddress: plainPort < 0 ? undefined : { host: address.host, port: plainPort },
     stunPort: values.stun ? values['stun-port'] : -1,
   };
 }
 
-function certificateMode(certmode: string, version: string): CertificateMode {
-  if (certmode === 'manual') return certmode;
-  if (certmode !== 'letsencrypt' && certmode !== 'gcp') {
+function certificateMode(certmode: string, ipCertificates: boolean): CertificateMode {
+  if (certmode !== 'manual' && certmode !== 'letsencrypt' && certmode !== 'gcp') {
     throw new StartError(
       `-certmode ${JSON.stringify(certmode)}: unsupported cert mode; it takes manual, letsencrypt or gcp`,
     );
   }
-  throw new StartError(
-    `-a with port 443 asks for certificates by -certmode ${certmode}, which derplane ${version} does not have yet; give your own (-certmode manual), or serve plain HTTP on another port (-a 127.0.0.1:3340) and let a proxy in front do TLS, or try -dev`,
-  );
+  if (ipCertificates && certmode !== 'letsencrypt') {
+    throw new StartError('--acme-ip-certs requires --certmode=letsencrypt');
+  }
+  return certmode;
+}
+
+function acmeConfig(values: RelayFlags['values'], httpChallenge: boolean): CertificateConfig['acme'] {
+  return {
+    directory: values['acme-directory'],
+    email: values['acme-email'],
+    eab: { kid: values['acme-eab-kid'], key: values['acme-eab-key'] },
+    ipCertificates: values['acme-ip-certs'],
+    httpChallenge,
+  };
 }
 
 function certificateFolder(folder: string): string {

@@ -1,7 +1,5 @@
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
-const CERTIFICATES = 'TLS and certificates';
-const ACME_ONLY = 'for ACME, which is not available yet';
 const ADMISSION = 'admission of clients';
 const BOOTSTRAP_DNS = 'bootstrap DNS';
 const SECRETS = 'a secret server for the mesh key';
@@ -27,7 +25,7 @@ export const FLAGS = {
     type: 'int',
     default: 80,
     max: 65_535,
-    help: 'port of plain HTTP beside HTTPS, for the captive portal check and the way to HTTPS; -1 turns it off',
+    help: 'port of plain HTTP beside HTTPS, for the captive portal check, ACME validations and the way to HTTPS; -1 turns it off',
   },
   stun: {
     type: 'bool',
@@ -50,7 +48,7 @@ export const FLAGS = {
   certmode: {
     type: 'string',
     default: 'letsencrypt',
-    help: 'where certificates come from: manual (HTTPS on any port, with HOST.crt and HOST.key of -hostname in -certdir, read again when they change; for an IP address they are made), letsencrypt or gcp (not available yet)',
+    help: 'where certificates come from: manual (HTTPS on any port, with HOST.crt and HOST.key of -hostname in -certdir, read again when they change; for an IP address they are made), letsencrypt or gcp (asked for by ACME, and renewed; on port 443 only)',
   },
   certdir: {
     type: 'string',
@@ -62,10 +60,18 @@ export const FLAGS = {
     default: 'derp.tailscale.com',
     help: 'TLS `name` or IP address. With a name clients must ask for it, else the handshake fails',
   },
-  'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding: key id', inert: ACME_ONLY },
-  'acme-eab-key': { type: 'string', default: '', help: 'ACME account binding: key', inert: ACME_ONLY },
-  'acme-email': { type: 'string', default: '', help: 'ACME account: email address', inert: ACME_ONLY },
-  'acme-ip-certs': { type: 'bool', default: false, help: 'certificates for bare IPs', pending: CERTIFICATES },
+  'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding, for -certmode gcp: key `id`' },
+  'acme-eab-key': {
+    type: 'string',
+    default: '',
+    help: 'ACME account binding, for -certmode gcp: `key`, base64url, or base64 with padding',
+  },
+  'acme-email': { type: 'string', default: '', help: 'ACME account: email `address`; -certmode gcp needs it' },
+  'acme-ip-certs': {
+    type: 'bool',
+    default: false,
+    help: 'with -certmode letsencrypt: short-lived certificates for the IP addresses that clients connect to',
+  },
   derp: { type: 'bool', default: true, help: 'serve DERP; if not, only the other endpoints' },
   home: {
     type: 'string',
@@ -187,7 +193,11 @@ export const FLAGS = {
     max: 86_400_000,
     help: 'time over which clients are let go one after another on SIGTERM or SIGINT; 0 for all at once',
   },
-  'acme-directory': { type: 'string', default: '', help: '`URL` of an ACME directory', pending: CERTIFICATES },
+  'acme-directory': {
+    type: 'string',
+    default: '',
+    help: "`URL` of another ACME authority's directory, for -certmode letsencrypt and gcp",
+  },
   'mesh-insecure-http': {
     type: 'bool',
     default: false,

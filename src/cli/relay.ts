@@ -43,10 +43,11 @@ export async function startRelay(config: RelayConfig, logger: Logger): Promise<R
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : loadKeyFile(config.keyFile);
   const tls = config.tls && (await openTls(config.tls.certificates, logger));
-  const relay = await serveAll(config, key, tls, logger).catch((error: unknown) => {
-    tls?.source.close();
+  const relay = await serveAll(config, key, tls, logger).catch(async (error: unknown) => {
+    await tls?.source.close();
     throw error;
   });
+  tls?.source.start();
   logger.info(
     config.derp ? { publicKey: key.publicKey.toString() } : {},
     `derper: serving on ${formatAddress(relay.address)}${tls === undefined ? '' : ' with TLS'}${config.derp ? '' : ' without DERP'}`,
@@ -103,7 +104,7 @@ async function servePlain(
   { tcpKeepaliveTime }: RelayConfig,
   logger: Logger,
 ): Promise<HttpListener> {
-  const server = boundedServer(plainPages({ pages, challenge: source.challenge?.bind(source) }));
+  const server = boundedServer(plainPages({ pages, challenge: source.challenge }));
   server.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
   const listener = await listenHttp(server, address);
   logger.info({}, `derper: serving plain HTTP on ${formatAddress(listener.address)}`);
@@ -138,8 +139,9 @@ async function serve(
       debug,
       pages: listener,
       reload: () => {
-        if (tls === undefined && applyLimits === undefined) logger.info({}, 'SIGHUP: there is nothing to reload');
-        tls?.source.reload();
+        const certificates = tls?.source.reload;
+        if (!certificates && !applyLimits) logger.info({}, 'SIGHUP: there is nothing to reload');
+        certificates?.();
         if (applyLimits !== undefined) reloadLimits(applyLimits, rateConfig!, logger);
       },
       close: async () => {

@@ -13,7 +13,7 @@ export interface RelayTls {
 /**
  * Opens the certificates and prints, of an IP address, the line for the DERP map: raw, as the reference does, that scripts may find it.
  *
- * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` when there is no certificate
+ * @throws {@link DerpError} as {@link certificateSource}
  */
 export async function openTls(config: CertificateConfig, logger: Logger): Promise<RelayTls> {
   let source: CertificateSource | undefined;
