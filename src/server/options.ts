@@ -5,6 +5,8 @@ import type { Logger } from '../log.js';
 export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
 
 export interface ServerOptions {
+  /** Whether DERP is served; if not, who asks for it gets a page like everybody else. Default: true. */
+  derp?: boolean;
   /** Worker threads that move packets, 1 to 63. Default: the number of cores. */
   shards?: number;
   /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */

@@ -101,6 +101,7 @@ export class Server {
     this.#handshakes = new Handshakes({
       relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
+      derp: this.#options.derp,
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
       threads: this.#options.handshakeThreads,
@@ -275,7 +276,7 @@ export class Server {
    */
   attach(httpServer: HttpServer): void {
     this.#assertOpen();
-    if (this.#attached.has(httpServer)) return;
+    if (!this.#options.derp || this.#attached.has(httpServer)) return;
     const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node took its own listener away: without one, a reset would end the process.
       socket.on('error', () => socket.destroy());
