@@ -79,7 +79,7 @@ export class Server {
 
   /**
    * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range, `ERR_DERP_BAD_KEY` for a malformed `meshKey`,
-   *   `ERR_DERP_NO_MESH_KEY` for `meshWith` without one
+   *   `ERR_DERP_NO_MESH_KEY` for `meshWith` without one, `ERR_DERP_CERTIFICATE` for a `meshCa` without certificates
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
     this.#privateKey = privateKey;
@@ -87,6 +87,7 @@ export class Server {
     this.#logger = options.logger ?? silentLogger;
     this.#meshKey = options.meshKey === undefined ? undefined : parseMeshKey(options.meshKey);
     this.#meshInsecureHttp = options.meshInsecureHttp ?? false;
+    const meshTrust = trustOf({ ca: options.meshCa }, 'meshCa');
     const meshHosts = (options.meshWith ?? []).map((entry) => this.#meshHost(entry));
     this.#shards = new Shards({
       ...this.#options,
@@ -118,7 +119,7 @@ export class Server {
       logger: this.#logger,
       retryInterval: this.#options.meshRetryInterval,
       meshKey: () => this.meshKey,
-      trust: trustOf({ ca: options.meshCa }),
+      trust: meshTrust,
     });
     for (const host of meshHosts) this.#mesh.add(host);
   }
