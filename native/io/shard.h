@@ -77,7 +77,7 @@ class Shard final : public LoopUser, private RouterEvents {
   void read(Client& client);
   ssize_t readIntoArena(Client& client, bool& full);
   ssize_t readBehindCarry(Client& client, bool& full);
-  void consume(Client& client, uint8_t* data, uint32_t size);
+  void consume(Client& client, uint8_t* data, uint32_t size, uint32_t room = 0);
   void consumeCarry(Client& client);
   void hold(Client& client, const uint8_t* data, uint32_t size);
   bool growCarry(Client& client, uint32_t capacity);
