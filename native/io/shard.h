@@ -83,7 +83,7 @@ class Shard final : public LoopUser, private RouterEvents {
   ssize_t receive(Client& client, iovec* iov, int count, bool& full);
   ssize_t readIntoArena(Client& client, bool& full);
   ssize_t readBehindCarry(Client& client, bool& full);
-  void consume(Client& client, uint8_t* data, uint32_t size);
+  void consume(Client& client, uint8_t* data, uint32_t size, uint32_t room = 0);
   void consumeCarry(Client& client);
   void hold(Client& client, const uint8_t* data, uint32_t size);
   bool growCarry(Client& client, uint32_t capacity);
