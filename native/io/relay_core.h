@@ -49,14 +49,14 @@ struct Mail {
 struct Event {
   enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted };
   Kind kind;
-  uint64_t id = 0;                           // kClosed, kFailed, kHttp, kLink
-  Key key = {};                              // kClosed; kForward: source
-  Key destination = {};                      // kForward
-  Address address = {};                      // kClosed, kFailed, kHttp
-  CloseReason reason = CloseReason::eof;     // kClosed
-  bool notify = false;                       // kClosed, kFailed: somebody waits for the connection's end
-  uint32_t listener = 0;                     // kHttp, kWanted: which of the control plane's listeners accepted it
-  uint32_t failure = 0;                      // kFailed: index into the control plane's list of failures
+  uint64_t id = 0;                        // kClosed, kFailed, kHttp, kLink
+  Key key = {};                           // kClosed; kForward: source
+  Key destination = {};                   // kForward
+  Address address = {};                   // kClosed, kFailed, kHttp
+  CloseReason reason = CloseReason::eof;  // kClosed
+  bool notify = false;                    // kClosed, kFailed: somebody waits for the connection's end
+  uint32_t listener = 0;                  // kHttp, kWanted: which of the control plane's listeners accepted it
+  uint32_t failure = 0;                   // kFailed: index into the control plane's list of failures
   std::string text = {};  // kFailed; kHttp: what is wrong with the request, or empty; kWanted: a certificate's name
   std::vector<uint8_t> packet = {};          // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc
   uint32_t ticket = 0;                       // kCheck, kTraffic

@@ -37,8 +37,8 @@ class SecureSession {
   // Goes on with the handshake, then gives up to `room` bytes of plaintext; `got` is above 0 exactly with kOk.
   virtual Status read(uint8_t* to, size_t room, size_t& got) = 0;
 
-  // Seals plaintext in the order of `iov`, at most `max` bytes of it, and returns how many; 0 when that failed. Only once
-  // established.
+  // Seals plaintext in the order of `iov`, at most `max` bytes of it, and returns how many; 0 when that failed. Only
+  // once established.
   virtual size_t write(const iovec* iov, uint32_t count, size_t max) = 0;
 
   // Says that we send nothing more.

@@ -136,7 +136,7 @@ class Shard final : public LoopUser, private RouterEvents {
   } drain_;
   PageMemory<uint8_t> received_{kMeshReadSize};  // TLS records as they came
   std::vector<uint8_t> sealed_;                  // TLS records as they go
-  uint64_t rings_read_ = 0;  // rings with records that this turn's pieces point to
+  uint64_t rings_read_ = 0;                      // rings with records that this turn's pieces point to
   std::vector<uint32_t> checks_;
   Client* rtt_first_ = nullptr;
   Client* rtt_last_ = nullptr;

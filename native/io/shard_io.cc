@@ -39,8 +39,8 @@ ssize_t Shard::receive(Client& client, iovec* iov, int count, bool& full) {
   if (client.tls != nullptr) return receiveSealed(client, iov, count, full);
   size_t room = 0;
   for (int i = 0; i < count; ++i) room += iov[i].iov_len;
-  const ssize_t n = count == 1 ? ::recv(client.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT)
-                               : ::readv(client.fd, iov, count);
+  const ssize_t n =
+      count == 1 ? ::recv(client.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT) : ::readv(client.fd, iov, count);
   full = n > 0 && static_cast<size_t>(n) == room;
   return n;
 }

@@ -7,8 +7,7 @@ namespace derplane {
 namespace {
 
 // What a plain HTTP client gets on a TLS port, as from Go's server.
-constexpr char kPlainHttpAnswer[] =
-    "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+constexpr char kPlainHttpAnswer[] = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 }  // namespace
 
