@@ -19,6 +19,8 @@ constexpr size_t kSealWhenBehind = SecureSession::kMaxRecord;
 void Shard::startTls(Client& client, Connection& connection) {
   client.tls = new TlsChannel{.session = std::move(connection.tls), .unsent = std::move(connection.output)};
   router_.queues().bytes += client.tls->unsent.size();
+  client.tls->tls13 = client.tls->session->isTls13();
+  router_.counters().add(client.tls->gauge());
   client.tls->session->setOutput(&sealed_);
   if (hasSealed(client)) router_.touch(client);
   makeHungry(client);  // the poller does not know of bytes that the handshake read
@@ -133,6 +135,7 @@ void Shard::endTls(Client& client) {
   } else {
     router_.queues().bytes -= tls.unsent.size();
   }
+  router_.counters().add(tls.gauge(), -1);
   delete client.tls;
   client.tls = nullptr;
 }

@@ -7,8 +7,7 @@ namespace derplane {
 namespace {
 
 // What a plain HTTP client gets on a TLS port, as from Go's server.
-constexpr char kPlainHttpAnswer[] =
-    "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+constexpr char kPlainHttpAnswer[] = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 }  // namespace
 
@@ -31,8 +30,7 @@ TlsSession& TlsSession::of(const SSL* ssl) { return *static_cast<TlsSession*>(SS
 // Called for every record and message. A stranger who only sends records without data keeps us busy for nothing.
 void TlsSession::onMessage(int write, int, int type, const void* data, size_t size, SSL* ssl, void* self) {
   if (write != 0 || size == 0 || SSL_is_init_finished(ssl) == 0) return;
-  const bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
-  if (type != (tls13 ? SSL3_RT_INNER_CONTENT_TYPE : SSL3_RT_HEADER)) return;
+  if (type != (SSL_version(ssl) == TLS1_3_VERSION ? SSL3_RT_INNER_CONTENT_TYPE : SSL3_RT_HEADER)) return;
   auto& session = *static_cast<TlsSession*>(self);
   if (*static_cast<const uint8_t*>(data) == SSL3_RT_APPLICATION_DATA) {
     session.useless_records_ = 0;
@@ -157,18 +155,6 @@ void TlsSession::shutdown() {
   ERR_clear_error();
   SSL_shutdown(ssl_.get());
   ERR_clear_error();
-}
-
-const char* TlsSession::version() const {
-  if (!established()) return "";
-  switch (SSL_version(ssl_.get())) {
-    case TLS1_3_VERSION:
-      return "1.3";
-    case TLS1_2_VERSION:
-      return "1.2";
-    default:
-      return "";
-  }
 }
 
 std::vector<std::vector<uint8_t>> TlsSession::peerCertificates() const {

@@ -24,7 +24,7 @@ class TlsSession final : public SecureSession {
   size_t write(const iovec* iov, uint32_t count, size_t max) override;
   void shutdown() override;
   bool established() const override { return SSL_is_init_finished(ssl_.get()) == 1; }
-  const char* version() const override;
+  bool isTls13() const override { return SSL_version(ssl_.get()) == TLS1_3_VERSION; }
   const std::string& failure() const override { return failure_; }
   const std::string& wanted() const override { return wanted_; }
 

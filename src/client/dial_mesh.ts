@@ -4,7 +4,7 @@ import { Box } from '../protocol/box.js';
 import { FrameType } from '../protocol/frame.js';
 import { openServerInfo, sealClientInfo } from '../protocol/info.js';
 import type { PrivateKey, PublicKey } from '../protocol/key.js';
-import { handshake, nextFrame } from './handshake.js';
+import { handshake, nextFrame, refuseOwnKey } from './handshake.js';
 import { type Dialling, openConnection } from './open_connection.js';
 import { clientInfoOf } from './options.js';
 
@@ -29,7 +29,10 @@ export function dialMesh(
   options: Pick<Dialling, 'dialHost' | 'timeout' | 'signal' | 'trust'>,
 ): Promise<MeshConnection> {
   const info = clientInfoOf({ meshKey });
-  const clientInfo = (relay: PublicKey) => sealClientInfo(info, privateKey.publicKey, new Box(relay, privateKey));
+  const clientInfo = (relay: PublicKey) => {
+    refuseOwnKey(relay, privateKey);
+    return sealClientInfo(info, privateKey.publicKey, new Box(relay, privateKey));
+  };
   const dialling = { ...options, url, fastStart: false, idealNode: undefined, clientInfo };
   return openConnection(dialling, async (connection, { head, serverPublicKey: told }) => {
     const session = await handshake(privateKey, connection, info, {

@@ -2,7 +2,7 @@
 import type { Socket } from 'node:net';
 import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
-import type { NativeTlsClient } from '../native.js';
+import type { NativeTlsClient, NativeTlsSession } from '../native.js';
 import type { PublicKey } from '../protocol/key.js';
 import { readMetaCertificate } from '../tls/meta_certificate.js';
 import { type CertificatePin, checkPin, isPin, parsePin } from '../tls/pin.js';
@@ -16,8 +16,8 @@ export interface Trust {
   readonly certName: string | undefined;
   /** Hash that the certificate must have; nothing else then matters of who issued it. */
   readonly pin: CertificatePin | undefined;
-  /** PEM of roots in place of everybody else's. */
-  readonly ca: string | undefined;
+  /** Those who issue certificates; undefined: whom Node, the system and the environment trust. */
+  readonly roots: NativeTlsClient | undefined;
 }
 
 /** A connection on which both sides are who they should be. */
@@ -27,32 +27,54 @@ export interface SecureConnection {
   readonly serverPublicKey: PublicKey | undefined;
 }
 
-/** @throws DerpError `ERR_DERP_BAD_OPTION` for a pin that is none */
-export function trustOf({ certName, ca }: { certName?: string | undefined; ca?: string | undefined }): Trust {
-  const pinned = certName !== undefined && isPin(certName);
-  return { ca, pin: pinned ? parsePin(certName) : undefined, certName: pinned ? undefined : certName };
+/**
+ * @param caOption - name of the option that `ca` came by
+ * @throws DerpError `ERR_DERP_BAD_OPTION` for a pin that is none, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
+ */
+export function trustOf(
+  { certName, ca }: { certName?: string | undefined; ca?: string | undefined },
+  caOption = 'ca',
+): Trust {
+  const named = certName === '' ? undefined : certName; // as in a DERP map
+  const pinned = named !== undefined && isPin(named);
+  return {
+    roots: ca === undefined ? undefined : rootsClient(ca, caOption),
+    pin: pinned ? parsePin(named) : undefined,
+    certName: pinned ? undefined : named,
+  };
 }
 
 /**
- * Does the TLS handshake and verifies the relay's certificate. Nothing was sent inside when it resolves.
+ * Does the TLS handshake and verifies the relay's certificate. Nothing was sent inside when it resolves. The URL's host is what the relay
+ * is asked for (SNI), whatever name its certificate must have.
  * @throws DerpError `ERR_DERP_TLS`, `ERR_DERP_CERTIFICATE`; the socket's own errors as they are
  */
 export async function secureConnection(socket: Socket, url: URL, trust: Trust): Promise<SecureConnection> {
-  const host = bareHost(url.hostname);
+  const host = bareHost(url.hostname).replace(/\.$/, '');
   const name = trust.certName ?? host;
-  const session = clientOf(trust).connect(isIP(name) === 0 ? name : '', trust.pin === undefined ? name : '');
+  const session = sessionOf(trust, isIP(host) === 0 ? host : '', trust.pin === undefined ? name : '');
   await connected(socket);
   const connection = new TlsStream(socket, session);
   // Whatever the connection still has to say after it failed, nobody is left to hear it.
   connection.on('error', () => {});
-  await secured(connection);
+  try {
+    await secured(connection);
+  } catch (error) {
+    throw explained(error, name);
+  }
   const chain = connection.peerCertificates();
   if (trust.pin !== undefined) checkPin(trust.pin, chain, host);
   return { connection, serverPublicKey: toldKey(connection.version, chain) };
 }
 
-function clientOf({ ca }: Trust): NativeTlsClient {
-  return ca === undefined ? tlsClient() : rootsClient(ca);
+function sessionOf({ roots }: Trust, serverName: string, verifyHost: string): NativeTlsSession {
+  const client = roots ?? tlsClient();
+  try {
+    return client.connect(serverName, verifyHost);
+  } catch (cause) {
+    const reason = (cause as Error).message;
+    throw new DerpError('ERR_DERP_TLS', `TLS: ${JSON.stringify(serverName)} is no name for TLS: ${reason}`, { cause });
+  }
 }
 
 function connected(socket: Socket): Promise<void> {
@@ -74,6 +96,29 @@ function secured(connection: TlsStream): Promise<void> {
     connection.on('secure', onSecure).on('error', onError).on('close', onClose);
     connection.start();
   });
+}
+
+/** OpenSSL's words for what operators run into, and what they can do about it. */
+const ADVICE: readonly [words: RegExp, advice: (name: string) => string][] = [
+  [
+    /self-signed certificate|unable to get (?:local )?issuer|unable to verify the first/,
+    () => 'if it is to be trusted, name who issued it by SSL_CERT_FILE, NODE_EXTRA_CA_CERTS or the option for it',
+  ],
+  [/hostname mismatch|IP address mismatch/, (name) => `it is not for ${JSON.stringify(name)}`],
+  [/has expired/, () => 'the relay needs a new one'],
+  [/not yet valid/, () => 'is the clock right?'],
+  [/wrong version number|packet length too long|http request/, () => 'this port does not speak TLS; is it a plain one?'],
+  [
+    /alert internal error|unrecognized name/,
+    (name) => `the relay refused; does it have a certificate for ${JSON.stringify(name)}?`,
+  ],
+];
+
+/** The error with advice, if it is one that advice can be given for. */
+function explained(error: unknown, name: string): unknown {
+  if (!(error instanceof DerpError)) return error;
+  const advice = ADVICE.find(([words]) => words.test(error.message))?.[1];
+  return advice === undefined ? error : new DerpError(error.code, `${error.message}: ${advice(name)}`, { cause: error });
 }
 
 /** As the reference: only over TLS 1.3, where the certificates are not sent in the clear. */

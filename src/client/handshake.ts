@@ -42,9 +42,7 @@ export async function handshake(
   }, handshakeTimeout);
   try {
     const relay = serverPublicKey ?? serverKeyOf(await nextFrame(stream));
-    if (options.refuseSelf && relay.equals(privateKey.publicKey)) {
-      throw new DerpError('ERR_DERP_SELF_CONNECT', 'the relay dialled has the key of the one that dials');
-    }
+    if (options.refuseSelf) refuseOwnKey(relay, privateKey);
     stream.maxFrameSize = MAX_CLIENT_FRAME_SIZE;
     const box = new Box(relay, privateKey);
     if (!options.clientInfoSent) await stream.write(sealClientInfo(info, privateKey.publicKey, box));
@@ -55,6 +53,12 @@ export async function handshake(
   } finally {
     clearTimeout(deadline);
   }
+}
+
+/** @throws DerpError `ERR_DERP_SELF_CONNECT` when the relay dialled is the one that dials */
+export function refuseOwnKey(relay: PublicKey, own: PrivateKey): void {
+  if (!relay.equals(own.publicKey)) return;
+  throw new DerpError('ERR_DERP_SELF_CONNECT', 'the relay dialled has the key of the one that dials');
 }
 
 /** The next frame of the stream, as soon as it is whole; rejects with the stream's failure. */

@@ -25,8 +25,9 @@ export interface HttpClientOptions extends ClientInfoOptions {
   /** Milliseconds for DNS, TCP, TLS, upgrade and handshake together. Default: 10,000. */
   connectTimeout?: number;
   /**
-   * Over TLS: the name that the relay's certificate must be for, in place of the URL's host; or `sha256-raw:` and the SHA-256 of the
-   * certificate in hexadecimal, which may then be self-signed. As `CertName` in a DERP map. Default: the URL's host.
+   * Over TLS: the name that the relay's certificate must be for, in place of the URL's host, which the relay is asked for all the same;
+   * or `sha256-raw:` and the SHA-256 of the certificate in hexadecimal, which may then be self-signed. As `CertName` in a DERP map.
+   * Default, and if empty: the URL's host.
    */
   certName?: string;
   /** Over TLS: PEM certificates of whom to trust, in place of the roots of Node and the system. */
@@ -85,7 +86,7 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
 
   /**
    * @param url - `https://HOST[:PORT]/derp`, or `http://` on trusted networks
-   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option
+   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
    */
   constructor(privateKey: PrivateKey, url: string | URL, options: HttpClientOptions = {}) {
     this.url = parseRelayUrl(url);

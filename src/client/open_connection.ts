@@ -66,8 +66,8 @@ export async function openConnection<T>(
 function connectError(url: URL, cause: unknown): DerpError {
   if (cause instanceof DerpError) {
     const { code, message } = cause;
-    const ofTls = code === 'ERR_DERP_TLS' || code === 'ERR_DERP_CERTIFICATE';
-    return ofTls ? new DerpError(code, `${displayUrl(url)}: ${message}`, { cause }) : cause;
+    const where = displayUrl(url);
+    return message.includes(where) ? cause : new DerpError(code, `${where}: ${message}`, { cause });
   }
   const { code, message } = cause as NodeJS.ErrnoException;
   const reason = message === '' ? code : message;

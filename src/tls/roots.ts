@@ -25,15 +25,19 @@ export function tlsClient(): NativeTlsClient {
 }
 
 /**
- * The client's role with the roots of one PEM text; the last text's is kept.
+ * The client's role with the roots of one PEM text and no others; the last text's is kept.
+ * @param option - what the text was given by, for the message
  * @throws DerpError `ERR_DERP_CERTIFICATE` when there is no certificate in it
  */
-export function rootsClient(ca: string): NativeTlsClient {
+export function rootsClient(ca: string, option: string): NativeTlsClient {
+  if (typeof ca !== 'string' || ca.trim() === '') {
+    throw new DerpError('ERR_DERP_CERTIFICATE', `${option}: there is no certificate, needs PEM text`);
+  }
   if (last?.ca !== ca) {
     try {
       last = { ca, client: new native.TlsClient(ca) };
     } catch (cause) {
-      throw new DerpError('ERR_DERP_CERTIFICATE', `ca: ${(cause as Error).message}`, { cause });
+      throw new DerpError('ERR_DERP_CERTIFICATE', `${option}: ${(cause as Error).message}`, { cause });
     }
   }
   return last.client;
@@ -66,6 +70,6 @@ function named(variable: string, path: string): string {
   } catch (cause) {
     throw new DerpError('ERR_DERP_CERTIFICATE', `${variable}: ${(cause as Error).message}`, { cause });
   }
-  if (text.includes('-----BEGIN CERTIFICATE-----') || text.includes('-----BEGIN TRUSTED CERTIFICATE-----')) return text;
+  if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
   throw new DerpError('ERR_DERP_CERTIFICATE', `${variable}: there is no PEM certificate in ${path}`);
 }

@@ -34,7 +34,7 @@ export class TlsStream extends Duplex {
       .on('data', (chunk: Buffer) => this.#receive(chunk))
       .on('end', () => this.push(null))
       .on('error', (error) => this.destroy(error))
-      .on('close', () => this.destroy())
+      .on('close', () => this.#closed())
       .on('timeout', () => this.emit('timeout'));
     this.#flush();
   }
@@ -145,6 +145,16 @@ export class TlsStream extends Duplex {
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     this.#socket.destroy();
     done(error);
+  }
+
+  /** What was received may still wait for its reader: the stream then ends behind it, as a socket does. */
+  #closed(): void {
+    if (!this.#secure || this.#released || this.readableLength === 0) {
+      this.destroy();
+    } else {
+      this.push(null);
+      this.end();
+    }
   }
 
   #receive(chunk: Buffer): void {
