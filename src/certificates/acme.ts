@@ -173,7 +173,6 @@ class AcmeSource implements AcmeCertificates {
 
   #addHost(host: string, keyType: 'ec' | 'rsa'): void {
     const challenges: ChallengeType[] = this.#httpChallenge ? ['tls-alpn-01', 'http-01'] : ['tls-alpn-01'];
-    const others = keyType === 'ec' ? () => this.#host.slice(1) : () => this.#host.slice(0, 1);
     const certificate = this.#manage(
       this.#hostAccount,
       { name: host, keyType, challenges },
@@ -182,7 +181,13 @@ class AcmeSource implements AcmeCertificates {
         orderTimeout: HOST_ORDER_TIMEOUT,
         policy: 'keep',
         relaxed: true,
-        serve: (served) => this.#sink.set(host, [served, ...others().flatMap(({ current }) => current ?? [])]),
+        serve: (served) => {
+          const all = this.#host.map((each) => (each === certificate ? served : each.current));
+          this.#sink.set(
+            host,
+            all.filter((each) => each !== undefined),
+          );
+        },
         expect: (expected) => {
           if (keyType === 'ec') this.#expect(host, expected);
         },

@@ -21,6 +21,8 @@ export class TlsSink implements CertificateSink {
   readonly expected = new Set<string>();
   /** Called once per expected name for which a handshake waits. */
   onWanted: (name: string) => void = () => {};
+  /** Whether TLS-ALPN-01 validations fail. */
+  hidesChallenges = false;
   /** Thrown by `set`. */
   refusal: Error | undefined;
   readonly #asked = new Set<string>();
@@ -36,7 +38,7 @@ export class TlsSink implements CertificateSink {
     });
     this.#acme = tls.createServer({
       ALPNProtocols: [ACME_PROTOCOL],
-      SNICallback: answer(async (name) => contextOf(this.challenges.get(name))),
+      SNICallback: answer(async (name) => contextOf(this.hidesChallenges ? undefined : this.challenges.get(name))),
     });
     for (const server of [this.#tls, this.#acme]) {
       server.on('tlsClientError', () => {});
