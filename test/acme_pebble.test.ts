@@ -1,6 +1,9 @@
 import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { readdir, readFile, stat } from 'node:fs/promises';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { AcmeRig, HOST } from './support/acme_rig.js';
 import {
   BUILD_TIMEOUT,
@@ -130,6 +133,7 @@ describe.skipIf(goMissing)('against Pebble', () => {
     const peer = await rig.sink.handshake();
     expect(peer.subjectaltname).toBe('IP Address:127.0.0.1');
     expect(Date.parse(peer.valid_to) - Date.parse(peer.valid_from)).toBeLessThan(7 * DAY);
+    expect((await rig.sink.handshake('behind.nat')).fingerprint256).toBe(peer.fingerprint256);
     expect(rig.requests.length).toBeGreaterThan(0);
     expect(await rig.log.line(/got cert/)).toContain('{"Name":"custom","RegionID":900,"HostName":"127.0.0.1"}');
     await source.close();
@@ -202,5 +206,28 @@ describe.skipIf(goMissing)('against Pebble', () => {
     const source = await rig.source({ directory, env: { NODE_EXTRA_CA_CERTS: pebble.rootFile } });
     source.start();
     await rig.sink.handshake(HOST);
+  });
+
+  test('a proxy of the environment is used', async () => {
+    const targets: string[] = [];
+    const proxy = createServer().on('connect', ({ url = '' }, client) => {
+      targets.push(url);
+      const [host, port] = url.split(':');
+      const server = connect(Number(port), host, () => client.write('HTTP/1.1 200 OK\r\n\r\n'));
+      client.pipe(server).pipe(client);
+      for (const end of [client, server]) end.on('error', () => {});
+    });
+    proxy.listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    vi.stubEnv('HTTPS_PROXY', `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`);
+    try {
+      const source = await rig.source(await start());
+      source.start();
+      await rig.sink.handshake(HOST);
+      expect(targets).toContain(new URL(pebble.directory).host);
+    } finally {
+      vi.unstubAllEnvs();
+      proxy.close();
+    }
   });
 });

@@ -126,7 +126,7 @@ class AcmeSource implements AcmeCertificates {
     }
     if (address !== undefined) this.#addAddress(address, 'keep');
     this.#scanAddresses();
-    this.#warnWithoutAddress();
+    this.#tellAddresses();
   }
 
   wanted(name: string): void {
@@ -203,6 +203,8 @@ class AcmeSource implements AcmeCertificates {
     if (known !== undefined) return known;
     const canBeHad = this.#plan.anyAddress || isPublicAddress(address);
     if (!canBeHad || this.#addresses.size >= MAX_ADDRESSES) return undefined;
+    // Behind address translation the local address is another than the one that clients connect to.
+    const names = address === this.#plan.address ? [address, '*'] : [address];
     const wish: Wish = { name: address, keyType: 'ec', profile: ADDRESS_PROFILE, challenges: ['http-01'] };
     const certificate = this.#manage(this.#addressAccount, wish, {
       store: addressStore(this.#folder, address),
@@ -210,11 +212,11 @@ class AcmeSource implements AcmeCertificates {
       policy,
       relaxed: false,
       serve: (served) => {
-        this.#sink.set(address, [served]);
-        // Behind address translation the local address is another than the one that clients connect to.
-        if (address === this.#plan.address) this.#sink.set('*', [served]);
+        for (const name of names) this.#sink.set(name, [served]);
       },
-      expect: (expected) => this.#expect(address, expected),
+      expect: (expected) => {
+        for (const name of names) this.#expect(name, expected);
+      },
       hint: `; its entry in a DERP map: ${JSON.stringify({ Name: 'custom', RegionID: 900, HostName: address })}`,
     });
     this.#addresses.set(address, certificate);
@@ -263,8 +265,12 @@ class AcmeSource implements AcmeCertificates {
   }
 
   /** An operator whose machine sits behind address translation would wait in vain. */
-  #warnWithoutAddress(): void {
-    if (this.#addresses.size > 0) return;
+  #tellAddresses(): void {
+    const addresses = [...this.#addresses.keys()];
+    if (addresses.length > 0) {
+      this.#logger.info({}, `derper: acme: clients may connect to the addresses ${addresses.join(', ')}`);
+      return;
+    }
     this.#logger.warn(
       {},
       'derper: acme: -acme-ip-certs: this machine has no public IP address of its own; where addresses are translated, give the public one as -hostname',

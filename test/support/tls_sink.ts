@@ -130,7 +130,8 @@ export class TlsSink implements CertificateSink {
   }
 
   async #contextFor(servername: string): Promise<tls.SecureContext | undefined> {
-    const name = servername === LOCAL_ADDRESS ? '127.0.0.1' : servername.toLowerCase();
+    const wanted = servername === LOCAL_ADDRESS ? '127.0.0.1' : servername.toLowerCase();
+    const name = this.certificates.has(wanted) || this.expected.has(wanted) ? wanted : '*';
     if (!this.certificates.has(name) && this.expected.has(name)) {
       if (!this.#asked.has(name)) {
         this.#asked.add(name);
@@ -138,7 +139,7 @@ export class TlsSink implements CertificateSink {
       }
       await this.until(() => this.certificates.has(name) || !this.expected.has(name));
     }
-    return contextOf((this.certificates.get(name) ?? this.certificates.get('*'))?.[0]);
+    return contextOf(this.certificates.get(name)?.[0]);
   }
 
   #note(method: Call['method'], name: string): void {
