@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { AcmeOptions } from '../dist/certificates/acme.js';
 import { AcmeRig, HOST } from './support/acme_rig.js';
@@ -237,6 +238,17 @@ test.each([
 ])('a server that cannot be reached since %s is told', async (_why, directory, expected) => {
   await start({ directory: await directory() });
   expect(await failed()).toMatch(expected);
+});
+
+test.each(['SSL_CERT_FILE', 'NODE_EXTRA_CA_CERTS'])('a %s that cannot be read is told', async (name) => {
+  await start({ env: { [name]: rig.path('missing.pem') } });
+  expect(await failed()).toMatch(new RegExp(`${name}: ENOENT: .*missing\\.pem`));
+});
+
+test('a file of roots without a root is told', async () => {
+  await writeFile(rig.path('empty.pem'), '');
+  await start({ env: { SSL_CERT_FILE: rig.path('empty.pem') } });
+  expect(await failed()).toMatch(/SSL_CERT_FILE: there is no PEM certificate in .*empty\.pem/);
 });
 
 test('an answer without end is cut off', async () => {

@@ -8,8 +8,11 @@ import type { AcmeOptions } from '../dist/certificates/acme.js';
 import { CertificateFolder } from '../dist/certificates/certificate_folder.js';
 import { AcmeRig, HOST } from './support/acme_rig.js';
 import { FakeAcme } from './support/fake_acme.js';
+import { TestClock } from './support/test_clock.js';
 
 const run = promisify(execFile);
+
+const HOUR = 3_600_000;
 
 let rig: AcmeRig;
 let fake: FakeAcme;
@@ -148,12 +151,21 @@ describe.skipIf(!canMount)('a full disk', () => {
     const folder = new CertificateFolder(disk);
     await folder.write([{ name: HOST, text: 'old' }]);
     await fill();
-    await start({ certDir: disk });
+    const clock = new TestClock();
+    await start({ certDir: disk, clock });
     expect(await rig.log.line(/served from memory only/)).toContain(`${disk}: ENOSPC`);
     expect(await rig.log.line(/account's key is not kept/)).toContain(`${disk}: ENOSPC`);
     await rig.sink.handshake(HOST);
     expect(await readFile(join(disk, HOST), 'utf8')).toBe('old');
     expect((await readdir(disk)).sort()).toEqual(['ballast', HOST]);
+    await clock.sleeping();
+    clock.pass(2 * HOUR);
+    await clock.sleeping();
+    await rm(join(disk, 'ballast'));
+    clock.pass(HOUR);
+    await expect.poll(() => readFile(join(disk, HOST), 'utf8')).toContain('BEGIN EC PRIVATE KEY');
+    expect(rig.log.lines.filter((line) => /served from memory only/.test(line))).toHaveLength(1);
+    expect(fake.orders).toHaveLength(1);
   });
 
   test('replaces neither of two files that belong together', async () => {

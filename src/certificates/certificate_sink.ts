@@ -19,7 +19,8 @@ export interface CertificateSink {
   setChallenge(name: string, certificate: Certificate): void;
   deleteChallenge(name: string): void;
   /**
-   * Says that `name` will get a certificate: until then its handshakes wait (up to their deadline) instead of failing. The sink calls back `onWanted(name)` (constructor option of the real sink) once per expected name for which a handshake waits.
+   * Says that `name` will get a certificate: until then its handshakes wait (up to their deadline) instead of failing.
+   * The sink calls back `onWanted(name)` (constructor option of the real sink) once per expected name for which a handshake waits.
    */
   expect(name: string): void;
   /** Handshakes for `name` fail again at once. */
