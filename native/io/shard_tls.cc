@@ -14,6 +14,8 @@ namespace {
 // client that was behind already gets a record at a time.
 constexpr size_t kSealAtOnce = 64 << 10;
 constexpr size_t kSealWhenBehind = SecureSession::kMaxRecord;
+// Twice what is sealed at once: beyond it somebody asks for answers (to KeyUpdate) and does not read them.
+constexpr size_t kMaxUnsent = 2 * kSealAtOnce;
 
 }  // namespace
 
@@ -118,6 +120,7 @@ void Shard::keepUnsent(Client& client, size_t sent) {
     std::vector<uint8_t>& unsent = client.tls->unsent;
     unsent.insert(unsent.end(), sealed_.begin() + static_cast<ssize_t>(sent), sealed_.end());
     countUnsent(client);
+    if (unsent.size() > kMaxUnsent) router_.close(client, CloseReason::control_overflow);
   }
   sealed_.clear();
 }
