@@ -13,7 +13,7 @@ import { type Scenario, scenarios } from './scenarios.js';
 
 const usage = `usage: npm run bench -- [options]
 
-  --quick             2 rounds of 1 second
+  --quick             2 rounds of 1 second, a part of the TLS scenarios
   --rounds N          rounds; each runs every scenario once against every relay (default 5)
   --seconds S         measured seconds of a traffic run (default 2)
   --only REGEX        scenarios whose name matches, optional ones included
@@ -112,7 +112,8 @@ async function runScenario(
   let failures = 0;
   for (const peer of peers) {
     const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
-    if ((ownOnly && !peer.sharded) || (scenario.kind === 'http' && peer === bare)) continue;
+    if ((ownOnly && !peer.sharded) || (scenario.tls && !peer.tls) || (scenario.kind === 'http' && peer === bare))
+      continue;
     const label = `round ${round}  ${scenario.name}  ${peer.name}`;
     try {
       const figures = await measure(scenario, peer, {
@@ -134,9 +135,11 @@ async function runScenario(
 }
 
 function choose(): Scenario[] {
-  const { only } = values;
+  const { only, quick, all } = values;
   const pattern = only === undefined ? undefined : parsePattern(only);
-  const chosen = scenarios.filter(({ name, optional }) => (pattern ? pattern.test(name) : values.all || !optional));
+  const chosen = scenarios.filter(({ name, optional, thorough }) =>
+    pattern ? pattern.test(name) : (all || !optional) && !(quick && thorough),
+  );
   if (chosen.length === 0) refuse(`--only ${only}: no scenario has such a name, --list shows them`);
   return chosen;
 }

@@ -60,11 +60,12 @@ const IDLE_SETTLE = 2_000;
 const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, warmup: 300, duration: 500 };
 
 export async function measure(scenario: Scenario, peer: Peer, options: MeasureOptions): Promise<Figures> {
-  const relay = await peer.start(
-    scenario.shards,
-    options.relayCores,
-    'mesh' in scenario && scenario.mesh !== undefined,
-  );
+  const relay = await peer.start({
+    shards: scenario.shards,
+    cores: options.relayCores,
+    tls: scenario.tls === true,
+    mesh: 'mesh' in scenario && scenario.mesh !== undefined,
+  });
   const profiler = options.profile === undefined ? undefined : startProfiler(relay.pid, options.profile);
   try {
     return await run(scenario, peer.name, relay, options);
@@ -91,6 +92,7 @@ function run(scenario: Scenario, peer: string, relay: RunningRelay, options: Mea
 
 const fleet = (relay: RunningRelay, clients: LoadClient[], concurrency = CONNECT_CONCURRENCY) => ({
   port: relay.port,
+  tls: relay.tls,
   relayPid: relay.pid,
   concurrency,
   connectTimeout: CONNECT_TIMEOUT,

@@ -1,11 +1,16 @@
 /**
  * derplane as the relay of a bench run: embeds `Server`, says where it listens, and answers which shard owns a key (the hash is
- * seeded per process, so nobody else knows). Started by peers.ts with the number of shards; with `mesh` behind it there are two relays of a
- * region, the second one at `/derp?relay=2` of the same port.
+ * seeded per process, so nobody else knows). Started by peers.ts with `RelayArguments` as JSON. A mesh is two relays of a region, the
+ * second one at `/derp?relay=2` of the same port.
  */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { createPageServer, PrivateKey, PublicKey, Server } from 'derplane';
+
+export interface RelayArguments {
+  shards: number;
+  mesh: boolean;
+}
 
 /** First message. */
 export interface RelayReady {
@@ -22,8 +27,7 @@ export interface RelayAnswer {
   shards: number[];
 }
 
-const shards = Number(process.argv[2]);
-const mesh = process.argv[3] === 'mesh';
+const { shards, mesh } = JSON.parse(process.argv[2]!) as RelayArguments;
 const server = new Server(PrivateKey.generate(), { shards, ...(mesh && { meshKey: '5e'.repeat(32) }) });
 const second = mesh ? new Server(PrivateKey.generate(), { shards, meshKey: server.meshKey }) : undefined;
 await Promise.all([server.ready(), second?.ready()]);
