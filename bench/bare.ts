@@ -11,5 +11,6 @@ failed.catch((error: Error) => {
   console.error(`bare forwarder: ${error.message}`);
   process.exit(1);
 });
-process.on('disconnect', () => process.exit(0));
+// A normal exit would wait for the forwarder's thread, which never ends.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
 process.send?.({ port, publicKey } satisfies RelayReady);

@@ -110,10 +110,7 @@ async function runScenario(
   results: Results,
 ): Promise<number> {
   let failures = 0;
-  for (const peer of peers) {
-    const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
-    if ((ownOnly && !peer.sharded) || (scenario.tls && !peer.tls) || (scenario.kind === 'http' && peer === bare))
-      continue;
+  for (const peer of peers.filter((candidate) => canRun(candidate, scenario))) {
     const label = `round ${round}  ${scenario.name}  ${peer.name}`;
     try {
       const figures = await measure(scenario, peer, {
@@ -132,6 +129,13 @@ async function runScenario(
     }
   }
   return failures;
+}
+
+function canRun(peer: Peer, scenario: Scenario): boolean {
+  const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
+  if ((ownOnly && !peer.sharded) || (scenario.tls && !peer.tls)) return false;
+  if (scenario.kind === 'http') return peer !== bare;
+  return scenario.kind !== 'start' || peer.command !== undefined;
 }
 
 function choose(): Scenario[] {

@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { CERTIFICATE_HOST, certificateFolder } from './certificate.js';
-import { nextMessage, spawnPinned, stop } from './process.js';
+import { nextMessage, spawnPinned, stop, tailOfErrors } from './process.js';
 import type { RelayAnswer, RelayArguments, RelayQuestion, RelayReady } from './relay.js';
 
 /** A relay that listens on 127.0.0.1. */
@@ -38,17 +38,22 @@ export interface StartOptions {
   mesh: boolean;
 }
 
+/** Program and arguments of a relay as an operator starts it, on a port of 127.0.0.1. */
+export type Command = (port: number, tls: boolean) => [program: string, args: string[]];
+
 export interface Peer {
   readonly name: 'derplane' | 'go' | 'bare';
   /** Whether it has shards that a key's owner can be asked for. */
   readonly sharded: boolean;
   readonly tls: boolean;
   start(options: StartOptions): Promise<RunningRelay>;
+  /** Undefined for what is no program of its own. */
+  readonly command?: Command;
 }
 
 /** Version of tailscale.com that figures are held against. */
 const GO_VERSION = '1.102.5';
-const START_TIMEOUT = 20_000;
+export const START_TIMEOUT = 20_000;
 const PROBE_INTERVAL = 20;
 const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
 const derper = join(goBin, 'derper');
@@ -56,7 +61,13 @@ const derper = join(goBin, 'derper');
 const keyFile = join(goBin, 'bench.key');
 const entry = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
-export const derplane: Peer = { name: 'derplane', sharded: true, tls: false, start: startDerplane };
+export const derplane: Peer = {
+  name: 'derplane',
+  sharded: true,
+  tls: false,
+  start: startDerplane,
+  command: derplaneCommand,
+};
 
 /** What the machine allows: one native thread that does nothing but move packets. */
 export const bare: Peer = {
@@ -80,7 +91,7 @@ export async function findGo(): Promise<Peer | undefined> {
       env: { ...process.env, GOBIN: goBin, GOTOOLCHAIN: 'local' },
     });
   }
-  return { name: 'go', sharded: false, tls: true, start: startGo };
+  return { name: 'go', sharded: false, tls: true, start: startGo, command: goCommand };
 }
 
 function startDerplane(options: StartOptions): Promise<RunningRelay> {
@@ -117,21 +128,31 @@ async function startNode(name: string, args: string[], { shards, cores, tls }: S
   }
 }
 
-async function startGo({ cores, tls }: StartOptions): Promise<RunningRelay> {
-  const port = await freePort();
+function goCommand(port: number, tls: boolean): [string, string[]] {
+  return [derper, derperArgs(port, tls)];
+}
+
+function derplaneCommand(port: number, tls: boolean): [string, string[]] {
+  return [process.execPath, [entry('../../dist/cli/main.js'), ...derperArgs(port, tls)]];
+}
+
+function derperArgs(port: number, tls: boolean): string[] {
   const args = ['-a', `127.0.0.1:${port}`, '-http-port=-1', '-stun=false', '-c', keyFile];
   if (tls) args.push('-certmode=manual', `-certdir=${certificateFolder()}`, `-hostname=${CERTIFICATE_HOST}`);
-  const child = spawnPinned(cores, derper, args, {
+  return args;
+}
+
+async function startGo({ cores, tls }: StartOptions): Promise<RunningRelay> {
+  const port = await freePort();
+  const [program, args] = goCommand(port, tls);
+  const child = spawnPinned(cores, program, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
     // One core is what the relay gets; more threads than that only cost.
     env: { ...process.env, GOMAXPROCS: String(coreCount(cores)) },
   });
-  let log = '';
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    log = (log + text).slice(-4_000);
-  });
+  const log = tailOfErrors(child);
   try {
-    const publicKey = await probe(child, port, tls, () => log);
+    const publicKey = await probe(child, port, tls, log);
     return {
       pid: child.pid!,
       port,
@@ -178,7 +199,7 @@ function upgradeKey(port: number, tls: boolean): Promise<Buffer | undefined> {
   });
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;

@@ -18,6 +18,8 @@ export type Target =
   | { kind: 'scenario-ratio'; scenario: string; atMost: number }
   /** Resident bytes per client. */
   | { kind: 'bytes'; atMost: number }
+  /** Milliseconds from start to listening. */
+  | { kind: 'millis'; atMost: number }
   /** Packets delivered per second / the most that the relay carries in an open loop. */
   | { kind: 'goodput'; atLeast: number };
 
@@ -76,7 +78,13 @@ export interface Http extends Common {
   path: string;
 }
 
-export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http;
+/** From the start of the command to the first connection that is accepted; median of `starts`. */
+export interface Start extends Common {
+  kind: 'start';
+  starts: number;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start;
 
 /** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
 const PACKET_BYTES = 1280;
@@ -170,6 +178,15 @@ const idle: Idle = {
   target: { kind: 'bytes', atMost: 2_500 },
 };
 
+const start: Start = {
+  kind: 'start',
+  name: 'start',
+  clients: 0,
+  shards: 1,
+  starts: 3,
+  target: { kind: 'millis', atMost: 400 },
+};
+
 /** Of the TLS scenarios, what `--quick` runs. */
 const TLS_QUICK = [
   'pairs W=1',
@@ -178,6 +195,7 @@ const TLS_QUICK = [
   'pairs W=16 2 shards, same',
   'pairs W=16 2 shards, cross',
   'connect',
+  'start',
 ];
 
 /** The same over TLS. */
@@ -208,6 +226,7 @@ export const scenarios: Scenario[] = [
   ...flatness,
   connect,
   idle,
+  start,
   { kind: 'http', name: 'GET /derp/probe', clients: 20, shards: 1, path: '/derp/probe' },
   ...(['pairs', 'any'] as const).flatMap((topology) => [1, 4, 16].map((window) => closedOverTls(topology, window))),
   ...(['pairs', 'any'] as const).flatMap((topology) =>
@@ -215,4 +234,5 @@ export const scenarios: Scenario[] = [
   ),
   overTls(connect, { kind: 'go-ratio', atLeast: 1.11 }),
   overTls(idle, { kind: 'bytes', atMost: 20_000 }),
+  overTls(start, { kind: 'millis', atMost: 400 }),
 ];

@@ -33,7 +33,8 @@ int ReadWire(BIO* bio, char* out, int size) {
 
 int WriteWire(BIO* bio, const char* bytes, int size) {
   std::vector<uint8_t>& output = WireOf(bio).output;
-  output.insert(output.end(), bytes, bytes + size);
+  const auto* const begin = reinterpret_cast<const uint8_t*>(bytes);
+  output.insert(output.end(), begin, begin + size);
   return size;
 }
 
