@@ -133,7 +133,7 @@ async function runScenario(
 
 function canRun(peer: Peer, scenario: Scenario): boolean {
   const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
-  if ((ownOnly && !peer.sharded) || (scenario.tls && !peer.tls)) return false;
+  if (ownOnly && !peer.sharded) return false;
   if (scenario.kind === 'http') return peer !== bare;
   return scenario.kind !== 'start' || peer.command !== undefined;
 }

@@ -45,7 +45,6 @@ export interface Peer {
   readonly name: 'derplane' | 'go' | 'bare';
   /** Whether it has shards that a key's owner can be asked for. */
   readonly sharded: boolean;
-  readonly tls: boolean;
   start(options: StartOptions): Promise<RunningRelay>;
   /** Undefined for what is no program of its own. */
   readonly command?: Command;
@@ -64,7 +63,6 @@ const entry = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 export const derplane: Peer = {
   name: 'derplane',
   sharded: true,
-  tls: false,
   start: startDerplane,
   command: derplaneCommand,
 };
@@ -73,7 +71,6 @@ export const derplane: Peer = {
 export const bare: Peer = {
   name: 'bare',
   sharded: false,
-  tls: true,
   start: ({ cores, tls }) =>
     startNode('bare', [entry('bare.js'), ...(tls ? [certificateFolder()] : [])], {
       shards: 1,
@@ -91,12 +88,12 @@ export async function findGo(): Promise<Peer | undefined> {
       env: { ...process.env, GOBIN: goBin, GOTOOLCHAIN: 'local' },
     });
   }
-  return { name: 'go', sharded: false, tls: true, start: startGo, command: goCommand };
+  return { name: 'go', sharded: false, start: startGo, command: goCommand };
 }
 
 function startDerplane(options: StartOptions): Promise<RunningRelay> {
-  const { shards, mesh } = options;
-  const args: RelayArguments = { shards, mesh };
+  const { shards, mesh, tls } = options;
+  const args: RelayArguments = { shards, mesh, ...(tls && { certificateFolder: certificateFolder() }) };
   return startNode('derplane', [entry('relay.js'), JSON.stringify(args)], options);
 }
 
