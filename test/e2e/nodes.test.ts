@@ -51,17 +51,7 @@ describe.skipIf(e2eMissing !== undefined)('two Tailscale nodes', () => {
       [alice, bob],
       [bob, alice],
     ] as const) {
-      const pong = await from.command(
-        'ping',
-        '--until-direct=false',
-        '-c',
-        '1',
-        '--timeout',
-        '60s',
-        await to.address(),
-      );
-      expect(pong).toContain(`pong from ${to.name}`);
-      expect(pong).toContain(`via DERP(${REGION})`);
+      expect(await from.ping(to)).toMatch(new RegExp(`^pong from ${to.name} .* via DERP\\(${REGION}\\)`));
       const { Self, Peer } = await from.status();
       expect(Self.Relay).toBe(REGION);
       expect(Object.values(Peer!)).toEqual([

@@ -100,6 +100,17 @@ export class TailscaleNode {
     return (await this.status()).Self.TailscaleIPs.find((address) => address.includes('.'))!;
   }
 
+  /** Pings another node until it answers; resolves with the line that tells the way. */
+  async ping(other: TailscaleNode): Promise<string> {
+    // Pings until killed: a ping is lost as long as the other's home is not known.
+    const ping = this.command('ping', '-c', '0', '--until-direct=false', await other.address());
+    try {
+      return await ping.line(/^pong/);
+    } finally {
+      await ping.kill();
+    }
+  }
+
   /** Runs a program on the node's host. */
   run(command: string, args: string[]): Program {
     return this.#network.run(this.name, command, args);
