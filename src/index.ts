@@ -1,4 +1,5 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
+export type { CertificateExpiry } from './certificates/expiry.js';
 export { Client } from './client/client.js';
 export type { Conn } from './client/conn.js';
 export { HttpClient, type HttpClientOptions, type ReceivedDetail } from './client/http_client.js';
@@ -25,3 +26,4 @@ export type {
 } from './server/options.js';
 export { Server } from './server/server.js';
 export type { Stats } from './server/stats.js';
+export { type Certificate, TlsContext, type TlsContextOptions } from './tls/tls_context.js';

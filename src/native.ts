@@ -91,7 +91,9 @@ export type RelayEvent =
       listener: number;
       /** What is wrong with the request; empty for a good one. */
       malformed: string;
-    };
+    }
+  /** A handshake waits for the certificate of a name that is expected. */
+  | { type: 'wanted'; listener: number; name: string };
 
 /** How a finished handshake enters its shard. */
 export interface AdoptOptions {
@@ -126,6 +128,53 @@ export interface NativeListenOptions {
   tcpUserTimeout: number;
   /** Comes with `http` events of connections that this listener accepted. */
   tag: number;
+  /** Connections begin with a TLS handshake. Default: they are plain. */
+  tls?: NativeTlsServer;
+}
+
+/** Certificates of listeners, for any thread's handshakes. Names are compared in lower case. Errors have the code `ERR_DERP_CERTIFICATE`. */
+export interface NativeTlsServer {
+  /** PEM texts of certificate chains and keys in turn. `*` as name: for whom nothing else fits. */
+  set(name: string, certificates: string[]): void;
+  remove(name: string): void;
+  /** For handshakes with the protocol `acme-tls/1`. */
+  setChallenge(name: string, chain: string, key: string): void;
+  removeChallenge(name: string): void;
+  /** Handshakes for `name` wait for its certificate; a `wanted` event tells of the first. `*`: for every address of this machine. */
+  expect(name: string): void;
+  unexpect(name: string): void;
+  /** DER of a certificate that is sent behind every chain. */
+  setMeta(der: Uint8Array): void;
+}
+
+/** The client's role. */
+export interface NativeTlsClient {
+  /**
+   * @param serverName - sent as SNI; empty: none
+   * @param verifyHost - name or address that the certificate must be for; empty: nothing is verified, the caller does it
+   */
+  connect(serverName: string, verifyHost: string): NativeTlsSession;
+}
+
+/** One TLS connection without its socket. Every method may add to the output. Errors have the code `tls`; after one there may be an alert to send. */
+export interface NativeTlsSession {
+  readonly established: boolean;
+  /** Whether the other side said that it sends nothing more. */
+  readonly ended: boolean;
+  /** `1.2` or `1.3`, empty until established. */
+  readonly version: string;
+  /** Goes on with the handshake; whether it is done. */
+  handshake(): boolean;
+  /** Opens what came from the network; what is no whole record yet is kept. Goes on with the handshake too. */
+  receive(bytes: Uint8Array): Buffer;
+  /** Seals plaintext; only once established. */
+  send(bytes: Uint8Array): void;
+  /** What must be sent to the network now. */
+  takeOutput(): Buffer;
+  /** Says that nothing more will be sent. */
+  shutdown(): void;
+  /** DER, the leaf first; of the client's role. */
+  peerCertificates(): Buffer[];
 }
 
 export interface NativeListener {
@@ -145,12 +194,13 @@ export interface NativeRelay {
    */
   listen(options: NativeListenOptions, onTrouble: (code: string) => void): NativeListener;
   /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is no socket.
-   * `exempt`: the relay made the connection itself, `maxHandshakes` does not count. */
-  importFd(fd: number, head: Uint8Array, remote: string, exempt: boolean): ConnectionId;
+   * `exempt`: the relay made the connection itself, `maxHandshakes` does not count. `tls`: what `head` was opened by, which is the
+   * connection's from then on. */
+  importFd(fd: number, head: Uint8Array, remote: string, exempt: boolean, tls?: NativeTlsSession): ConnectionId;
   /** A connected pair: one end becomes a connection, the other is returned as a descriptor that the caller owns. */
   socketPair(head: Uint8Array, remote: string, exempt: boolean): { id: ConnectionId; fd: number };
   /** Gives the connection up: the descriptor is the caller's, with the bytes that were read and not consumed. */
-  detach(id: ConnectionId): { fd: number; bytes: Buffer };
+  detach(id: ConnectionId): { fd: number; bytes: Buffer; tls?: NativeTlsSession };
   /** Closes a connection that no shard owns; unknown ids are ignored. */
   discard(id: ConnectionId): void;
   /** Gives a connection from `importFd` or `socketPair` to a handshake thread; a `failed` or `closed` event tells of its end. */
@@ -198,6 +248,8 @@ export interface NativeRelay {
   readonly waitingHandshakes: number;
   /** Upgrades to DERP since start, whatever became of them. */
   readonly accepts: number;
+  /** Since start: connections that listeners with TLS accepted and rejected, and upgrades to DERP over TLS 1.2 and 1.3. */
+  readonly tlsCounts: { accepted: number; rejected: number; upgrades12: number; upgrades13: number };
   /** Failed handshakes since start, by the index that the handshake threads gave. */
   readonly failures: number[];
   /** Closes every connection that no shard owns, and lets go of the rings: all shards' threads must have ended. Idempotent. */
@@ -218,7 +270,7 @@ export interface NativeHandshakeIo {
   setTimeout(id: ConnectionId, timeout: number): void;
   /**
    * Waits until at least `min` bytes are buffered, at most `max` are read ahead; resolves with a copy of all that is buffered.
-   * Rejects with an Error whose `code` is `closed`, `reset`, `timeout`, `budget` or `discarded`.
+   * Rejects with an Error whose `code` is `closed`, `reset`, `timeout`, `budget`, `discarded` or `tls`, whose message then says why.
    */
   read(id: ConnectionId, min: number, max: number): Promise<Buffer>;
   /** Drops the first `count` buffered bytes. */
@@ -239,6 +291,11 @@ export interface NativeHandshakeIo {
 export interface NativeAddon {
   Relay: new (config: NativeRelayConfig) => NativeRelay;
   Shard: new (relayId: number, index: number) => NativeShard;
+  TlsServer: new () => NativeTlsServer;
+  /** `roots`: PEM certificates of whom to trust. */
+  TlsClient: new (
+    roots: string,
+  ) => NativeTlsClient;
   /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch. */
   HandshakeIo: new (
     relayId: number,

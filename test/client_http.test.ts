@@ -64,8 +64,8 @@ describe('the request', () => {
 
   it('is not sent for a URL or option that cannot be', () => {
     const bad: [string, HttpClientOptions, string][] = [
-      ['https://derp.example/derp', {}, 'TLS comes with'],
-      ['ftp://derp.example/derp', {}, 'needs http://HOST'],
+      ['ftp://derp.example/derp', {}, 'needs http(s)://HOST'],
+      ['https://derp.example/derp', { certName: 'sha256-raw:0f' }, '"sha256-raw:0f" is no pin'],
       ['derp.example', {}, 'is no URL'],
       ['http://user:secret@derp.example/derp', {}, 'takes no user or password'],
       [relay.url, { idealNode: 'a\r\nb' }, 'idealNode has characters'],

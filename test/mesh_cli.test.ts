@@ -86,8 +86,11 @@ describe('the mesh key', () => {
 });
 
 describe('-mesh-with', () => {
-  test('takes loopback hosts over plain HTTP, others by -mesh-insecure-http', () => {
+  test('takes hosts over TLS, loopback ones over plain HTTP too, others by -mesh-insecure-http', () => {
     const psk = ['-a=:1', '-mesh-psk-file', pskFile];
+    expect(config([...psk, '-mesh-with=derp1.example.com,derp2.example.com:444/10.0.0.2']).server).toMatchObject({
+      meshWith: ['derp1.example.com', 'derp2.example.com:444/10.0.0.2'],
+    });
     expect(config([...psk, '-mesh-with=http://127.0.0.2:1,http://a:2/::1']).server).toMatchObject({
       meshWith: ['http://127.0.0.2:1', 'http://a:2/::1'],
     });
@@ -100,7 +103,7 @@ describe('-mesh-with', () => {
 
   test.each([
     ['http://192.0.2.1:1', '-mesh-with: mesh host "http://192.0.2.1:1": without TLS'],
-    ['derp1.example.com', '-mesh-with: mesh host "derp1.example.com": TLS between relays comes with a later release'],
+    ['derp1.example.com/10.0.0.1:444', 'the port belongs to the name in front of the slash'],
     ['http://127.0.0.2:1, http://127.0.0.3:1', 'entries are not trimmed'],
     ['http://127.0.0.2:1,', 'mesh host "": empty'],
     ['a/b/c', 'too many components in host tuple "a/b/c"'],

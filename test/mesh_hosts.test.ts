@@ -13,6 +13,12 @@ describe('a mesh host', () => {
       '127.0.0.2',
     ],
     ['http://derp1.example.com/[::1]', 'derp1.example.com', 'http://derp1.example.com/derp', '[::1]'],
+    ['derp1.example.com', 'derp1.example.com', 'https://derp1.example.com/derp', undefined],
+    ['derp1.example.com:443', 'derp1.example.com:443', 'https://derp1.example.com/derp', undefined],
+    ['derp1.example.com:444/10.0.0.1', 'derp1.example.com:444', 'https://derp1.example.com:444/derp', '10.0.0.1'],
+    ['derp1.example.com/fd00::1', 'derp1.example.com', 'https://derp1.example.com/derp', 'fd00::1'],
+    ['192.0.2.1', '192.0.2.1', 'https://192.0.2.1/derp', undefined],
+    ['[2001:db8::1]:444', '[2001:db8::1]:444', 'https://[2001:db8::1]:444/derp', undefined],
   ])('%s is called %s', (entry, name, url, dialHost) => {
     const host = parseMeshHost(entry, false);
     expect({ ...host, url: host.url.href }).toEqual({ name, url, dialHost });
@@ -29,8 +35,9 @@ describe('a mesh host', () => {
   });
 
   test.each([
-    ['derp1.example.com', 'TLS between relays comes with a later release; until then write http://derp1.example.com'],
-    ['derp1.example.com:444/10.0.0.1', 'until then write http://derp1.example.com:444/10.0.0.1'],
+    ['derp1.example.com:444/10.0.0.1:444', 'the port belongs to the name in front of the slash'],
+    ['derp1.example.com:x', '"derp1.example.com:x" is no HOST[:PORT]'],
+    ['derp1.example.com/', 'mesh host "derp1.example.com/": empty'],
     ['a/b/c', 'too many components in host tuple "a/b/c"'],
     ['http://a/b/c', 'too many components in host tuple "a/b/c"'],
     ['', 'mesh host "": empty'],

@@ -14,6 +14,8 @@ const ELSEWHERE = new Map([
   ['derp_home_moves_in', 'test/native/router_frames_test.cc'],
   ['derp_home_moves_out', 'test/native/router_frames_test.cc'],
   ['derp_sclient_write_timeouts', 'relay_slow_reader.test.ts'],
+  ['derplane_certificate_expiry_days', 'certificates_expiry.test.ts'],
+  ['derplane_certificate_not_after_seconds', 'certificates_expiry.test.ts'],
   ['derplane_handshakes_in_progress', 'below: connections that say nothing'],
   ['derplane_handshakes_waiting', 'test/native/metrics_test.cc'],
   ['derplane_held_bytes', 'limits_floods.test.ts'],

@@ -30,13 +30,15 @@ const REFERENCE: Record<string, string> = {
     derp_rate_limit_per_client_burst_bytes derp_rate_limit_per_client_bytes_per_second version{version="1.2.3",binary="derplane"}`,
 };
 
+const certificates = () => [{ name: 'derp.example.com', notAfter: new Date() }];
+
 describe('at /debug/varz', () => {
   let text = '';
   let found = new Map<string, Family>();
 
   beforeAll(() =>
     withRelay({ shards: 2 }, ({ server }) =>
-      withMetrics({ relay: server, version: '1.2.3' }, async (port) => {
+      withMetrics({ relay: server, version: '1.2.3', certificates }, async (port) => {
         server.setRateLimit(1_000_000);
         ({ body: text } = await ask(port, '/debug/varz'));
         found = parsePrometheus(text);

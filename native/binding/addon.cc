@@ -7,6 +7,7 @@
 #include "../core/counters.h"
 #include "env.h"
 #include "relay_wrap.h"
+#include "tls_wraps.h"
 #include "worker_wraps.h"
 
 namespace derplane {
@@ -33,6 +34,9 @@ Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Relay", RelayWrap::define(env));
   exports.Set("Shard", ShardWrap::define(env));
+  exports.Set("TlsServer", TlsServerWrap::define(env));
+  exports.Set("TlsClient", TlsClientWrap::define(env));
+  exports.Set("TlsSession", TlsSessionWrap::define(env));
   exports.Set("HandshakeIo", HandshakeIoWrap::define(env));
   exports.Set("counterNames", Napi::Function::New(env, counterNames));
   exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));

@@ -39,6 +39,11 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("listener", Napi::Number::New(env, event.listener));
       object.Set("malformed", event.text);
       break;
+    case Event::Kind::kWanted:
+      object.Set("type", "wanted");
+      object.Set("listener", Napi::Number::New(env, event.listener));
+      object.Set("name", event.text);
+      break;
     case Event::Kind::kForward:
       object.Set("type", "forward");
       object.Set("source", keyValue(env, event.key));

@@ -9,6 +9,7 @@
 
 #include "../io/address.h"
 #include "event_pump.h"
+#include "tls_wraps.h"
 
 namespace derplane {
 namespace {
@@ -27,6 +28,7 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceAccessor("refusedBytes", &RelayWrap::getRefusedBytes, nullptr),
                       InstanceAccessor("waitingHandshakes", &RelayWrap::getWaitingHandshakes, nullptr),
                       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
+                      InstanceAccessor("tlsCounts", &RelayWrap::getTlsCounts, nullptr),
                       InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
                       InstanceMethod("listen", &RelayWrap::listen),
                       InstanceMethod("importFd", &RelayWrap::importFd),
@@ -162,6 +164,19 @@ Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->accepts.load(std::memory_order_relaxed)));
 }
 
+Napi::Value RelayWrap::getTlsCounts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto counts = Napi::Object::New(env);
+  const auto set = [&](const char* name, const std::atomic<uint64_t>& count) {
+    counts.Set(name, Napi::Number::New(env, static_cast<double>(count.load(std::memory_order_relaxed))));
+  };
+  set("accepted", core_->tls_accepted);
+  set("rejected", core_->tls_rejected);
+  set("upgrades12", core_->accepts_tls12);
+  set("upgrades13", core_->accepts_tls13);
+  return counts;
+}
+
 Napi::Value RelayWrap::getFailures(const Napi::CallbackInfo& info) {
   const auto counts = Napi::Array::New(info.Env(), RelayCore::kMaxFailures);
   for (uint32_t i = 0; i < RelayCore::kMaxFailures; ++i) {
@@ -186,6 +201,13 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   listen_options.port = static_cast<int>(numberField(options, "port"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
   listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
+  if (const Napi::Value tls = options.Get("tls"); !tls.IsUndefined()) {
+    listen_options.tls = TlsServerWrap::from(tls);
+    if (listen_options.tls == nullptr) {
+      throwCode(env, "ERR_DERP_BAD_OPTION", "tls is no TlsServer of this thread");
+      return env.Undefined();
+    }
+  }
   listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
   auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   const auto tie = LoopTie::make(env);
@@ -246,7 +268,16 @@ Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
-  return Napi::Number::New(env, addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3])));
+  const double id = addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3]));
+  if (id == 0) return env.Undefined();
+  if (std::unique_ptr<TlsSession> session = TlsSessionWrap::takeFrom(info[4])) {
+    Connection* connection = ConnectionTable::instance().borrow(static_cast<uint64_t>(id));
+    connection->output = session->takeOutput();
+    session->setOutput(&connection->output);
+    connection->tls = std::move(session);
+    ConnectionTable::instance().giveBack(static_cast<uint64_t>(id));
+  }
+  return Napi::Number::New(env, id);
 }
 
 Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
@@ -277,6 +308,12 @@ Napi::Value RelayWrap::detach(const Napi::CallbackInfo& info) {
   const auto result = Napi::Object::New(env);
   result.Set("bytes", Napi::Buffer<uint8_t>::Copy(env, connection->bytes(), connection->size()));
   result.Set("fd", Napi::Number::New(env, connection->fd.release()));
+  if (connection->tls != nullptr) {
+    // There is one kind of session.
+    std::unique_ptr<TlsSession> session(static_cast<TlsSession*>(connection->tls.release()));
+    session->keepOutput(std::move(connection->output));
+    result.Set("tls", TlsSessionWrap::make(env, std::move(session)));
+  }
   return result;
 }
 

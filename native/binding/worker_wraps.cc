@@ -98,9 +98,9 @@ namespace {
 
 uint64_t idOf(const Napi::Value& value) { return static_cast<uint64_t>(numberOf(value)); }
 
-Napi::Value errorOf(Napi::Env env, IoOutcome outcome) {
+Napi::Value errorOf(Napi::Env env, IoOutcome outcome, const std::string& why = "") {
   const char* name = ioOutcomeName(outcome);
-  Napi::Error error = Napi::Error::New(env, std::string("connection ") + name);
+  Napi::Error error = Napi::Error::New(env, why.empty() ? std::string("connection ") + name : why);
   error.Set("code", name);
   return error.Value();
 }
@@ -125,7 +125,9 @@ Napi::Value HandshakeIoWrap::read(const Napi::CallbackInfo& info) {
               if (outcome == IoOutcome::kOk) {
                 deferred.Resolve(Napi::Buffer<uint8_t>::Copy(env, bytes, size));
               } else {
-                deferred.Reject(errorOf(env, outcome));
+                const bool told = outcome == IoOutcome::kTls;
+                deferred.Reject(errorOf(
+                    env, outcome, told ? std::string(reinterpret_cast<const char*>(bytes), size) : std::string()));
               }
             });
   return deferred.Promise();

@@ -17,6 +17,7 @@
 namespace derplane {
 
 struct Client;
+struct TlsChannel;
 
 // Address of a client, IPv4 as v4-in-v6.
 struct Address {
@@ -48,6 +49,7 @@ struct Client {
   uint64_t connected_ms = 0;
   Address address;
   int fd = -1;
+  TlsChannel* tls = nullptr;  // belongs to the shard's I/O; null: bytes are sent as they are
   uint32_t slot = 0;
   uint32_t generation = 0;  // of the slot
   bool mesh = false;

@@ -11,13 +11,8 @@ namespace {
 
 constexpr uint8_t kV4InV6[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-}  // namespace
-
-Address peerAddress(int fd) {
-  sockaddr_storage storage{};
-  socklen_t size = sizeof storage;
+Address toAddress(const sockaddr_storage& storage) {
   Address address;
-  if (getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return address;
   if (storage.ss_family == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage);
     std::memcpy(address.ip, kV4InV6, sizeof kV4InV6);
@@ -29,6 +24,23 @@ Address peerAddress(int fd) {
     address.port = ntohs(v6->sin6_port);
   }
   return address;
+}
+
+}  // namespace
+
+Address peerAddress(int fd) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &size) == 0 ? toAddress(storage) : Address{};
+}
+
+std::string localAddressText(int fd) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "";
+  const std::string text = addressText(toAddress(storage));
+  const std::string ip = text.substr(0, text.rfind(':'));
+  return ip.starts_with('[') ? ip.substr(1, ip.size() - 2) : ip;
 }
 
 std::string addressText(const Address& address) {

@@ -12,6 +12,9 @@ namespace derplane {
 // Address and port of the peer of a connected socket; all zero when it has none (a socketpair).
 Address peerAddress(int fd);
 
+// Our own address of a connected socket without its port, IPv4 never as v4-in-v6; empty when it has none.
+std::string localAddressText(int fd);
+
 // `192.0.2.1:443` or `[2001:db8::1]:443`; IPv4 never as v4-in-v6; empty for an unknown address.
 std::string addressText(const Address& address);
 

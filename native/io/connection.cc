@@ -9,6 +9,14 @@
 #include "relay_core.h"
 
 namespace derplane {
+namespace {
+
+// Most handshakes fit; a large ClientInfo comes in several reads.
+constexpr size_t kChunk = 4096;
+// Read at once of a TLS connection in its handshake: a record with its header and tag fits.
+constexpr size_t kSealedChunk = SecureSession::kMaxRecord + 512;
+
+}  // namespace
 
 Connection::Connection(std::shared_ptr<RelayCore> relay, Fd fd_in, Address remote_in)
     : fd(std::move(fd_in)), remote(remote_in), relay_(std::move(relay)) {
@@ -41,8 +49,82 @@ bool Connection::reserve(size_t size) {
 }
 
 Connection::ReadResult Connection::read(size_t max) {
-  // Most handshakes fit; a large ClientInfo comes in several reads.
-  static constexpr size_t kChunk = 4096;
+  if (tls == nullptr) return readPlain(max);
+  // A handshake that waited for its certificate goes on without new bytes.
+  ReadResult result = open();
+  if (result != ReadResult::kNothing) return result;
+  uint8_t sealed[kSealedChunk];
+  ssize_t n;
+  do {
+    n = ::recv(fd.get(), sealed, sizeof sealed, MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  if (n == 0) return ReadResult::kEnd;
+  if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? ReadResult::kNothing : ReadResult::kReset;
+  tls->feed(sealed, static_cast<size_t>(n));
+  result = open();
+  return result == ReadResult::kNothing ? ReadResult::kBytes : result;
+}
+
+// Opens all records that are there. What ends the connection shows when the bytes before it have been seen.
+Connection::ReadResult Connection::open() {
+  const size_t size_before = size();
+  for (;;) {
+    const size_t before = buffer_.size();
+    if (!reserve(before + kChunk)) return ReadResult::kBudget;
+    buffer_.resize(before + kChunk);
+    size_t got = 0;
+    const SecureSession::Status status = tls->read(buffer_.data() + before, kChunk, got);
+    buffer_.resize(before + got);
+    if (got == 0 && size() > size_before) return ReadResult::kBytes;
+    switch (status) {
+      case SecureSession::Status::kOk:
+        break;
+      case SecureSession::Status::kWantBytes:
+        return ReadResult::kNothing;
+      case SecureSession::Status::kWantCertificate:
+        return ReadResult::kWantCertificate;
+      case SecureSession::Status::kEnd:
+        return ReadResult::kEnd;
+      case SecureSession::Status::kFailed:
+        return ReadResult::kTls;
+    }
+  }
+}
+
+bool Connection::beginTls() {
+  if (tls_server == nullptr || tls != nullptr) return true;
+  tls = tls_server->accept(localAddressText(fd.get()));
+  if (tls == nullptr) return false;
+  tls->setOutput(&output);
+  return true;
+}
+
+bool Connection::write(const uint8_t* data, size_t size) {
+  if (tls == nullptr) {
+    output.insert(output.end(), data, data + size);
+    return true;
+  }
+  const iovec iov{const_cast<uint8_t*>(data), size};
+  return size == 0 || tls->write(&iov, 1, size) == size;
+}
+
+Connection::SendResult Connection::send() {
+  size_t sent = 0;
+  SendResult result = SendResult::kDone;
+  while (sent < output.size()) {
+    const ssize_t n = ::send(fd.get(), output.data() + sent, output.size() - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n >= 0) {
+      sent += static_cast<size_t>(n);
+    } else if (errno != EINTR) {
+      result = errno == EAGAIN || errno == EWOULDBLOCK ? SendResult::kMore : SendResult::kReset;
+      break;
+    }
+  }
+  output.erase(output.begin(), output.begin() + static_cast<ssize_t>(sent));
+  return result;
+}
+
+Connection::ReadResult Connection::readPlain(size_t max) {
   const size_t before = buffer_.size();
   const size_t chunk = std::min(max, std::max(kChunk, before));
   if (!reserve(before + chunk)) return ReadResult::kBudget;

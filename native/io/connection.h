@@ -11,6 +11,7 @@
 
 #include "../core/client.h"
 #include "fd.h"
+#include "secure_session.h"
 
 namespace derplane {
 
@@ -28,18 +29,32 @@ class Connection {
   uint64_t id = 0;
   Fd fd;
   Address remote;
-  uint32_t listener = 0;   // which of the control plane's listeners accepted it
-  bool notify = false;     // the control plane wants to hear of its end
-  bool not_ideal = false;  // an `Ideal-Node` header came with it
+  uint32_t listener = 0;                     // which of the control plane's listeners accepted it
+  bool notify = false;                       // the control plane wants to hear of its end
+  bool not_ideal = false;                    // an `Ideal-Node` header came with it
+  std::shared_ptr<SecureServer> tls_server;  // of a connection that begins with a TLS handshake
+  std::unique_ptr<SecureSession> tls;        // what bytes() were opened by; null: they came as they are
+  std::vector<uint8_t> output;               // what the network has not taken yet
 
   // Bytes read and not consumed.
   const uint8_t* bytes() const { return buffer_.data() + start_; }
   size_t size() const { return buffer_.size() - start_; }
   void consume(size_t count);
 
-  enum class ReadResult { kBytes, kNothing, kEnd, kReset, kBudget };
-  // One recv of at most `max` bytes behind what is buffered; kBudget when the relay's budget for handshakes is used up.
+  // kBytes: there may be more; over TLS also when only the handshake got further. kBudget: the relay's budget for
+  // handshakes is used up. kTls: TLS failed, see tlsFailure(). kWantCertificate: read() again when the server's version
+  // rises.
+  enum class ReadResult { kBytes, kNothing, kEnd, kReset, kBudget, kTls, kWantCertificate };
+  // One recv of at most `max` bytes behind what is buffered. Over TLS it is a record's worth whatever `max` says, and
+  // there may be something to send afterwards.
   ReadResult read(size_t max);
+  // Makes the session of a connection that begins with a TLS handshake; false when memory is exhausted.
+  bool beginTls();
+  // Queues plaintext; false when TLS failed.
+  bool write(const uint8_t* data, size_t size);
+  enum class SendResult { kDone, kMore, kReset };
+  // Sends what is queued, as much as the network takes.
+  SendResult send();
   // Adds bytes that somebody else read; false when the budget is used up.
   bool append(const uint8_t* data, size_t size);
 
@@ -47,6 +62,8 @@ class Connection {
 
  private:
   bool reserve(size_t size);
+  ReadResult readPlain(size_t max);
+  ReadResult open();
 
   std::shared_ptr<RelayCore> relay_;
   std::vector<uint8_t> buffer_;

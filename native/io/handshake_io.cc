@@ -1,8 +1,6 @@
 #include "handshake_io.h"
 
-#include <sys/socket.h>
-
-#include <cerrno>
+#include <algorithm>
 
 namespace derplane {
 
@@ -20,6 +18,8 @@ const char* ioOutcomeName(IoOutcome outcome) {
       return "budget";
     case IoOutcome::kDiscarded:
       return "discarded";
+    case IoOutcome::kTls:
+      return "tls";
   }
   return "";
 }
@@ -83,6 +83,10 @@ bool HandshakeIo::open(uint64_t id, uint64_t timeout_ms) {
   if (closing()) return false;
   Connection* connection = ConnectionTable::instance().borrow(id);
   if (connection == nullptr) return false;
+  if (!connection->beginTls()) {
+    ConnectionTable::instance().giveBack(id);
+    return false;
+  }
   auto job = std::make_unique<Job>();
   job->connection = connection;
   job->id = id;
@@ -114,7 +118,7 @@ void HandshakeIo::pollOnce() {
     const Poller::Event event = poller_.event(i);
     if (event.tag == nullptr) continue;  // the inbox
     auto& job = *static_cast<Job*>(event.tag);
-    if (event.writable && job.on_write) tryWrite(job);
+    if (event.writable && !job.connection->output.empty()) tryWrite(job);
     if (event.readable && job.on_read) tryRead(job);
   }
   const std::vector<HandshakeRequest> requests = inbox_->take();
@@ -124,7 +128,11 @@ void HandshakeIo::pollOnce() {
 void HandshakeIo::tick() {
   const uint64_t now = uv_now(loop_);
   for (const auto& [id, job] : jobs_) {
-    if (now >= job->deadline_ms) finish(*job, IoOutcome::kTimeout);
+    if (now >= job->deadline_ms) {
+      finish(*job, IoOutcome::kTimeout);
+    } else if (job->wants_certificate && job->connection->tls_server->version() != job->certificates_seen) {
+      tryRead(*job);
+    }
   }
 }
 
@@ -137,7 +145,13 @@ void HandshakeIo::finishRead(Job& job, IoOutcome outcome) {
   if (!job.on_read) return;
   const OnRead done = std::move(job.on_read);
   job.on_read = nullptr;
-  done(outcome, job.connection->bytes(), job.connection->size());
+  const Connection& connection = *job.connection;
+  if (outcome == IoOutcome::kTls) {
+    const std::string& why = connection.tls->failure();
+    done(outcome, reinterpret_cast<const uint8_t*>(why.data()), why.size());
+  } else {
+    done(outcome, connection.bytes(), connection.size());
+  }
 }
 
 void HandshakeIo::finishWrite(Job& job, IoOutcome outcome) {
@@ -161,10 +175,21 @@ void HandshakeIo::read(uint64_t id, size_t min, size_t max, OnRead done) {
 
 void HandshakeIo::tryRead(Job& job) {
   Connection& connection = *job.connection;
+  job.wants_certificate = false;
+  if (connection.tls_server != nullptr) job.certificates_seen = connection.tls_server->version();
   while (connection.size() < job.min) {
-    switch (connection.read(job.max - connection.size())) {
+    const Connection::ReadResult result = connection.read(job.max - std::min(job.max, connection.size()));
+    // A TLS handshake has something to say; so has an alert.
+    if (!connection.output.empty() && !tryWrite(job)) return;
+    switch (result) {
       case Connection::ReadResult::kBytes:
         break;
+      case Connection::ReadResult::kTls:
+        finishRead(job, IoOutcome::kTls);
+        return;
+      case Connection::ReadResult::kWantCertificate:
+        awaitCertificate(job);
+        return;
       case Connection::ReadResult::kNothing:
         return;
       case Connection::ReadResult::kEnd:
@@ -182,6 +207,15 @@ void HandshakeIo::tryRead(Job& job) {
   finishRead(job, IoOutcome::kOk);
 }
 
+// The certificate may have come since the handshake asked: tick() looks at the version from before.
+void HandshakeIo::awaitCertificate(Job& job) {
+  Connection& connection = *job.connection;
+  job.wants_certificate = true;
+  const std::string& name = connection.tls->wanted();
+  if (!connection.tls_server->askFor(name)) return;
+  core_->emit({.kind = Event::Kind::kWanted, .listener = connection.listener, .text = name});
+}
+
 void HandshakeIo::consume(uint64_t id, size_t count) {
   if (Job* job = find(id)) job->connection->consume(count);
 }
@@ -192,24 +226,27 @@ void HandshakeIo::write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite 
     done(IoOutcome::kDiscarded);
     return;
   }
-  job->unwritten.assign(bytes, bytes + size);
+  if (!job->connection->write(bytes, size)) {
+    done(IoOutcome::kReset);
+    return;
+  }
   job->on_write = std::move(done);
   tryWrite(*job);
 }
 
-void HandshakeIo::tryWrite(Job& job) {
-  while (!job.unwritten.empty()) {
-    const ssize_t n =
-        ::send(job.connection->fd.get(), job.unwritten.data(), job.unwritten.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      if (errno == EAGAIN || errno == EWOULDBLOCK) return;
-      finishWrite(job, IoOutcome::kReset);
-      return;
-    }
-    job.unwritten.erase(job.unwritten.begin(), job.unwritten.begin() + n);
+// False when the connection turned out to be gone.
+bool HandshakeIo::tryWrite(Job& job) {
+  switch (job.connection->send()) {
+    case Connection::SendResult::kDone:
+      finishWrite(job, IoOutcome::kOk);
+      return true;
+    case Connection::SendResult::kMore:
+      return true;
+    case Connection::SendResult::kReset:
+      finish(job, IoOutcome::kReset);
+      return false;
   }
-  finishWrite(job, IoOutcome::kOk);
+  return false;
 }
 
 void HandshakeIo::stopWatching(Job& job) {
@@ -227,7 +264,7 @@ std::unique_ptr<Connection> HandshakeIo::detach(uint64_t id) {
 bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output) {
   std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return false;
-  core_->accepts.fetch_add(1, std::memory_order_relaxed);
+  countAccept(*connection);
   adoption.id = id;
   adoption.address = connection->remote;
   adoption.notify = connection->notify;
@@ -251,15 +288,21 @@ void HandshakeIo::serveHttp(uint64_t id, uint32_t failure, std::string malformed
       {.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
 }
 
+void HandshakeIo::countAccept(const Connection& connection) {
+  core_->accepts.fetch_add(1, std::memory_order_relaxed);
+  if (connection.tls == nullptr || !connection.tls->established()) return;
+  (connection.tls->isTls13() ? core_->accepts_tls13 : core_->accepts_tls12).fetch_add(1, std::memory_order_relaxed);
+}
+
 void HandshakeIo::count(uint32_t failure) {
   if (failure < RelayCore::kMaxFailures) core_->failures[failure].fetch_add(1, std::memory_order_relaxed);
 }
 
 void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {
   count(failure);
-  if (upgraded) core_->accepts.fetch_add(1, std::memory_order_relaxed);
   const std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return;
+  if (upgraded) countAccept(*connection);
   if (!connection->notify && !report && !core_->log_clients.load(std::memory_order_relaxed)) return;
   core_->emit({.kind = Event::Kind::kFailed,
                .id = id,

@@ -17,11 +17,12 @@
 namespace derplane {
 
 // How a wait ended. The names are the codes that JavaScript sees.
-enum class IoOutcome { kOk, kClosed, kReset, kTimeout, kBudget, kDiscarded };
+enum class IoOutcome { kOk, kClosed, kReset, kTimeout, kBudget, kDiscarded, kTls };
 const char* ioOutcomeName(IoOutcome outcome);
 
 class HandshakeIo final : public LoopUser {
  public:
+  // With kTls the bytes are a text that says what went wrong.
   using OnRead = std::function<void(IoOutcome, const uint8_t* bytes, size_t size)>;
   using OnWrite = std::function<void(IoOutcome)>;
 
@@ -65,8 +66,9 @@ class HandshakeIo final : public LoopUser {
     size_t min = 0;
     size_t max = 0;
     OnRead on_read = nullptr;
-    std::vector<uint8_t> unwritten = {};
     OnWrite on_write = nullptr;
+    uint64_t certificates_seen = 0;  // version of the TLS server's certificates of which none would do
+    bool wants_certificate = false;
   };
 
   explicit HandshakeIo(std::shared_ptr<RelayCore> core) : core_(std::move(core)) {}
@@ -76,13 +78,15 @@ class HandshakeIo final : public LoopUser {
   void pollOnce();
   void tick();
   void tryRead(Job& job);
-  void tryWrite(Job& job);
+  bool tryWrite(Job& job);
+  void awaitCertificate(Job& job);
   static void finishRead(Job& job, IoOutcome outcome);
   static void finishWrite(Job& job, IoOutcome outcome);
   static void finish(Job& job, IoOutcome outcome);
   std::unique_ptr<Connection> detach(uint64_t id);
   void drop(std::unique_ptr<Connection> connection);
   void count(uint32_t failure);
+  void countAccept(const Connection& connection);
   void stopWatching(Job& job);
 
   std::shared_ptr<RelayCore> core_;

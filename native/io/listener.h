@@ -19,6 +19,7 @@ struct ListenOptions {
   uint32_t keepalive_ms = 600'000;    // idle time before probes
   uint32_t user_timeout_ms = 15'000;  // TCP_USER_TIMEOUT
   uint32_t tag = 0;                   // the control plane's number for this listener
+  std::shared_ptr<SecureServer> tls;  // null: connections are plain
 };
 
 class Listener final : public LoopUser {

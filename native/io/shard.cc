@@ -216,6 +216,7 @@ void Shard::adopt(Mail& mail) {
     return;
   }
   mail.connection->fd.release();
+  if (mail.connection->tls != nullptr) startTls(*client, *mail.connection);
   if (!link) startMeasuring(*client);
   if (mail.connection->size() > 0) {
     hold(*client, mail.connection->bytes(), static_cast<uint32_t>(mail.connection->size()));
@@ -273,6 +274,7 @@ void Shard::destroyClosing() {
   for (; client != nullptr; client = router_.takeClosing()) {
     unstall(*client);
     stopMeasuring(*client);
+    if (client->tls != nullptr) endTls(*client);
     poller_.remove(client->fd);  // a duplicate of the descriptor may live on elsewhere, so closing ours is not enough
     ::close(client->fd);
     emitClosed(*client);

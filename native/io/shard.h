@@ -11,6 +11,7 @@
 #include "loop_handles.h"
 #include "poller.h"
 #include "relay_core.h"
+#include "tls_channel.h"
 
 namespace derplane {
 
@@ -74,10 +75,15 @@ class Shard final : public LoopUser, private RouterEvents {
 
   // Reading.
   static uint32_t readSize(const Client& client) { return client.mesh ? kMeshReadSize : kReadSize; }
+  // What a read brings: over TLS also the rest of a record that was begun before.
+  static uint32_t readRoom(const Client& client) {
+    return readSize(client) + (client.tls == nullptr ? 0 : static_cast<uint32_t>(SecureSession::kMaxRecord));
+  }
   void read(Client& client);
+  ssize_t receive(Client& client, iovec* iov, int count, bool& full);
   ssize_t readIntoArena(Client& client, bool& full);
   ssize_t readBehindCarry(Client& client, bool& full);
-  void consume(Client& client, uint8_t* data, uint32_t size);
+  void consume(Client& client, uint8_t* data, uint32_t size, uint32_t room = 0);
   void consumeCarry(Client& client);
   void hold(Client& client, const uint8_t* data, uint32_t size);
   bool growCarry(Client& client, uint32_t capacity);
@@ -86,9 +92,19 @@ class Shard final : public LoopUser, private RouterEvents {
 
   // Writing.
   void flush(Client& client);
+  ssize_t writePlain(Client& client);
   void keepRest(Client& client, bool renew_deadline);
   void unstall(Client& client);
   void closeStalled();
+
+  // TLS (shard_tls.cc).
+  static bool hasSealed(const Client& client) { return client.tls != nullptr && !client.tls->unsent.empty(); }
+  void startTls(Client& client, Connection& connection);
+  ssize_t receiveSealed(Client& client, iovec* iov, int count, bool& full);
+  ssize_t writeSealed(Client& client);
+  bool sendUnsent(Client& client);
+  void keepUnsent(Client& client, size_t sent);
+  void endTls(Client& client);
 
   // Measuring (shard_metrics.cc).
   void startMeasuring(Client& client);
@@ -117,7 +133,9 @@ class Shard final : public LoopUser, private RouterEvents {
     uint32_t announced = 0;  // slots that were told
     bool all_announced = false;
   } drain_;
-  uint64_t rings_read_ = 0;  // rings with records that this turn's pieces point to
+  PageMemory<uint8_t> received_{kMeshReadSize};  // TLS records as they came
+  std::vector<uint8_t> sealed_;                  // TLS records as they go
+  uint64_t rings_read_ = 0;                      // rings with records that this turn's pieces point to
   std::vector<uint32_t> checks_;
   Client* rtt_first_ = nullptr;
   Client* rtt_last_ = nullptr;

@@ -14,7 +14,7 @@ namespace derplane {
 void Shard::read(Client& client) {
   // A connection that waits for a ring or its receive limit is read again when that is over.
   if (client.closing || client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) return;
-  ensureRoom(readSize(client));
+  ensureRoom(readRoom(client));
   bool full = false;
   const bool part_of_frame = client.carry != nullptr && client.carry->size >= kFrameHeaderSize;
   const ssize_t n = part_of_frame ? readBehindCarry(client, full) : readIntoArena(client, full);
@@ -23,7 +23,7 @@ void Shard::read(Client& client) {
   if (n == 0) {
     router_.close(client, CloseReason::eof);
   } else if (n < 0) {
-    if (errno == EINTR) {
+    if (errno == EINTR || (errno == EAGAIN && full)) {
       makeHungry(client);
     } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
       router_.close(client, CloseReason::reset);
@@ -34,22 +34,34 @@ void Shard::read(Client& client) {
   }
 }
 
+// One read. -1 with EAGAIN also when what came is not a whole TLS record yet; `full`: there may be more.
+ssize_t Shard::receive(Client& client, iovec* iov, int count, bool& full) {
+  if (client.tls != nullptr) return receiveSealed(client, iov, count, full);
+  size_t room = 0;
+  for (int i = 0; i < count; ++i) room += iov[i].iov_len;
+  const ssize_t n =
+      count == 1 ? ::recv(client.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT) : ::readv(client.fd, iov, count);
+  full = n > 0 && static_cast<size_t>(n) == room;
+  return n;
+}
+
 // The usual read. Less than a header may have been left over; it is put in front.
 ssize_t Shard::readIntoArena(Client& client, bool& full) {
   Arena& arena = router_.arena();
-  uint8_t* at = arena.end();
+  const uint32_t room = router_.frontRoom(client);
+  uint8_t* at = arena.end() + room;
   uint32_t before = 0;
   if (client.carry != nullptr) {
     before = client.carry->size;
     std::memcpy(at, client.carry->bytes(), before);
   }
-  const ssize_t n = ::recv(client.fd, at + before, readSize(client) - before, MSG_DONTWAIT);
+  iovec iov{at + before, readRoom(client) - before};
+  const ssize_t n = receive(client, &iov, 1, full);
   if (n <= 0) return n;
   if (before > 0) router_.retire(detachCarry(client));
   const uint32_t size = before + static_cast<uint32_t>(n);
-  full = size == readSize(client);
-  arena.take(size);
-  consume(client, at, size);
+  arena.take(room + size);
+  consume(client, at, size, room);
   return n;
 }
 
@@ -65,31 +77,35 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   const uint32_t room = std::min(carry->capacity, needed) - carry->size;
   const bool whole = carry->size + room == needed;
   Arena& arena = router_.arena();
-  uint8_t* at = arena.end();
-  iovec iov[2] = {{carry->bytes() + carry->size, room}, {at, readSize(client)}};
-  const ssize_t n = ::readv(client.fd, iov, whole ? 2 : 1);
+  const uint32_t front = router_.frontRoom(client);
+  uint8_t* at = arena.end() + front;
+  iovec iov[2] = {{carry->bytes() + carry->size, room}, {at, readRoom(client)}};
+  // Bytes behind the carry's room need a place only if the frame ends in it; opened records bring them all the same.
+  const ssize_t n = receive(client, iov, whole || client.tls != nullptr ? 2 : 1, full);
   if (n <= 0) return n;
   const auto got = static_cast<uint32_t>(n);
-  full = got == room + (whole ? readSize(client) : 0);
   const uint32_t to_carry = std::min(got, room);
   const uint32_t rest = got - to_carry;
-  arena.take(rest);  // before anything else may take what lies there
+  arena.take(front + rest);  // before anything else may take what lies there
   carry->size += to_carry;
   router_.counters().add(Counter::held_bytes, to_carry);
-  if (carry->size < needed) return n;
+  if (carry->size < needed) {
+    if (rest > 0) hold(client, at, rest);
+    return n;
+  }
   consumeCarry(client);
   if (rest == 0 || client.closing) return n;
   if (client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) {
     hold(client, at, rest);
   } else {
-    consume(client, at, rest);
+    consume(client, at, rest, front);
   }
   return n;
 }
 
 // `data` stays until the turn's end: packets in it are sent from where they are.
-void Shard::consume(Client& client, uint8_t* data, uint32_t size) {
-  const ParseResult result = router_.consume(client, data, size);
+void Shard::consume(Client& client, uint8_t* data, uint32_t size, uint32_t room) {
+  const ParseResult result = router_.consume(client, data, size, room);
   if (result.status == ParseStatus::kClosed) return;
   if (result.status == ParseStatus::kThrottled) throttled_.push_back(&client);
   if (result.consumed == size) return;
@@ -153,36 +169,43 @@ void Shard::flush(Client& client) {
   if (client.watching) router_.observePresence(client);
   uint32_t frames_done = 0;
   queues.late_frames = 0;
-  while (!client.stalled && !client.queue.empty()) {
-    iovec iov[kMaxIov];
-    const uint32_t count = client.queue.gather(queues, iov, kMaxIov);
-    size_t total = 0;
-    for (uint32_t i = 0; i < count; ++i) total += iov[i].iov_len;
-    msghdr message{};
-    message.msg_iov = iov;
-    message.msg_iovlen = count;
-    const ssize_t n = ::sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    router_.counters().add(Counter::writes);
+  while (!client.stalled && (!client.queue.empty() || hasSealed(client))) {
+    const ssize_t n = client.tls == nullptr ? writePlain(client) : writeSealed(client);
     if (n < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK) {
-        router_.close(client, CloseReason::write_error);
-        client.queue.clear(queues, DropReason::write_error);
-        return;
-      }
-      client.stalled = true;
-      break;
+      router_.close(client, CloseReason::write_error);
+      client.queue.clear(queues, DropReason::write_error);
+      return;
     }
-    frames_done += client.queue.advance(queues, static_cast<uint64_t>(n));
-    client.stalled = static_cast<size_t>(n) < total;
+    if (n > 0) frames_done += client.queue.advance(queues, static_cast<uint64_t>(n));
   }
-  if (client.queue.empty()) {
+  if (client.queue.empty() && !hasSealed(client)) {
     unstall(client);
   } else {
     keepRest(client, frames_done > 0);
     frames_done += queues.late_frames;
   }
   if (frames_done > 0) router_.counters().observeWrite(frames_done);
+}
+
+// One write. Returns the bytes that are taken, after which `stalled` says whether the kernel takes more; -1 when the
+// socket failed.
+ssize_t Shard::writePlain(Client& client) {
+  iovec iov[kMaxIov];
+  const uint32_t count = client.queue.gather(router_.queues(), iov, kMaxIov);
+  size_t total = 0;
+  for (uint32_t i = 0; i < count; ++i) total += iov[i].iov_len;
+  msghdr message{};
+  message.msg_iov = iov;
+  message.msg_iovlen = count;
+  const ssize_t n = ::sendmsg(client.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  router_.counters().add(Counter::writes);
+  if (n >= 0) {
+    client.stalled = static_cast<size_t>(n) < total;
+    return n;
+  }
+  if (errno == EINTR) return 0;
+  client.stalled = errno == EAGAIN || errno == EWOULDBLOCK;
+  return client.stalled ? 0 : -1;
 }
 
 // The write deadline runs from the last frame that was begun: bytes of the same frame do not extend it.
@@ -193,7 +216,7 @@ void Shard::keepRest(Client& client, bool renew_deadline) {
   }
   uint64_t timeout = client.mesh ? core_->config.mesh_write_timeout_ms : core_->config.write_timeout_ms;
   if (client.link != nullptr) timeout = kLinkWriteTimeoutMs;
-  if (timeout == 0 || !client.queue.hasBacklog()) return;
+  if (timeout == 0 || !(client.queue.hasBacklog() || hasSealed(client))) return;
   if (!client.in_stall_list) {
     client.in_stall_list = true;
     client.stall_prev = nullptr;

@@ -17,7 +17,7 @@ import type { PrivateKey, PublicKey } from '../protocol/key.js';
 import type { Conn } from './conn.js';
 import { FORWARD_TIMEOUT } from './defaults.js';
 import type { FrameStream } from './frame_stream.js';
-import { handshake, type Session } from './handshake.js';
+import { type HandshakeOptions, handshake, type Session } from './handshake.js';
 import { type ReceivedMessage, readMessage } from './messages.js';
 import { messagesUntil } from './messages_until.js';
 import { type ClientOptions, clientInfoOf, needMeshKey } from './options.js';
@@ -78,7 +78,12 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
    * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BAD_FRAME`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED`,
    *   `ERR_DERP_TIMEOUT`; the connection is then closed
    */
-  static async connect(privateKey: PrivateKey, conn: Conn, options: ClientOptions = {}): Promise<Client> {
+  static connect(privateKey: PrivateKey, conn: Conn, options: ClientOptions = {}): Promise<Client> {
+    return Client.begin(privateKey, conn, options);
+  }
+
+  /** {@link connect} for those who may have sent ClientInfo before. @internal */
+  static async begin(privateKey: PrivateKey, conn: Conn, options: HandshakeOptions): Promise<Client> {
     const info = clientInfoOf(options);
     return new Client(privateKey.publicKey, info, await handshake(privateKey, conn, info, options));
   }

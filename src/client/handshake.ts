@@ -13,6 +13,8 @@ import type { ClientOptions } from './options.js';
 export interface HandshakeOptions extends ClientOptions {
   /** Whether a relay with this side's own key is refused (`ERR_DERP_SELF_CONNECT`) before anything is said. Default: false. */
   refuseSelf?: boolean;
+  /** Whether ClientInfo was sent with the request; `serverPublicKey` is given then. Default: false. */
+  clientInfoSent?: boolean;
 }
 
 /** A connection on which both sides know each other. */
@@ -29,7 +31,7 @@ export async function handshake(
   info: ClientInfo,
   options: HandshakeOptions,
 ): Promise<Session> {
-  const { serverPublicKey, head = Buffer.alloc(0), handshakeTimeout = HANDSHAKE_TIMEOUT, refuseSelf = false } = options;
+  const { serverPublicKey, head = Buffer.alloc(0), handshakeTimeout = HANDSHAKE_TIMEOUT } = options;
   const stream = new FrameStream(
     conn,
     head,
@@ -40,12 +42,10 @@ export async function handshake(
   }, handshakeTimeout);
   try {
     const relay = serverPublicKey ?? serverKeyOf(await nextFrame(stream));
-    if (refuseSelf && relay.equals(privateKey.publicKey)) {
-      throw new DerpError('ERR_DERP_SELF_CONNECT', 'the relay dialled has the key of the one that dials');
-    }
+    if (options.refuseSelf) refuseOwnKey(relay, privateKey);
     stream.maxFrameSize = MAX_CLIENT_FRAME_SIZE;
     const box = new Box(relay, privateKey);
-    await stream.write(sealClientInfo(info, privateKey.publicKey, box));
+    if (!options.clientInfoSent) await stream.write(sealClientInfo(info, privateKey.publicKey, box));
     return { stream, serverPublicKey: relay, box };
   } catch (error) {
     stream.abort(error as DerpError);
@@ -53,6 +53,12 @@ export async function handshake(
   } finally {
     clearTimeout(deadline);
   }
+}
+
+/** @throws DerpError `ERR_DERP_SELF_CONNECT` when the relay dialled is the one that dials */
+export function refuseOwnKey(relay: PublicKey, own: PrivateKey): void {
+  if (!relay.equals(own.publicKey)) return;
+  throw new DerpError('ERR_DERP_SELF_CONNECT', 'the relay dialled has the key of the one that dials');
 }
 
 /** The next frame of the stream, as soon as it is whole; rejects with the stream's failure. */

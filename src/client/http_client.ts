@@ -1,10 +1,13 @@
 import { validateHeaderValue } from 'node:http';
 import { DerpError } from '../errors.js';
+import { Box } from '../protocol/box.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
+import { sealClientInfo } from '../protocol/info.js';
 import type { PrivateKey, PublicKey } from '../protocol/key.js';
 import { Client } from './client.js';
 import { CONNECT_TIMEOUT } from './defaults.js';
-import { parseRelayUrl } from './dial.js';
+import { displayUrl, parseRelayUrl } from './dial.js';
+import { type Trust, trustOf } from './dial_tls.js';
 import type { ReceivedMessage } from './messages.js';
 import { messagesUntil } from './messages_until.js';
 import { openConnection } from './open_connection.js';
@@ -19,8 +22,16 @@ export interface HttpClientOptions extends ClientInfoOptions {
   idealNode?: string;
   /** The relay's key, if known; another relay is then refused by its box. Default: what the relay says. */
   serverPublicKey?: PublicKey;
-  /** Milliseconds for DNS, TCP, upgrade and handshake together. Default: 10,000. */
+  /** Milliseconds for DNS, TCP, TLS, upgrade and handshake together. Default: 10,000. */
   connectTimeout?: number;
+  /**
+   * Over TLS: the name that the relay's certificate must be for, in place of the URL's host, which the relay is asked for all the same;
+   * or `sha256-raw:` and the SHA-256 of the certificate in hexadecimal, which may then be self-signed. As `CertName` in a DERP map.
+   * Default, and if empty: the URL's host.
+   */
+  certName?: string;
+  /** Over TLS: PEM certificates of whom to trust, in place of the roots of Node and the system. */
+  ca?: string;
 }
 
 /** A message and the connection that it came over. */
@@ -45,7 +56,7 @@ interface Link {
  *
  * @example
  * ```ts
- * const client = new HttpClient(PrivateKey.generate(), 'http://127.0.0.1:3340/derp');
+ * const client = new HttpClient(PrivateKey.generate(), 'https://derp.example.com/derp');
  * await client.connect();
  * await client.send(peer, Buffer.from('hello'));
  * console.log(await client.recv());
@@ -60,6 +71,7 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
 
   readonly #privateKey: PrivateKey;
   readonly #options: HttpClientOptions;
+  readonly #trust: Trust;
   /** What is sent over; may have failed. */
   #link: Link | undefined;
   /** What is received from: stays the old link until `recv` has reported its loss. */
@@ -73,8 +85,8 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
   #watching = false;
 
   /**
-   * @param url - `http://HOST[:PORT]/derp`
-   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option
+   * @param url - `https://HOST[:PORT]/derp`, or `http://` on trusted networks
+   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
    */
   constructor(privateKey: PrivateKey, url: string | URL, options: HttpClientOptions = {}) {
     this.url = parseRelayUrl(url);
@@ -82,6 +94,7 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
     this.#privateKey = privateKey;
     this.#options = { ...options };
     clientInfoOf(options);
+    this.#trust = trustOf(options);
     if (options.idealNode !== undefined) checkHeader(options.idealNode);
   }
 
@@ -98,8 +111,8 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
   /**
    * Connects, unless connected, and waits until the relay let this client in, so that peers can reach it. Other methods connect too, but
    * do not wait for that.
-   * @throws DerpError `ERR_DERP_CONNECT` when the relay cannot be reached, `ERR_DERP_TIMEOUT`, `ERR_DERP_HTTP_STATUS` when it is no
-   *   DERP relay, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` after {@link close} or when the relay refuses this client
+   * @throws DerpError `ERR_DERP_CONNECT` when the relay cannot be reached, `ERR_DERP_TIMEOUT`, `ERR_DERP_TLS` when TLS fails,
+   *   `ERR_DERP_CERTIFICATE` when the relay's certificate is not trusted, `ERR_DERP_HTTP_STATUS` when it is no DERP relay, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` after {@link close} or when the relay refuses this client
    */
   async connect(): Promise<void> {
     const { client } = await this.#connected();
@@ -262,9 +275,28 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
   #open(): Promise<Client> {
     const { fastStart = false, idealNode, connectTimeout: timeout = CONNECT_TIMEOUT } = this.#options;
     const { signal } = this.#ending;
-    return openConnection({ url: this.url, fastStart, idealNode, timeout, signal }, (socket, head) =>
-      Client.connect(this.#privateKey, socket, { ...this.#options, head, handshakeTimeout: timeout }),
+    const dialling = { url: this.url, fastStart, idealNode, timeout, signal, trust: this.#trust };
+    const clientInfo = (relay: PublicKey) => this.#sealClientInfo(relay);
+    return openConnection({ ...dialling, clientInfo }, (connection, { head, serverPublicKey: told }) =>
+      Client.begin(this.#privateKey, connection, {
+        ...this.#options,
+        head,
+        handshakeTimeout: timeout,
+        ...(told !== undefined && { serverPublicKey: told, clientInfoSent: true }),
+      }),
     );
+  }
+
+  /** ClientInfo for a relay whose key TLS told. */
+  #sealClientInfo(relay: PublicKey): Uint8Array {
+    const { serverPublicKey: wanted } = this.#options;
+    if (wanted !== undefined && !relay.equals(wanted)) {
+      throw new DerpError(
+        'ERR_DERP_BAD_HANDSHAKE',
+        `${displayUrl(this.url)} has the key ${relay}, not the one wanted, ${wanted}`,
+      );
+    }
+    return sealClientInfo(clientInfoOf(this.#options), this.publicKey, new Box(relay, this.#privateKey));
   }
 }
 

@@ -13,6 +13,8 @@ export interface UpgradeRequest {
   readonly fastStart: boolean;
   /** Name of the node that the client would rather be connected to. */
   readonly idealNode: string | undefined;
+  /** A ClientInfo frame that need not wait for the relay's key: it goes out with the request, which is then a fast start. */
+  readonly early: Uint8Array | undefined;
 }
 
 /**
@@ -20,10 +22,10 @@ export interface UpgradeRequest {
  * @throws DerpError `ERR_DERP_HTTP_STATUS` when the relay answers with another status than 101; the connection's own errors as they are
  */
 export function upgrade(socket: Duplex, wanted: UpgradeRequest): Promise<Buffer> {
-  return wanted.fastStart ? startFast(socket, wanted) : awaitSwitch(socket, wanted);
+  return wanted.fastStart || wanted.early !== undefined ? startFast(socket, wanted) : awaitSwitch(socket, wanted);
 }
 
-function headersOf({ url, fastStart, idealNode }: UpgradeRequest): Record<string, string> {
+function headersOf({ url, idealNode }: UpgradeRequest, fastStart: boolean): Record<string, string> {
   return {
     Host: url.host,
     Connection: 'Upgrade',
@@ -39,7 +41,7 @@ function awaitSwitch(socket: Duplex, wanted: UpgradeRequest): Promise<Buffer> {
     const outgoing = request({
       method: 'GET',
       path: url.pathname + url.search,
-      headers: headersOf(wanted),
+      headers: headersOf(wanted, false),
       createConnection: () => socket,
     });
     outgoing.on('error', reject);
@@ -78,8 +80,9 @@ function startFast(socket: Duplex, wanted: UpgradeRequest): Promise<Buffer> {
     const onError = (error: Error) => settle(() => reject(error));
     const onClose = () => onError(new Error('the relay closed the connection without an answer'));
     socket.on('data', onData).on('error', onError).on('close', onClose);
-    const headers = Object.entries(headersOf(wanted)).map(([name, value]) => `${name}: ${value}\r\n`);
-    socket.write(`GET ${wanted.url.pathname}${wanted.url.search} HTTP/1.1\r\n${headers.join('')}\r\n`);
+    const headers = Object.entries(headersOf(wanted, true)).map(([name, value]) => `${name}: ${value}\r\n`);
+    const head = `GET ${wanted.url.pathname}${wanted.url.search} HTTP/1.1\r\n${headers.join('')}\r\n`;
+    socket.write(Buffer.concat([Buffer.from(head, 'latin1'), wanted.early ?? Buffer.alloc(0)]));
   });
 }
 

@@ -9,7 +9,7 @@ import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
 import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
 import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
 
-const { relayId, privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
+const { relayId, derp, privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
 const privateKey = PrivateKey.fromBytes(keyBytes);
 
 const serverKey = serverKeyFrame(privateKey.publicKey);
@@ -85,7 +85,8 @@ async function readRequest(id: number): Promise<DerpRequest | string> {
       continue;
     }
     try {
-      const request = parseRequest(bytes.subarray(0, end));
+      const parsed = parseRequest(bytes.subarray(0, end));
+      const request = { ...parsed, upgrade: parsed.upgrade && derp };
       if (request.upgrade) io.consume(id, end);
       return request;
     } catch (error) {

@@ -1,5 +1,6 @@
 /** The figures as Go's expvar shows them: one JSON object, the relay's in the map `derp`. */
 import { uptime } from 'node:os';
+import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
@@ -10,11 +11,16 @@ export interface FigureSource {
 }
 
 /** Reads all figures of this moment. */
-export function readFigures(relay: FigureSource | undefined, version: string): Figures {
+export function readFigures(
+  relay: FigureSource | undefined,
+  version: string,
+  certificates: readonly CertificateExpiry[] = [],
+): Figures {
   const now = Date.now() / 1000;
   return {
     relay: relay?.expVar(),
     shards: relay?.shardVars() ?? [],
+    certificates,
     version,
     uptime: Math.floor(process.uptime()),
     startTime: Math.floor(now - process.uptime()),
@@ -40,12 +46,26 @@ export function debugVars(figures: Figures, cmdline: readonly string[]): object 
     counter_uptime_sec: figures.uptime,
     derp: sorted({ ...Object.fromEntries(entries.filter(([name]) => isDerp(name))), version }),
     ...(figures.relay !== undefined && { derp_bytes_dropped: bytes_dropped, derp_packets_dropped: packets_dropped }),
-    derplane: sorted({ ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))), shards }),
+    derplane: sorted({
+      ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))),
+      ...certificateVars(figures),
+      shards,
+    }),
     node_boot_time_seconds: figures.bootTime,
     nodejs_memory: process.memoryUsage(),
     process_start_unix_time: figures.startTime,
     version,
   });
+}
+
+/** The metrics of certificates, by the names that the map gives to gauges. */
+function certificateVars(figures: Figures): Stats {
+  const prefix = 'derplane_certificate_';
+  const found = METRICS.filter(({ name }) => name.startsWith(prefix)).flatMap((metric) => {
+    const value = metric.value(figures);
+    return value === undefined ? [] : [[metric.name.replace('derplane_', 'gauge_'), value] as const];
+  });
+  return Object.fromEntries(found);
 }
 
 function sorted(object: object): object {

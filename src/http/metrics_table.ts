@@ -1,4 +1,5 @@
 /** Every metric of the relay: its name at /debug/varz, type, meaning, labels, and where its value stands. */
+import { type CertificateExpiry, daysUntil } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
 
 /** What metrics are made of. */
@@ -7,6 +8,8 @@ export interface Figures {
   relay: Stats | undefined;
   /** {@link Server.shardVars}. */
   shards: Stats[];
+  /** Of TLS; empty where none is served. */
+  certificates: readonly CertificateExpiry[];
   version: string;
   /** Seconds since the program started. */
   uptime: number;
@@ -127,6 +130,16 @@ export const METRICS: readonly Metric[] = [
   metric('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
     outcomes(relay),
   ),
+  metric(
+    'derplane_',
+    ['certificate_not_after_seconds', 'gauge', 'When a certificate expires, in seconds since 1970.', 'name'],
+    ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => notAfter.getTime() / 1000),
+  ),
+  metric(
+    'derplane_',
+    ['certificate_expiry_days', 'gauge', 'Whole days until a certificate expires; below 0 once it has.', 'name'],
+    ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => daysUntil(notAfter, Date.now())),
+  ),
   ...SHARD.map((row) =>
     metric('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>
       shards.length === 0 ? undefined : Object.fromEntries(shards.map((stats, shard) => [shard, find(stats, row[0])!])),
@@ -159,4 +172,12 @@ function find(stats: Stats | undefined, name: string): Stats | number | undefine
 
 function outcomes(relay: Stats | undefined): Stats | undefined {
   return relay === undefined ? undefined : { ok: relay['adopted']!, ...(relay['handshakes_failed'] as Stats) };
+}
+
+function certificateFigures(
+  certificates: readonly CertificateExpiry[],
+  figure: (certificate: CertificateExpiry) => number,
+): Stats | undefined {
+  if (certificates.length === 0) return undefined;
+  return Object.fromEntries(certificates.map((certificate) => [certificate.name, figure(certificate)]));
 }

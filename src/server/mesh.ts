@@ -1,6 +1,7 @@
 /** The relay's links to the other relays of its region: dialled here, handed to native code, and dialled again when they end. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dialMesh } from '../client/dial_mesh.js';
+import type { Trust } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import type { Logger } from '../log.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
@@ -16,6 +17,8 @@ export interface MeshOptions {
   logger: Logger;
   /** Milliseconds between the end of a link, or an attempt that failed, and the next attempt. */
   retryInterval: number;
+  /** Whom to believe over TLS. */
+  trust: Trust;
   /** The mesh key of the moment. */
   meshKey: () => string;
 }
@@ -84,11 +87,11 @@ export class Mesh {
 
   /** Dials, hands the connection to its shard, and resolves with the link's end; rejects when there is no link to be had. */
   async #link(host: MeshHost): Promise<LinkEnd> {
-    const { relay, privateKey, meshKey } = this.#options;
+    const { relay, privateKey, meshKey, trust } = this.#options;
     const { signal } = this.#ending;
-    const dialling = { dialHost: host.dialHost, timeout: MESH_DIAL_TIMEOUT, signal };
-    const { socket, unread, serverPublicKey } = await dialMesh(privateKey, meshKey(), host.url, dialling);
-    const id = await takeOver(relay, socket, unread, remoteOf(socket), true);
+    const dialling = { dialHost: host.dialHost, timeout: MESH_DIAL_TIMEOUT, signal, trust };
+    const { connection, unread, serverPublicKey } = await dialMesh(privateKey, meshKey(), host.url, dialling);
+    const id = await takeOver(relay, connection, unread, remoteOf(connection), true);
     if (signal.aborted) {
       relay.discard(id);
       throw signal.reason;

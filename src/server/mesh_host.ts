@@ -11,10 +11,11 @@ export interface MeshHost {
 }
 
 const PLAIN = 'http://';
+const SECURE = 'https://';
 
 /**
- * Reads `http://HOST[:PORT][/DIALHOST]`: the relay is called HOST, and found at DIALHOST, which has no port of its own. The form of the
- * reference, `HOST[:PORT][/DIALHOST]`, asks for TLS.
+ * Reads `HOST[:PORT][/DIALHOST]`: the relay is called HOST, which its certificate must be for, and found at DIALHOST, which has no port of
+ * its own. With `http://` in front the link is plain.
  * @param allowPlain - whether the relay dialled may be elsewhere than on this machine's loopback
  * @throws DerpError `ERR_DERP_BAD_OPTION`
  */
@@ -26,14 +27,9 @@ export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
   if (more.length > 0) throw bad(`too many components in host tuple ${JSON.stringify(tuple)}`);
   if (name === '' || dialHost === '')
     throw bad(`mesh host ${JSON.stringify(entry)}: empty; write HOST[:PORT][/DIALHOST]`);
-  const url = urlOf(entry, name);
+  const url = urlOf(entry, plain ? PLAIN : SECURE, name);
   if (dialHost !== undefined) checkDialHost(entry, dialHost);
-  if (!plain) {
-    throw bad(
-      `mesh host ${JSON.stringify(entry)}: TLS between relays comes with a later release; until then write ${PLAIN}${tuple}`,
-    );
-  }
-  if (!allowPlain && !isLoopback(dialHost ?? url.hostname)) {
+  if (plain && !allowPlain && !isLoopback(dialHost ?? url.hostname)) {
     throw bad(
       `mesh host ${JSON.stringify(entry)}: without TLS whoever controls the network in between can learn the mesh key; off loopback this needs -mesh-insecure-http (option meshInsecureHttp)`,
     );
@@ -41,8 +37,8 @@ export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
   return { name, url, dialHost };
 }
 
-function urlOf(entry: string, host: string): URL {
-  const text = `${PLAIN}${host}/derp`;
+function urlOf(entry: string, scheme: string, host: string): URL {
+  const text = `${scheme}${host}/derp`;
   // What URL would take for something else than host and port.
   if (!/[@?#\\]/.test(host) && URL.canParse(text)) return new URL(text);
   throw bad(`mesh host ${JSON.stringify(entry)}: ${JSON.stringify(host)} is no HOST[:PORT]`);
@@ -50,7 +46,7 @@ function urlOf(entry: string, host: string): URL {
 
 function checkDialHost(entry: string, dialHost: string): void {
   if (isIPv6(dialHost)) return; // without brackets: there is no port to tell it from
-  const { port } = urlOf(entry, dialHost);
+  const { port } = urlOf(entry, SECURE, dialHost);
   if (port === '' && !/:\d*$/.test(dialHost.replace(/\[.*\]$/, ''))) return;
   throw bad(`mesh host ${JSON.stringify(entry)}: the port belongs to the name in front of the slash`);
 }

@@ -5,6 +5,8 @@ import type { Logger } from '../log.js';
 export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
 
 export interface ServerOptions {
+  /** Whether DERP is served; if not, who asks for it gets a page like everybody else. Default: true. */
+  derp?: boolean;
   /** Worker threads that move packets, 1 to 63. Default: the number of cores. */
   shards?: number;
   /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
@@ -33,6 +35,8 @@ export interface ServerOptions {
   meshKey?: string;
   /** Relays of the region to link with, as {@link Server.addMeshPeer} takes them; needs `meshKey`. Default: none. */
   meshWith?: readonly string[];
+  /** PEM certificates that relays of the region are trusted by, in place of the roots of Node and the system. */
+  meshCa?: string;
   /** Whether relays that are not on this machine's loopback may be meshed with over plain HTTP. Default: false. */
   meshInsecureHttp?: boolean;
   /** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt. Default: 5,000. */
@@ -67,6 +71,8 @@ export interface ListenOptions {
   tcpKeepaliveTime?: number;
   /** TCP_USER_TIMEOUT in milliseconds. Default: 15,000. */
   tcpUserTimeout?: number;
+  /** Certificates: connections are TLS. Default: they are plain. */
+  tls?: import('../tls/tls_context.js').TlsContext;
   /** Serves requests that are no DERP upgrades; see `createPageServer`. Default: one that answers 426 to everything. */
   httpServer?: import('node:http').Server;
 }

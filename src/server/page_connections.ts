@@ -1,7 +1,9 @@
 /** Connections of our own listeners that are no DERP upgrade: Node's HTTP servers get them, with everything that was read of them. */
 import type { Server as HttpServer } from 'node:http';
 import { Socket } from 'node:net';
-import type { ConnectionId, NativeRelay } from '../native.js';
+import type { Duplex } from 'node:stream';
+import type { ConnectionId, NativeRelay, NativeTlsSession } from '../native.js';
+import { TlsStream } from '../tls/tls_stream.js';
 import { refuseDerp } from './refusal.js';
 
 export class PageConnections {
@@ -23,7 +25,7 @@ export class PageConnections {
   }
 
   serve(id: ConnectionId, tag: number): void {
-    let detached: { fd: number; bytes: Buffer };
+    let detached: { fd: number; bytes: Buffer; tls?: NativeTlsSession };
     try {
       detached = this.#relay.detach(id);
     } catch {
@@ -34,13 +36,15 @@ export class PageConnections {
     // Node's server knows only connections that it accepted itself: these are ours to end.
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
+    const stream: Duplex = detached.tls === undefined ? socket : new TlsStream(socket, detached.tls);
+    stream.on('error', () => stream.destroy());
     const server = this.#servers[tag];
     if (server === undefined) {
-      refuseDerp(socket);
+      refuseDerp(stream);
       return;
     }
-    if (detached.bytes.length > 0) socket.unshift(detached.bytes);
-    server.emit('connection', socket);
+    if (detached.bytes.length > 0) stream.unshift(detached.bytes);
+    server.emit('connection', stream);
   }
 
   /** Ends all that are open. */

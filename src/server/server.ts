@@ -2,6 +2,7 @@ import { lookup } from 'node:dns/promises';
 import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
@@ -22,8 +23,9 @@ import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { refuseUpgrade } from './refusal.js';
 import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
-import { type Stats, shardStats, sumCounters } from './stats.js';
+import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
 import { remoteOf, takeOver } from './takeover.js';
+import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
 
 /** A consistency check under way: the shards that have not answered, and what the others found. */
@@ -56,6 +58,7 @@ export class Server {
   readonly #listeners = new Set<Listener>();
   readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
   readonly #pages: PageConnections;
+  readonly #tls: TlsListeners;
   /** What waits for the end of a connection that was given to accept(). */
   readonly #ends = new Map<ConnectionId, () => void>();
   readonly #checks = new Map<number, PendingCheck>();
@@ -76,7 +79,7 @@ export class Server {
 
   /**
    * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range, `ERR_DERP_BAD_KEY` for a malformed `meshKey`,
-   *   `ERR_DERP_NO_MESH_KEY` for `meshWith` without one
+   *   `ERR_DERP_NO_MESH_KEY` for `meshWith` without one, `ERR_DERP_CERTIFICATE` for a `meshCa` without certificates
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
     this.#privateKey = privateKey;
@@ -84,6 +87,7 @@ export class Server {
     this.#logger = options.logger ?? silentLogger;
     this.#meshKey = options.meshKey === undefined ? undefined : parseMeshKey(options.meshKey);
     this.#meshInsecureHttp = options.meshInsecureHttp ?? false;
+    const meshTrust = trustOf({ ca: options.meshCa }, 'meshCa');
     const meshHosts = (options.meshWith ?? []).map((entry) => this.#meshHost(entry));
     this.#shards = new Shards({
       ...this.#options,
@@ -98,6 +102,7 @@ export class Server {
     this.#handshakes = new Handshakes({
       relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
+      derp: this.#options.derp,
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
       threads: this.#options.handshakeThreads,
@@ -105,6 +110,7 @@ export class Server {
         this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#pages = new PageConnections(this.#shards.relay);
+    this.#tls = new TlsListeners(privateKey.publicKey);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
     this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
     this.#mesh = new Mesh({
@@ -113,6 +119,7 @@ export class Server {
       logger: this.#logger,
       retryInterval: this.#options.meshRetryInterval,
       meshKey: () => this.meshKey,
+      trust: meshTrust,
     });
     for (const host of meshHosts) this.#mesh.add(host);
   }
@@ -168,7 +175,8 @@ export class Server {
    * Keeps a link to another relay of the region from now on: packets for keys that are connected there go over it, and it is dialled
    * again for ever when it ends. Both relays should do so, each for its own direction. A relay that turns out to be this one is left
    * alone, so that all relays of a region may have the same list.
-   * @param host - `http://HOST[:PORT][/DIALHOST]`; with DIALHOST that is dialled, on HOST's port. Without `meshInsecureHttp` only loopback
+   * @param host - `HOST[:PORT][/DIALHOST]` for TLS with a certificate for HOST; with DIALHOST that is dialled, on HOST's port. With `http://`
+   *   in front the link is plain, which without `meshInsecureHttp` only goes to loopback
    * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
    */
   addMeshPeer(host: string): void {
@@ -223,13 +231,14 @@ export class Server {
   }
 
   /**
-   * Listens for DERP and HTTP on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
+   * Listens for DERP and HTTP, or HTTPS, on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
    * @throws Error with `code` `EADDRINUSE`, `EACCES`, ... when the address cannot be had; DerpError `ERR_DERP_CLOSED` after close()
    */
   async listen(options: ListenOptions): Promise<Listener> {
     this.#assertOpen();
     const port = integerOption('port', options.port, 0, 65_535);
     const host = await numericHost(options.host ?? '::');
+    if (options.tls !== undefined) await this.#tls.prepare(options.tls);
     this.#assertOpen();
     const native = this.#listenOn(host, options.host === undefined, port, options, options.httpServer);
     if (options.httpServer !== undefined) this.attach(options.httpServer);
@@ -250,8 +259,9 @@ export class Server {
     const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
     const tag = this.#pages.addServer(pages);
     const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
+    const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls, pages) };
     const listenAt = (address: string) =>
-      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag }, onTrouble);
+      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, onTrouble);
     try {
       return listenAt(host);
     } catch (error) {
@@ -267,7 +277,7 @@ export class Server {
    */
   attach(httpServer: HttpServer): void {
     this.#assertOpen();
-    if (this.#attached.has(httpServer)) return;
+    if (!this.#options.derp || this.#attached.has(httpServer)) return;
     const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node took its own listener away: without one, a reset would end the process.
       socket.on('error', () => socket.destroy());
@@ -346,7 +356,7 @@ export class Server {
   expVar(): Stats {
     const { relay } = this.#shards;
     const { failures } = relay;
-    const counters = sumCounters(this.#shards.counters);
+    const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(this.#shards.counters);
     const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
     return {
       ...counters,
@@ -355,6 +365,7 @@ export class Server {
       ...withOurs('multiforwarder_deleted', this.#forwarders.multiDeleted),
       ...withOurs('packet_forwarder_delete_other_value', this.#forwarders.deleteOtherValue),
       ...this.#limitVars(),
+      ...this.#tls.vars(relay, tlsClients as Stats),
       gauge_current_file_descriptors: fileDescriptors(),
       gauge_memstats_sys0: MEMORY_AT_START,
       gauge_handshakes_in_progress: relay.handshakes,
@@ -387,6 +398,7 @@ export class Server {
     }
     await meshClosed;
     this.#pages.close();
+    this.#tls.close();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
     for (const resolve of this.#ends.values()) resolve();
     this.#ends.clear();
@@ -465,13 +477,17 @@ export class Server {
       case 'failed': {
         const failure = HANDSHAKE_FAILURES[event.failure];
         const level = failure === 'internal' ? 'error' : 'debug';
-        this.#logger[level](
-          { remote: event.remote, failure },
-          `derp: ${event.remote}: receive client key: ${event.text}`,
-        );
+        const what =
+          failure === 'tls'
+            ? `http: TLS handshake error from ${event.remote}: ${event.text}`
+            : `derp: ${event.remote}: receive client key: ${event.text}`;
+        this.#logger[level]({ remote: event.remote, failure }, what);
         if (event.notify) this.#ended(event.id);
         break;
       }
+      case 'wanted':
+        this.#tls.wanted(event.listener, event.name);
+        break;
       case 'link':
         this.#mesh.linkUp(event.id, event.peers);
         break;

@@ -3,10 +3,11 @@ import { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import type { ConnectionId, NativeRelay } from '../native.js';
+import { TlsStream } from '../tls/tls_stream.js';
 
 /**
- * Makes a native connection of `stream`, which must not be used any more. A plain TCP or Unix socket gives its descriptor away; anything
- * else (a `TLSSocket`, any `Duplex`) is piped through a socketpair, which costs JavaScript per packet.
+ * Makes a native connection of `stream`, which must not be used any more. A plain TCP or Unix socket gives its descriptor away, a
+ * {@link TlsStream} its session too; anything else (Node's `TLSSocket`, any `Duplex`) is piped through a socketpair, which costs JavaScript per packet.
  *
  * @param head - bytes of the connection that were read already
  * @param remote - `ip:port` for logs and presence; may be empty
@@ -21,10 +22,10 @@ export async function takeOver(
   exempt = false,
 ): Promise<ConnectionId> {
   try {
-    const fd = descriptorOf(stream);
-    return fd === undefined
+    const socket = stream instanceof TlsStream ? stream.socket : stream;
+    return descriptorOf(socket) === undefined
       ? bridge(relay, stream, head, remote, exempt)
-      : await importSocket(relay, stream as Socket, head, remote, exempt);
+      : await importSocket(relay, stream, socket as Socket, head, remote, exempt);
   } catch (error) {
     stream.destroy();
     throw error;
@@ -52,27 +53,36 @@ function handleOf(socket: Socket): { fd?: number; readStop?: () => void } | unde
 
 async function importSocket(
   relay: NativeRelay,
+  stream: Duplex,
   socket: Socket,
   head: Uint8Array,
   remote: string,
   exempt: boolean,
 ): Promise<ConnectionId> {
+  stream.pause();
   socket.pause();
+  if (stream.writableLength > 0) await written(stream);
   if (socket.writableLength > 0) await written(socket);
   // From here in one tick: bytes must not arrive in the stream once we looked there.
   const handle = handleOf(socket);
   if (socket.destroyed || handle?.fd === undefined || handle.fd < 0)
     throw new Error('the socket closed during the handover');
   handle.readStop?.();
-  const chunks: Uint8Array[] = [head];
-  for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read()) chunks.push(chunk);
-  const id = relay.importFd(handle.fd, Buffer.concat(chunks), remote, exempt);
+  const unread = readAll(socket);
+  const released = stream instanceof TlsStream ? stream.release(unread) : { session: undefined, unread };
+  const id = relay.importFd(handle.fd, Buffer.concat([head, released.unread]), remote, exempt, released.session);
   // The relay has a duplicate: this closes our descriptor, not the connection.
   socket.destroy();
   return id;
 }
 
-function written(socket: Socket): Promise<void> {
+function readAll(stream: Duplex): Buffer {
+  const chunks: Uint8Array[] = [];
+  for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read()) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+function written(socket: Duplex): Promise<void> {
   return new Promise((resolve, reject) => {
     socket.write('', (error) => (error ? reject(error) : resolve()));
   });

@@ -1,0 +1,71 @@
+// A TLS connection on OpenSSL, in either role.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../io/secure_session.h"
+#include "openssl.h"
+#include "span_bio.h"
+
+namespace derplane {
+
+class TlsSession final : public SecureSession {
+ public:
+  // Owns `ssl`, which has its role. Null when memory is exhausted.
+  static std::unique_ptr<TlsSession> make(Ssl ssl);
+  // The session of an SSL, for OpenSSL's callbacks.
+  static TlsSession& of(const SSL* ssl);
+
+  void setOutput(std::vector<uint8_t>* output) override { span_.output = output; }
+  void feed(const uint8_t* data, size_t size) override;
+  Status read(uint8_t* to, size_t room, size_t& got) override;
+  size_t write(const iovec* iov, uint32_t count, size_t max) override;
+  void shutdown() override;
+  bool established() const override { return SSL_is_init_finished(ssl_.get()) == 1; }
+  bool isTls13() const override { return SSL_version(ssl_.get()) == TLS1_3_VERSION; }
+  const std::string& failure() const override { return failure_; }
+  const std::string& wanted() const override { return wanted_; }
+
+  // The rest concerns the handshake, and the control plane.
+  // Goes on with the handshake as far as what was fed allows; kOk: established.
+  Status handshake();
+  SSL* ssl() { return ssl_.get(); }
+  void setWanted(std::string name) { wanted_ = std::move(name); }
+  void setFailure(std::string why) { failure_ = std::move(why); }
+  void setLocalAddress(std::string address) { local_address_ = std::move(address); }
+  const std::string& localAddress() const { return local_address_; }
+  bool ended() const { return ended_; }
+  // The session keeps its output itself, beginning with `output`, until setOutput says otherwise.
+  void keepOutput(std::vector<uint8_t> output) {
+    own_output_ = std::move(output);
+    span_.output = &own_output_;
+  }
+  std::vector<uint8_t> takeOutput() { return std::exchange(own_output_, {}); }
+  // Certificates of the other side, DER, the leaf first.
+  std::vector<std::vector<uint8_t>> peerCertificates() const;
+
+ private:
+  // Records in a row that bring no data (KeyUpdate, attempts to renegotiate, warnings): as many as Go's library bears.
+  static constexpr uint32_t kMaxUselessRecords = 16;
+
+  explicit TlsSession(Ssl ssl) : ssl_(std::move(ssl)) {}
+  static void onMessage(int write, int version, int type, const void* data, size_t size, SSL* ssl, void* self);
+  Status statusOf(int result);
+  Status fail(std::string why);
+  void keepUnread();
+
+  Ssl ssl_;
+  SpanBio span_;
+  std::vector<uint8_t> own_output_;
+  std::vector<uint8_t> unread_;  // what a suspended handshake left
+  uint32_t useless_records_ = 0;
+  bool failed_ = false;
+  bool ended_ = false;
+  std::string failure_;
+  std::string wanted_;
+  std::string local_address_;
+};
+
+}  // namespace derplane
