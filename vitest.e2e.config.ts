@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/e2e/**/*.test.ts'],
-    globalSetup: ['test/e2e/global_setup.ts'],
+    globalSetup: ['test/support/global_setup.ts', 'test/e2e/global_setup.ts'],
     pool: 'forks',
     fileParallelism: false,
     testTimeout: 180_000,

@@ -1,13 +1,12 @@
 /** Tailscale's own prober, against relays with names and certificates as in production. */
-import { execFile } from 'node:child_process';
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it, onTestFailed } from 'vitest';
+import { makeCertificate } from '../support/certificates.js';
 import { Network } from './network.js';
 import { e2eMissing, program } from './programs.js';
-import { Relay } from './relay.js';
+import { kind, Relay } from './relay.js';
 
 const NAMES = ['relay-a', 'relay-b'];
 
@@ -29,13 +28,14 @@ describe.skipIf(e2eMissing !== undefined)('derpprobe finds all well', () => {
 
   /** Starts relays that have one certificate, which everybody trusts. */
   async function startRelays(names: string[], args: string[] = []): Promise<Relay[]> {
-    await makeCertificate(certificate, join(folder, 'key.pem'), names);
+    const { cert, keyPem } = await makeCertificate({ names });
+    await writeFile(certificate, cert);
     await mkdir(join(folder, 'certs'));
     const env = { SSL_CERT_FILE: certificate };
     const relays: Relay[] = [];
     for (const host of names) {
-      await copyFile(certificate, join(folder, 'certs', `${host}.crt`));
-      await copyFile(join(folder, 'key.pem'), join(folder, 'certs', `${host}.key`));
+      await writeFile(join(folder, 'certs', `${host}.crt`), cert);
+      await writeFile(join(folder, 'certs', `${host}.key`), keyPem, { mode: 0o600 });
       relays.push(new Relay({ network, host, hostname: host, folder, args, env }));
     }
     await Promise.all(relays.map((relay) => relay.start()));
@@ -74,7 +74,8 @@ describe.skipIf(e2eMissing !== undefined)('derpprobe finds all well', () => {
     await relay!.consistencyCheck();
   });
 
-  it('with a mesh of two relays', async () => {
+  // Tailscale's relay does not say when a link is up that it had to dial twice.
+  it.skipIf(kind === 'derper')('with a mesh of two relays', async () => {
     onTestFailed(() => console.error(network.output()));
     const pskFile = join(folder, 'psk');
     await writeFile(pskFile, '5e'.repeat(32));
@@ -91,26 +92,3 @@ describe.skipIf(e2eMissing !== undefined)('derpprobe finds all well', () => {
     for (const relay of relays) await relay.consistencyCheck();
   });
 });
-
-/** Makes a certificate that signs itself, for all the names. */
-async function makeCertificate(certificate: string, key: string, names: string[]): Promise<void> {
-  const subject = [
-    '-subj',
-    `/CN=${names[0]}`,
-    '-addext',
-    `subjectAltName=${names.map((name) => `DNS:${name}`).join(',')}`,
-  ];
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-noenc'];
-  await promisify(execFile)('openssl', [
-    'req',
-    '-x509',
-    '-days',
-    '30',
-    ...curve,
-    ...subject,
-    '-keyout',
-    key,
-    '-out',
-    certificate,
-  ]);
-}

@@ -7,7 +7,7 @@ import type { Network } from './network.js';
 import type { Program } from './program.js';
 
 /** `E2E_RELAY=derper` runs the suite on Tailscale's own relay instead, to tell whose fault a failure is. */
-const kind = process.env.E2E_RELAY ?? 'derplane';
+export const kind = process.env.E2E_RELAY ?? 'derplane';
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const checker = fileURLToPath(new URL('guests/check.js', import.meta.url));
 
