@@ -25,6 +25,8 @@ class SecureSession {
 
   // A session never has more than this of a record's plaintext in it, so a read may bring as much more than was fed.
   static constexpr size_t kMaxRecord = 16 << 10;
+  // Memory that a handshake takes until it is done, the other side's bytes apart: OpenSSL's buffers, mostly.
+  static constexpr size_t kHandshakeMemory = 48 << 10;
 
   virtual ~SecureSession() = default;
 

@@ -104,6 +104,7 @@ class Shard final : public LoopUser, private RouterEvents {
   ssize_t writeSealed(Client& client);
   bool sendUnsent(Client& client);
   void keepUnsent(Client& client, size_t sent);
+  void countUnsent(Client& client);
   void endTls(Client& client);
 
   // Measuring (shard_metrics.cc).

@@ -90,7 +90,10 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   carry->size += to_carry;
   router_.counters().add(Counter::held_bytes, to_carry);
   if (carry->size < needed) {
-    if (rest > 0) hold(client, at, rest);
+    if (rest == 0) return n;
+    hold(client, at, rest);
+    // Opened records do not end where the carry's room did: the frame may be whole now.
+    if (!client.closing && client.carry->size >= needed) consumeCarry(client);
     return n;
   }
   consumeCarry(client);

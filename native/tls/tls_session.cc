@@ -40,6 +40,7 @@ void TlsSession::onMessage(int write, int, int type, const void* data, size_t si
 }
 
 void TlsSession::feed(const uint8_t* data, size_t size) {
+  if (!established()) handshake_bytes_ += size;
   if (unread_.empty()) {
     span_.data = data;
     span_.left = size;
@@ -84,9 +85,11 @@ SecureSession::Status TlsSession::statusOf(int result) {
   if (span_.blocked) return fail("too many records without data");
   switch (error) {
     case SSL_ERROR_WANT_READ:
+      if (!established() && handshake_bytes_ > kMaxHandshakeBytes) return fail("the handshake is too long");
       keepUnread();
       return Status::kWantBytes;
     case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+      if (handshake_bytes_ > kMaxHandshakeBytes) return fail("the handshake is too long");
       keepUnread();
       return Status::kWantCertificate;
     case SSL_ERROR_ZERO_RETURN:

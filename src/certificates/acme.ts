@@ -126,7 +126,7 @@ class AcmeSource implements AcmeCertificates {
     }
     if (address !== undefined) this.#addAddress(address, 'keep');
     this.#scanAddresses();
-    this.#warnWithoutAddress();
+    this.#tellAddresses();
   }
 
   wanted(name: string): void {
@@ -173,7 +173,6 @@ class AcmeSource implements AcmeCertificates {
 
   #addHost(host: string, keyType: 'ec' | 'rsa'): void {
     const challenges: ChallengeType[] = this.#httpChallenge ? ['tls-alpn-01', 'http-01'] : ['tls-alpn-01'];
-    const others = keyType === 'ec' ? () => this.#host.slice(1) : () => this.#host.slice(0, 1);
     const certificate = this.#manage(
       this.#hostAccount,
       { name: host, keyType, challenges },
@@ -182,7 +181,13 @@ class AcmeSource implements AcmeCertificates {
         orderTimeout: HOST_ORDER_TIMEOUT,
         policy: 'keep',
         relaxed: true,
-        serve: (served) => this.#sink.set(host, [served, ...others().flatMap(({ current }) => current ?? [])]),
+        serve: (served) => {
+          const all = this.#host.map((each) => (each === certificate ? served : each.current));
+          this.#sink.set(
+            host,
+            all.filter((each) => each !== undefined),
+          );
+        },
         expect: (expected) => {
           if (keyType === 'ec') this.#expect(host, expected);
         },
@@ -198,6 +203,8 @@ class AcmeSource implements AcmeCertificates {
     if (known !== undefined) return known;
     const canBeHad = this.#plan.anyAddress || isPublicAddress(address);
     if (!canBeHad || this.#addresses.size >= MAX_ADDRESSES) return undefined;
+    // Behind address translation the local address is another than the one that clients connect to.
+    const names = address === this.#plan.address ? [address, '*'] : [address];
     const wish: Wish = { name: address, keyType: 'ec', profile: ADDRESS_PROFILE, challenges: ['http-01'] };
     const certificate = this.#manage(this.#addressAccount, wish, {
       store: addressStore(this.#folder, address),
@@ -205,11 +212,11 @@ class AcmeSource implements AcmeCertificates {
       policy,
       relaxed: false,
       serve: (served) => {
-        this.#sink.set(address, [served]);
-        // Behind address translation the local address is another than the one that clients connect to.
-        if (address === this.#plan.address) this.#sink.set('*', [served]);
+        for (const name of names) this.#sink.set(name, [served]);
       },
-      expect: (expected) => this.#expect(address, expected),
+      expect: (expected) => {
+        for (const name of names) this.#expect(name, expected);
+      },
       hint: `; its entry in a DERP map: ${JSON.stringify({ Name: 'custom', RegionID: 900, HostName: address })}`,
     });
     this.#addresses.set(address, certificate);
@@ -258,8 +265,12 @@ class AcmeSource implements AcmeCertificates {
   }
 
   /** An operator whose machine sits behind address translation would wait in vain. */
-  #warnWithoutAddress(): void {
-    if (this.#addresses.size > 0) return;
+  #tellAddresses(): void {
+    const addresses = [...this.#addresses.keys()];
+    if (addresses.length > 0) {
+      this.#logger.info({}, `derper: acme: clients may connect to the addresses ${addresses.join(', ')}`);
+      return;
+    }
     this.#logger.warn(
       {},
       'derper: acme: -acme-ip-certs: this machine has no public IP address of its own; where addresses are translated, give the public one as -hostname',

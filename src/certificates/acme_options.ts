@@ -41,7 +41,7 @@ export interface AcmeOptions {
   logger: Logger;
   /** Default: the machine's. */
   clock?: Clock;
-  /** Where `SSL_CERT_FILE`, `NODE_EXTRA_CA_CERTS` and proxies are read from. Default: `process.env`. */
+  /** Where `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS` are read from. Default: `process.env`, which names proxies in any case. */
   env?: NodeJS.ProcessEnv;
 }
 

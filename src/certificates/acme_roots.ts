@@ -12,23 +12,19 @@ const SYSTEM_BUNDLES = [
   '/etc/ssl/cert.pem',
 ];
 
-/** Files of further roots in PEM, of Go's and of Node's programs. */
-const VARIABLES = ['SSL_CERT_FILE', 'NODE_EXTRA_CA_CERTS'];
-
 /**
- * Node's roots, the system's, and those of `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS`, as PEM.
+ * Node's roots, the system's or in their place those of `SSL_CERT_FILE`, and those of `NODE_EXTRA_CA_CERTS`, as PEM.
  *
  * @throws {@link DerpError} `ERR_DERP_ACME` when a file that a variable names cannot be read
  */
-export function trustedRoots(env: NodeJS.ProcessEnv): string[] {
-  const roots = [...rootCertificates];
-  const system = SYSTEM_BUNDLES.map(readIfThere).find((pem) => pem !== undefined);
-  if (system !== undefined) roots.push(system);
-  for (const name of VARIABLES) {
-    const path = env[name];
-    if (path !== undefined && path !== '') roots.push(readNamed(name, path));
-  }
-  return roots;
+export function trustedRoots({ SSL_CERT_FILE, NODE_EXTRA_CA_CERTS }: NodeJS.ProcessEnv): string[] {
+  const system = SSL_CERT_FILE ? readNamed('SSL_CERT_FILE', SSL_CERT_FILE) : systemRoots();
+  const extra = NODE_EXTRA_CA_CERTS ? readNamed('NODE_EXTRA_CA_CERTS', NODE_EXTRA_CA_CERTS) : '';
+  return [...rootCertificates, system, extra].filter((pem) => pem !== '');
+}
+
+function systemRoots(): string {
+  return SYSTEM_BUNDLES.map(readIfThere).find((pem) => pem !== undefined) ?? '';
 }
 
 function readIfThere(path: string): string | undefined {
@@ -44,7 +40,9 @@ function readIfThere(path: string): string | undefined {
 
 function readNamed(name: string, path: string): string {
   try {
-    return readFileSync(path, 'utf8');
+    const pem = readFileSync(path, 'utf8');
+    if (pem.includes('-----BEGIN CERTIFICATE-----')) return pem;
+    throw new Error(`there is no PEM certificate in ${path}`);
   } catch (error) {
     throw new DerpError('ERR_DERP_ACME', `${name}: ${(error as Error).message}`, { cause: error });
   }

@@ -33,8 +33,14 @@ export interface AcmeTransport {
  *
  * @param axios - the library's HTTP client, whose retries (which wait as long as a server says) are left out
  * @param signal - ends requests under way
+ * @param timeout - milliseconds for one request
  */
-export function createTransport(axios: typeof AcmeAxios, signal: AbortSignal, env: NodeJS.ProcessEnv): AcmeTransport {
+export function createTransport(
+  axios: typeof AcmeAxios,
+  signal: AbortSignal,
+  env: NodeJS.ProcessEnv,
+  timeout = REQUEST_TIMEOUT,
+): AcmeTransport {
   const agent = new Agent({ keepAlive: true, secureContext: createSecureContext({ ca: trustedRoots(env) }) });
   const client = axios.create({
     adapter: 'http',
@@ -44,13 +50,13 @@ export function createTransport(axios: typeof AcmeAxios, signal: AbortSignal, en
     validateStatus: null,
   });
   const request = async (url: string, method: string, { data }: { data?: unknown } = {}): Promise<AcmeAnswer> => {
-    const deadline = AbortSignal.timeout(REQUEST_TIMEOUT);
+    const deadline = AbortSignal.timeout(timeout);
     let answer: AcmeAnswer;
     try {
       answer = (await client.request({ url, method, data, signal: AbortSignal.any([signal, deadline]) })) as AcmeAnswer;
     } catch (error) {
       if (signal.aborted) throw signal.reason;
-      throw unreachable(url, error, deadline.aborted);
+      throw deadline.aborted ? silent(url, timeout) : unreachable(url, error);
     }
     const failure = failureOf(url, answer);
     if (failure === undefined || failure.type === 'badNonce') return answer;
@@ -101,14 +107,14 @@ const UNTRUSTED = new Set([
 
 const WRONG_TIME = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID']);
 
-function unreachable(url: string, error: unknown, timedOut: boolean): AcmeError {
-  if (error instanceof AcmeError) return error;
-  const { code = '', message } = error as NodeJS.ErrnoException;
-  return new AcmeError(`${hostOf(url)}: ${timedOut ? noAnswer() : reasonFor(code, message)}`, { cause: error });
+function silent(url: string, timeout: number): AcmeError {
+  return new AcmeError(`${hostOf(url)}: no answer within ${timeout / 1000} s`);
 }
 
-function noAnswer(): string {
-  return `no answer within ${REQUEST_TIMEOUT / 1000} s`;
+function unreachable(url: string, error: unknown): AcmeError {
+  if (error instanceof AcmeError) return error;
+  const { code = '', message } = error as NodeJS.ErrnoException;
+  return new AcmeError(`${hostOf(url)}: ${reasonFor(code, message)}`, { cause: error });
 }
 
 function reasonFor(code: string, message: string): string {

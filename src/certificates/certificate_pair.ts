@@ -46,9 +46,7 @@ export function readKey(pem: string): KeyObject {
   try {
     return createPrivateKey(pem);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const reason = code === 'ERR_MISSING_PASSPHRASE' ? 'the private key is encrypted' : 'no readable private key';
-    throw unfit(reason, error);
+    throw unfit(/\bENCRYPTED\b/.test(pem) ? 'the private key is encrypted' : 'no readable private key', error);
   }
 }
 

@@ -42,6 +42,8 @@ export class ManagedCertificate {
   /** Spreads this certificate's renewals: 0 to 1. */
   readonly #spread: number;
   #current: CheckedCertificate | undefined;
+  /** Served, but not on disk yet. */
+  #unsaved: Certificate | undefined;
   #wanted = false;
   #expected = false;
   #attempt: Promise<void> | undefined;
@@ -95,10 +97,19 @@ export class ManagedCertificate {
     const wait = Math.max(pause, this.#untilRenewal());
     if (wait > 0) {
       this.#cancelTimer?.();
-      this.#cancelTimer = clock.after(Math.min(wait, MAX_SLEEP), () => this.#check());
+      this.#cancelTimer = clock.after(Math.min(wait, MAX_SLEEP), () => this.#wake());
       return;
     }
-    this.#attempt = this.#renew().finally(() => {
+    this.#run(this.#renew());
+  }
+
+  #wake(): void {
+    if (this.#unsaved === undefined) this.#check();
+    else this.#run(this.#save(this.#unsaved));
+  }
+
+  #run(work: Promise<void>): void {
+    this.#attempt = work.finally(() => {
       this.#attempt = undefined;
       this.#wanted = false;
       this.#check();
@@ -120,9 +131,13 @@ export class ManagedCertificate {
     return certificate !== undefined && this.#options.clock.now() < certificate.notAfter;
   }
 
+  #isBetter(kept: CheckedCertificate): boolean {
+    return this.#isValid(kept) && (this.#current === undefined || kept.notAfter > this.#current.notAfter);
+  }
+
   async #renew(): Promise<void> {
     const kept = await this.#load();
-    if (kept !== undefined && this.#isValid(kept) && this.#serve(kept) && this.#untilRenewal() > 0) {
+    if (kept !== undefined && this.#isBetter(kept) && this.#serve(kept) && this.#untilRenewal() > 0) {
       this.#options.logger.info({}, `derper: acme: loaded cached cert for ${this.#options.name} (${expiry(kept)})`);
       return;
     }
@@ -153,7 +168,7 @@ export class ManagedCertificate {
   }
 
   async #order(): Promise<void> {
-    const { name, orderTimeout, order, store, logger, hint } = this.#options;
+    const { name, orderTimeout, order, logger, hint } = this.#options;
     const deadline = AbortSignal.timeout(orderTimeout);
     const certificate = await order(AbortSignal.any([this.#stop.signal, deadline])).catch((error: unknown) => {
       throw deadline.aborted && !(error instanceof AcmeError)
@@ -165,12 +180,22 @@ export class ManagedCertificate {
     this.#failures = 0;
     logger.info({}, `derper: acme: got cert for ${name} (${expiry(checked)})${hint ?? ''}`);
     if (this.#untilRenewal() <= 0) this.#distrustClock(checked);
-    await store.save(certificate).catch((error: Error) => {
-      logger.error(
-        {},
-        `derper: acme: cert for ${name} is not kept on disk, and served from memory only: ${error.message}`,
-      );
-    });
+    await this.#save(certificate);
+  }
+
+  /** What cannot be kept is tried again with each look at the clock, and told once. */
+  async #save(certificate: Certificate): Promise<void> {
+    const { name, store, logger } = this.#options;
+    try {
+      await store.save(certificate);
+      this.#unsaved = undefined;
+    } catch (error) {
+      if (this.#unsaved === undefined) {
+        const reason = (error as Error).message;
+        logger.error({}, `derper: acme: cert for ${name} is not kept on disk, and served from memory only: ${reason}`);
+      }
+      this.#unsaved = certificate;
+    }
   }
 
   #serve(certificate: CheckedCertificate): boolean {

@@ -20,7 +20,7 @@ export async function openTls(config: CertificateConfig, logger: Logger): Promis
   const context = new TlsContext({ onWanted: (name) => source?.wanted?.(name) });
   source = await certificateSource(config, context, logger);
   if (source.pin !== undefined) {
-    logger.info({}, `Using the certificate of IP address ${config.hostname}; the DERP map needs this node:`);
+    logger.info({}, `Using self-signed certificate for IP address "${config.hostname}"; the DERP map needs this node:`);
     process.stderr.write(`${derpNodeHint({ ip: config.hostname, pin: source.pin })}\n`);
   }
   return { context, source };

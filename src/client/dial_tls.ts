@@ -107,7 +107,10 @@ const ADVICE: readonly [words: RegExp, advice: (name: string) => string][] = [
   [/hostname mismatch|IP address mismatch/, (name) => `it is not for ${JSON.stringify(name)}`],
   [/has expired/, () => 'the relay needs a new one'],
   [/not yet valid/, () => 'is the clock right?'],
-  [/wrong version number|packet length too long|http request/, () => 'this port does not speak TLS; is it a plain one?'],
+  [
+    /wrong version number|packet length too long|http request/,
+    () => 'this port does not speak TLS; is it a plain one?',
+  ],
   [
     /alert internal error|unrecognized name/,
     (name) => `the relay refused; does it have a certificate for ${JSON.stringify(name)}?`,
@@ -118,7 +121,9 @@ const ADVICE: readonly [words: RegExp, advice: (name: string) => string][] = [
 function explained(error: unknown, name: string): unknown {
   if (!(error instanceof DerpError)) return error;
   const advice = ADVICE.find(([words]) => words.test(error.message))?.[1];
-  return advice === undefined ? error : new DerpError(error.code, `${error.message}: ${advice(name)}`, { cause: error });
+  return advice === undefined
+    ? error
+    : new DerpError(error.code, `${error.message}: ${advice(name)}`, { cause: error });
 }
 
 /** As the reference: only over TLS 1.3, where the certificates are not sent in the clear. */

@@ -78,7 +78,9 @@ async function readRequest(id: number): Promise<DerpRequest | string> {
   for (;;) {
     const bytes = await io.read(id, searched + 1, MAX_REQUEST_HEAD);
     const end = findHeadEnd(bytes, searched);
-    if (end === -1 && bytes.length >= MAX_REQUEST_HEAD) return `request head over ${MAX_REQUEST_HEAD} bytes`;
+    // TLS brings whole records, so what is read may be more than was asked for.
+    const tooLong = end === -1 ? bytes.length >= MAX_REQUEST_HEAD : end > MAX_REQUEST_HEAD;
+    if (tooLong) return `request head over ${MAX_REQUEST_HEAD} bytes`;
     if (end === -1 && !looksLikeHttp(bytes)) return 'not HTTP';
     if (end === -1) {
       searched = bytes.length;

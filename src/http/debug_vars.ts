@@ -35,12 +35,16 @@ const IN_DERP = new Set(
     .filter((name) => !name.endsWith('_dropped')),
 );
 
+/** Figures of TLS, which the reference shows beside its map too. */
+const TLS_NAMES = ['derper_tls_request_version', 'gauge_derper_tls_active_version', 'tls_listener'];
+
 /** @param cmdline - the command line to show; nothing secret */
 export function debugVars(figures: Figures, cmdline: readonly string[]): object {
   const { relay = {}, shards, version } = figures;
   const isDerp = (name: string) => IN_DERP.has(name.replace(/^(?:counter|gauge)_/, ''));
   const { bytes_dropped, packets_dropped, ...rest } = relay;
-  const entries = Object.entries(rest);
+  const entries = Object.entries(rest).filter(([name]) => !TLS_NAMES.includes(name));
+  const tls = Object.entries(rest).filter(([name]) => TLS_NAMES.includes(name));
   return sorted({
     cmdline,
     counter_uptime_sec: figures.uptime,
@@ -51,6 +55,7 @@ export function debugVars(figures: Figures, cmdline: readonly string[]): object 
       ...certificateVars(figures),
       shards,
     }),
+    ...Object.fromEntries(tls),
     node_boot_time_seconds: figures.bootTime,
     nodejs_memory: process.memoryUsage(),
     process_start_unix_time: figures.startTime,

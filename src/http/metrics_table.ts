@@ -112,6 +112,12 @@ const SHARD: Row[] = [
   ['writes', 'counter', 'Writes to sockets.'],
 ];
 
+/** The reference's, of TLS; there are such figures only where it is served. */
+const TLS: Row[] = [
+  ['derper_tls_active_version', 'gauge', 'Clients over TLS, and requests being answered, by version.', 'version'],
+  ['derper_tls_request_version', 'untyped', 'HTTP requests over TLS, upgrades included, by version.', 'version'],
+];
+
 export const METRICS: readonly Metric[] = [
   ...DERP.map((row) => metric('derp_', row, ({ relay }) => find(relay, row[0]))),
   {
@@ -126,6 +132,21 @@ export const METRICS: readonly Metric[] = [
         ? undefined
         : find(relay, 'rate_limit_per_client_waited'),
   },
+  ...TLS.map((row) => metric('', row, ({ relay }) => find(relay, row[0]))),
+  metric(
+    '',
+    [
+      'tls_listener_accepted_connections',
+      'counter',
+      'Connections accepted by listeners with TLS, before its handshake.',
+    ],
+    ({ relay }) => find(relay?.['tls_listener'] as Stats | undefined, 'accepted_connections'),
+  ),
+  metric(
+    '',
+    ['tls_listener_rejected_connections', 'counter', 'Connections that listeners with TLS refused.'],
+    ({ relay }) => find(relay?.['tls_listener'] as Stats | undefined, 'rejected_connections'),
+  ),
   ...DERPLANE.map((row) => metric('derplane_', row, ({ relay }) => find(relay, row[0]))),
   metric('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
     outcomes(relay),

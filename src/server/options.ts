@@ -27,7 +27,7 @@ export interface ServerOptions {
   clientInfoTimeout?: number;
   /** Handshakes that may be in progress at once. Default: 4,096. */
   maxHandshakes?: number;
-  /** Bytes that all handshakes in progress may hold together. Default: 64 MiB. */
+  /** Bytes that all handshakes in progress may hold together, TLS's own included. Default: 256 MiB. */
   maxHandshakeBytes?: number;
   /** Bytes that the send queues of one shard may hold together. Default: 256 MiB. */
   maxQueueBytes?: number;

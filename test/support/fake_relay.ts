@@ -1,6 +1,7 @@
 /** A relay whose every byte the test decides: for what a real one never does. */
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { FRAME_HEADER_LENGTH, readBodyLength, serverKeyFrame } from '../../dist/protocol/frame.js';
 import type { Frame } from '../../dist/protocol/frame_reader.js';
 import { type OpenedClientInfo, openClientInfo, sealServerInfo } from '../../dist/protocol/info.js';
@@ -8,15 +9,18 @@ import { PrivateKey } from '../../dist/protocol/key.js';
 
 /** Listens on a loopback port; connections are handed out in the order in which they come. */
 export class FakeRelay {
-  readonly privateKey = PrivateKey.generate();
+  readonly privateKey: PrivateKey;
+  readonly #scheme: string;
   readonly #server: Server;
   readonly #accepted: FakeConnection[] = [];
   readonly #all: FakeConnection[] = [];
   readonly #waiting: ((connection: FakeConnection) => void)[] = [];
 
-  private constructor(server: Server) {
+  private constructor(server: Server, privateKey: PrivateKey, secure: boolean) {
     this.#server = server;
-    server.on('connection', (socket) => {
+    this.privateKey = privateKey;
+    this.#scheme = secure ? 'https' : 'http';
+    server.on(secure ? 'secureConnection' : 'connection', (socket: Socket) => {
       const connection = new FakeConnection(socket, this.privateKey);
       this.#all.push(connection);
       const waiting = this.#waiting.shift();
@@ -25,10 +29,17 @@ export class FakeRelay {
     });
   }
 
-  static async start(): Promise<FakeRelay> {
-    const server = createServer().listen(0, '127.0.0.1');
+  /** @param tls - default: connections are plain */
+  static async start(options: { tls?: TlsOptions; privateKey?: PrivateKey; host?: string } = {}): Promise<FakeRelay> {
+    const { tls, privateKey = PrivateKey.generate(), host = '127.0.0.1' } = options;
+    const server = (tls === undefined ? createServer() : createTlsServer(tls)).listen(0, host);
     await once(server, 'listening');
-    return new FakeRelay(server);
+    return new FakeRelay(server, privateKey, tls !== undefined);
+  }
+
+  /** What accepts. */
+  get server(): Server {
+    return this.#server;
   }
 
   get port(): number {
@@ -36,7 +47,7 @@ export class FakeRelay {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.port}/derp`;
+    return `${this.#scheme}://127.0.0.1:${this.port}/derp`;
   }
 
   /** The next connection that nobody asked for yet. */

@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 const VERSION = 'v2.8.0';
-const MODULE = `github.com/letsencrypt/pebble/v2`;
+const MODULE = 'github.com/letsencrypt/pebble/v2';
 const programs = fileURLToPath(new URL(`../../.cache/pebble-${VERSION}`, import.meta.url));
 const environment = { ...process.env, GOTOOLCHAIN: 'local' };
 
@@ -38,6 +38,8 @@ export interface PebbleOptions {
   /** Seconds that certificates are valid, by profile. */
   profiles?: Record<string, number>;
   blockedDomains?: string[];
+  /** Where the root of Pebble's own TLS certificate is put too. */
+  rootFile?: string;
 }
 
 export interface Pebble {
@@ -78,6 +80,7 @@ async function tryStart(options: PebbleOptions): Promise<Pebble> {
   const [apiPort, managementPort, dnsPort, dnsManagementPort] = await freePorts(4);
   const folder = await mkdtemp(join(tmpdir(), 'derplane-pebble-'));
   const certificate = await makeServerCertificate(folder);
+  if (options.rootFile !== undefined) await copyFile(certificate.cert, options.rootFile);
   await writeFile(join(folder, 'config.json'), config(options, certificate, apiPort, managementPort));
   const dns = new Program('pebble-challtestsrv', dnsFlags(dnsPort, dnsManagementPort), {});
   const server = new Program(

@@ -21,6 +21,8 @@ export class TlsSink implements CertificateSink {
   readonly expected = new Set<string>();
   /** Called once per expected name for which a handshake waits. */
   onWanted: (name: string) => void = () => {};
+  /** Whether TLS-ALPN-01 validations fail. */
+  hidesChallenges = false;
   /** Thrown by `set`. */
   refusal: Error | undefined;
   readonly #asked = new Set<string>();
@@ -36,7 +38,7 @@ export class TlsSink implements CertificateSink {
     });
     this.#acme = tls.createServer({
       ALPNProtocols: [ACME_PROTOCOL],
-      SNICallback: answer(async (name) => contextOf(this.challenges.get(name))),
+      SNICallback: answer(async (name) => contextOf(this.hidesChallenges ? undefined : this.challenges.get(name))),
     });
     for (const server of [this.#tls, this.#acme]) {
       server.on('tlsClientError', () => {});
@@ -128,7 +130,8 @@ export class TlsSink implements CertificateSink {
   }
 
   async #contextFor(servername: string): Promise<tls.SecureContext | undefined> {
-    const name = servername === LOCAL_ADDRESS ? '127.0.0.1' : servername.toLowerCase();
+    const wanted = servername === LOCAL_ADDRESS ? '127.0.0.1' : servername.toLowerCase();
+    const name = this.certificates.has(wanted) || this.expected.has(wanted) ? wanted : '*';
     if (!this.certificates.has(name) && this.expected.has(name)) {
       if (!this.#asked.has(name)) {
         this.#asked.add(name);
@@ -136,7 +139,7 @@ export class TlsSink implements CertificateSink {
       }
       await this.until(() => this.certificates.has(name) || !this.expected.has(name));
     }
-    return contextOf((this.certificates.get(name) ?? this.certificates.get('*'))?.[0]);
+    return contextOf(this.certificates.get(name)?.[0]);
   }
 
   #note(method: Call['method'], name: string): void {
