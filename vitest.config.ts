@@ -1,19 +1,36 @@
 import { fileURLToPath } from 'node:url';
-import { defineConfig } from 'vitest/config';
+import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
+
+// Tests import the package as its users do; outside node_modules a self reference needs this.
+const alias = [{ find: /^derplane$/, replacement: fileURLToPath(new URL('dist/index.js', import.meta.url)) }];
+
+function project(test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration {
+  return {
+    resolve: { alias },
+    test: {
+      // What is built runs as built: Node loads dist, not vitest's transformer.
+      server: { deps: { external: [/\/dist\//] } },
+      pool: 'forks',
+      // Each relay under test has threads of its own.
+      maxWorkers: 2,
+      testTimeout: 60_000,
+      hookTimeout: 120_000,
+      ...test,
+    },
+  };
+}
 
 export default defineConfig({
-  // Tests import the package as its users do; outside node_modules a self reference needs this.
-  resolve: { alias: [{ find: /^derplane$/, replacement: fileURLToPath(new URL('dist/index.js', import.meta.url)) }] },
   test: {
-    include: ['test/**/*.test.ts'],
-    exclude: ['test/e2e/**'],
     globalSetup: ['test/support/global_setup.ts'],
-    // What is built runs as built: Node loads dist, not vitest's transformer.
-    server: { deps: { external: [/\/dist\//] } },
-    pool: 'forks',
-    // Each relay under test has threads of its own.
-    maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    projects: [
+      project({ name: 'plain', include: ['test/**/*.test.ts'], exclude: ['test/e2e/**'] }),
+      // What depends on how bytes come and go, once more with every relay of test/support/relay.ts behind TLS.
+      project({
+        name: 'tls',
+        include: ['relay_*', 'handshake_*', 'limits', 'presence', 'watch'].map((name) => `test/${name}.test.ts`),
+        env: { DERPLANE_TEST_TLS: '1' },
+      }),
+    ],
   },
 });

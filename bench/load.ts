@@ -1,4 +1,5 @@
 /** The load generator, typed: what `bench/native` is asked and what it answers, and how one run gets a process of its own. */
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { nextMessage, spawnPinned, stop } from './process.js';
 
@@ -15,6 +16,7 @@ export interface LoadClient {
 interface Fleet {
   /** On 127.0.0.1. */
   port: number;
+  tls: boolean;
   relayPid: number;
   /** Handshakes in progress at once. */
   concurrency: number;
@@ -105,14 +107,24 @@ export type LoadResult<L extends Load> = L extends TrafficLoad
       ? IdleResult
       : HttpResult;
 
+/** What relays serve: ECDSA P-256, self-signed, for 127.0.0.1. */
+export interface BenchCertificate {
+  /** PEM. */
+  cert: string;
+  key: string;
+}
+
 /** The native addon. */
 export interface LoadAddon {
   run<L extends TrafficLoad | ConnectLoad | IdleLoad>(load: L): Promise<LoadResult<L>>;
-  /** Starts the bare forwarder on a free port of 127.0.0.1; it ends with the process. `failed` only ever rejects. */
-  forward(publicKey: Uint8Array): { port: number; failed: Promise<never> };
+  /** Starts the bare forwarder on a free port of 127.0.0.1, plain or TLS; it ends with the process. `failed` only ever rejects. */
+  forward(publicKey: Uint8Array, tls?: BenchCertificate): { port: number; failed: Promise<never> };
+  makeCertificate(): BenchCertificate;
   /** CPU time of a process's threads, ended ones included; -1 when there is none. */
   cpuNanos(pid: number): number;
 }
+
+export const addon = createRequire(import.meta.url)('../../build/Release/derplane_load.node') as LoadAddon;
 
 /** What the load process answers. */
 export type LoadAnswer = { result: unknown } | { error: string };

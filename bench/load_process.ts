@@ -1,9 +1,6 @@
 /** The process that is the load: gets one `Load` over IPC, answers one `LoadAnswer`, ends. */
-import { createRequire } from 'node:module';
 import autocannon from 'autocannon';
-import type { HttpLoad, HttpResult, Load, LoadAddon, LoadAnswer } from './load.js';
-
-const addon = createRequire(import.meta.url)('../../build/Release/derplane_load.node') as LoadAddon;
+import { addon, type HttpLoad, type HttpResult, type Load, type LoadAnswer } from './load.js';
 
 // The bench has gone, or has its answer.
 process.once('disconnect', () => process.exit());

@@ -13,7 +13,7 @@ import { type Scenario, scenarios } from './scenarios.js';
 
 const usage = `usage: npm run bench -- [options]
 
-  --quick             2 rounds of 1 second
+  --quick             2 rounds of 1 second, a part of the TLS scenarios
   --rounds N          rounds; each runs every scenario once against every relay (default 5)
   --seconds S         measured seconds of a traffic run (default 2)
   --only REGEX        scenarios whose name matches, optional ones included
@@ -110,9 +110,7 @@ async function runScenario(
   results: Results,
 ): Promise<number> {
   let failures = 0;
-  for (const peer of peers) {
-    const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
-    if ((ownOnly && !peer.sharded) || (scenario.kind === 'http' && peer === bare)) continue;
+  for (const peer of peers.filter((candidate) => canRun(candidate, scenario))) {
     const label = `round ${round}  ${scenario.name}  ${peer.name}`;
     try {
       const figures = await measure(scenario, peer, {
@@ -133,10 +131,19 @@ async function runScenario(
   return failures;
 }
 
+function canRun(peer: Peer, scenario: Scenario): boolean {
+  const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
+  if (ownOnly && !peer.sharded) return false;
+  if (scenario.kind === 'http') return peer !== bare;
+  return scenario.kind !== 'start' || peer.command !== undefined;
+}
+
 function choose(): Scenario[] {
-  const { only } = values;
+  const { only, quick, all } = values;
   const pattern = only === undefined ? undefined : parsePattern(only);
-  const chosen = scenarios.filter(({ name, optional }) => (pattern ? pattern.test(name) : values.all || !optional));
+  const chosen = scenarios.filter(({ name, optional, thorough }) =>
+    pattern ? pattern.test(name) : (all || !optional) && !(quick && thorough),
+  );
   if (chosen.length === 0) refuse(`--only ${only}: no scenario has such a name, --list shows them`);
   return chosen;
 }

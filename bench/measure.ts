@@ -4,7 +4,9 @@ import { once } from 'node:events';
 import { silentClients, talkingClients } from './clients.js';
 import { type LoadClient, runLoad, type TrafficResult } from './load.js';
 import type { Peer, RunningRelay } from './peers.js';
-import type { ClosedLoop, Connect, Http, Idle, OpenLoop, Scenario } from './scenarios.js';
+import { median } from './results.js';
+import type { ClosedLoop, Connect, Http, Idle, OpenLoop, Scenario, Start } from './scenarios.js';
+import { timeStart } from './start.js';
 
 export interface Latency {
   /** Microseconds, as all here. */
@@ -15,7 +17,7 @@ export interface Latency {
 
 /** What one run found. */
 export interface Figures {
-  /** CPU microseconds of the relay per packet, connect or request; for idle clients resident bytes per client. */
+  /** CPU microseconds of the relay per packet, connect or request; for idle clients resident bytes per client; for a start milliseconds. */
   cost: number;
   /** Packets, connects or requests per second. */
   perSecond?: number;
@@ -60,11 +62,13 @@ const IDLE_SETTLE = 2_000;
 const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, warmup: 300, duration: 500 };
 
 export async function measure(scenario: Scenario, peer: Peer, options: MeasureOptions): Promise<Figures> {
-  const relay = await peer.start(
-    scenario.shards,
-    options.relayCores,
-    'mesh' in scenario && scenario.mesh !== undefined,
-  );
+  if (scenario.kind === 'start') return runStart(scenario, peer, options);
+  const relay = await peer.start({
+    shards: scenario.shards,
+    cores: options.relayCores,
+    tls: scenario.tls === true,
+    mesh: 'mesh' in scenario && scenario.mesh !== undefined,
+  });
   const profiler = options.profile === undefined ? undefined : startProfiler(relay.pid, options.profile);
   try {
     return await run(scenario, peer.name, relay, options);
@@ -74,7 +78,12 @@ export async function measure(scenario: Scenario, peer: Peer, options: MeasureOp
   }
 }
 
-function run(scenario: Scenario, peer: string, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
+function run(
+  scenario: Exclude<Scenario, Start>,
+  peer: string,
+  relay: RunningRelay,
+  options: MeasureOptions,
+): Promise<Figures> {
   switch (scenario.kind) {
     case 'closed':
       return runClosed(scenario, relay, options);
@@ -91,6 +100,7 @@ function run(scenario: Scenario, peer: string, relay: RunningRelay, options: Mea
 
 const fleet = (relay: RunningRelay, clients: LoadClient[], concurrency = CONNECT_CONCURRENCY) => ({
   port: relay.port,
+  tls: relay.tls,
   relayPid: relay.pid,
   concurrency,
   connectTimeout: CONNECT_TIMEOUT,
@@ -213,6 +223,14 @@ async function runIdle(scenario: Idle, relay: RunningRelay, options: MeasureOpti
     marginalBytes: (result.residentAll - result.residentThird) / lastTwoThirds,
     faults: [],
   };
+}
+
+async function runStart(scenario: Start, peer: Peer, options: MeasureOptions): Promise<Figures> {
+  const times: number[] = [];
+  while (times.length < scenario.starts) {
+    times.push(await timeStart(peer.command!, options.relayCores, scenario.tls === true));
+  }
+  return { cost: median(times)!, faults: [] };
 }
 
 async function runHttp(scenario: Http, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {

@@ -2,20 +2,23 @@
 import { type ChildProcess, execFile, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { get } from 'node:http';
+import { get as getPlain } from 'node:http';
+import { get as getTls } from 'node:https';
 import { type AddressInfo, createServer } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { nextMessage, spawnPinned, stop } from './process.js';
-import type { RelayAnswer, RelayQuestion, RelayReady } from './relay.js';
+import { CERTIFICATE_HOST, certificateFolder } from './certificate.js';
+import { nextMessage, spawnPinned, stop, tailOfErrors } from './process.js';
+import type { RelayAnswer, RelayArguments, RelayQuestion, RelayReady } from './relay.js';
 
-/** A relay that listens on 127.0.0.1, plain. */
+/** A relay that listens on 127.0.0.1. */
 export interface RunningRelay {
   readonly pid: number;
   readonly port: number;
+  readonly tls: boolean;
   /** Its public key, 32 bytes. */
   readonly publicKey: Buffer;
   readonly shards: number;
@@ -26,17 +29,30 @@ export interface RunningRelay {
   stop(): Promise<void>;
 }
 
+export interface StartOptions {
+  shards: number;
+  /** As `taskset` takes them. */
+  cores: string;
+  tls: boolean;
+  /** Two relays of a region in one process. */
+  mesh: boolean;
+}
+
+/** Program and arguments of a relay as an operator starts it, on a port of 127.0.0.1. */
+export type Command = (port: number, tls: boolean) => [program: string, args: string[]];
+
 export interface Peer {
   readonly name: 'derplane' | 'go' | 'bare';
   /** Whether it has shards that a key's owner can be asked for. */
   readonly sharded: boolean;
-  /** `mesh`: two relays of a region in one process. */
-  start(shards: number, cores: string, mesh: boolean): Promise<RunningRelay>;
+  start(options: StartOptions): Promise<RunningRelay>;
+  /** Undefined for what is no program of its own. */
+  readonly command?: Command;
 }
 
 /** Version of tailscale.com that figures are held against. */
 const GO_VERSION = '1.102.5';
-const START_TIMEOUT = 20_000;
+export const START_TIMEOUT = 20_000;
 const PROBE_INTERVAL = 20;
 const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
 const derper = join(goBin, 'derper');
@@ -44,13 +60,24 @@ const derper = join(goBin, 'derper');
 const keyFile = join(goBin, 'bench.key');
 const entry = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
-export const derplane: Peer = { name: 'derplane', sharded: true, start: startDerplane };
+export const derplane: Peer = {
+  name: 'derplane',
+  sharded: true,
+  start: startDerplane,
+  command: derplaneCommand,
+};
 
 /** What the machine allows: one native thread that does nothing but move packets. */
 export const bare: Peer = {
   name: 'bare',
   sharded: false,
-  start: (_shards, cores) => startNode('bare', [entry('bare.js')], 1, cores),
+  start: ({ cores, tls }) =>
+    startNode('bare', [entry('bare.js'), ...(tls ? [certificateFolder()] : [])], {
+      shards: 1,
+      cores,
+      tls,
+      mesh: false,
+    }),
 };
 
 /** The Go relay, built when it is not there yet; undefined where there is no Go. */
@@ -61,15 +88,17 @@ export async function findGo(): Promise<Peer | undefined> {
       env: { ...process.env, GOBIN: goBin, GOTOOLCHAIN: 'local' },
     });
   }
-  return { name: 'go', sharded: false, start: startGo };
+  return { name: 'go', sharded: false, start: startGo, command: goCommand };
 }
 
-function startDerplane(shards: number, cores: string, mesh: boolean): Promise<RunningRelay> {
-  return startNode('derplane', [entry('relay.js'), String(shards), ...(mesh ? ['mesh'] : [])], shards, cores);
+function startDerplane(options: StartOptions): Promise<RunningRelay> {
+  const { shards, mesh, tls } = options;
+  const args: RelayArguments = { shards, mesh, ...(tls && { certificateFolder: certificateFolder() }) };
+  return startNode('derplane', [entry('relay.js'), JSON.stringify(args)], options);
 }
 
 /** A relay that is a Node program of the bench: says `RelayReady` first, then answers questions. */
-async function startNode(name: string, args: string[], shards: number, cores: string): Promise<RunningRelay> {
+async function startNode(name: string, args: string[], { shards, cores, tls }: StartOptions): Promise<RunningRelay> {
   const child = spawnPinned(cores, process.execPath, args, {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     serialization: 'advanced',
@@ -79,6 +108,7 @@ async function startNode(name: string, args: string[], shards: number, cores: st
     return {
       pid: child.pid!,
       port: ready.port,
+      tls,
       publicKey: Buffer.from(ready.publicKey),
       shards,
       second: ready.second && { publicKey: Buffer.from(ready.second.publicKey), path: ready.second.path },
@@ -95,23 +125,35 @@ async function startNode(name: string, args: string[], shards: number, cores: st
   }
 }
 
-async function startGo(_shards: number, cores: string): Promise<RunningRelay> {
-  const port = await freePort();
+function goCommand(port: number, tls: boolean): [string, string[]] {
+  return [derper, derperArgs(port, tls)];
+}
+
+function derplaneCommand(port: number, tls: boolean): [string, string[]] {
+  return [process.execPath, [entry('../../dist/cli/main.js'), ...derperArgs(port, tls)]];
+}
+
+function derperArgs(port: number, tls: boolean): string[] {
   const args = ['-a', `127.0.0.1:${port}`, '-http-port=-1', '-stun=false', '-c', keyFile];
-  const child = spawnPinned(cores, derper, args, {
+  if (tls) args.push('-certmode=manual', `-certdir=${certificateFolder()}`, `-hostname=${CERTIFICATE_HOST}`);
+  return args;
+}
+
+async function startGo({ cores, tls }: StartOptions): Promise<RunningRelay> {
+  const port = await freePort();
+  const [program, args] = goCommand(port, tls);
+  const child = spawnPinned(cores, program, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
     // One core is what the relay gets; more threads than that only cost.
     env: { ...process.env, GOMAXPROCS: String(coreCount(cores)) },
   });
-  let log = '';
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    log = (log + text).slice(-4_000);
-  });
+  const log = tailOfErrors(child);
   try {
-    const publicKey = await probe(child, port, () => log);
+    const publicKey = await probe(child, port, tls, log);
     return {
       pid: child.pid!,
       port,
+      tls,
       publicKey,
       shards: 1,
       shardOf: async (keys) => keys.map(() => 0),
@@ -124,11 +166,11 @@ async function startGo(_shards: number, cores: string): Promise<RunningRelay> {
 }
 
 /** Asks until the relay answers an upgrade; its answer says the public key. */
-async function probe(child: ChildProcess, port: number, log: () => string): Promise<Buffer> {
+async function probe(child: ChildProcess, port: number, tls: boolean, log: () => string): Promise<Buffer> {
   const deadline = Date.now() + START_TIMEOUT;
   for (;;) {
     if (child.exitCode !== null) throw new Error(`derper ended with exit code ${child.exitCode}: ${log()}`);
-    const key = await upgradeKey(port);
+    const key = await upgradeKey(port, tls);
     if (key !== undefined) return key;
     if (Date.now() > deadline)
       throw new Error(`derper does not answer on port ${port} after ${START_TIMEOUT} ms: ${log()}`);
@@ -137,14 +179,11 @@ async function probe(child: ChildProcess, port: number, log: () => string): Prom
 }
 
 /** Public key of the relay from the answer to an ordinary upgrade; undefined while nobody listens. */
-function upgradeKey(port: number): Promise<Buffer | undefined> {
+function upgradeKey(port: number, tls: boolean): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
-    const request = get({
-      host: '127.0.0.1',
-      port,
-      path: '/derp',
-      headers: { Connection: 'Upgrade', Upgrade: 'DERP' },
-    });
+    const headers = { Connection: 'Upgrade', Upgrade: 'DERP' };
+    const options = { host: '127.0.0.1', port, path: '/derp', headers };
+    const request = tls ? getTls({ ...options, rejectUnauthorized: false }) : getPlain(options);
     request.on('upgrade', (response, socket) => {
       socket.destroy();
       resolve(Buffer.from(String(response.headers['derp-public-key']), 'hex'));
@@ -157,7 +196,7 @@ function upgradeKey(port: number): Promise<Buffer | undefined> {
   });
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;

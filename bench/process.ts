@@ -35,6 +35,15 @@ export async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(timer);
 }
 
+/** The end of what a child that was started with a pipe writes to stderr. */
+export function tailOfErrors(child: ChildProcess): () => string {
+  let tail = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    tail = (tail + text).slice(-4_000);
+  });
+  return () => tail;
+}
+
 /** The next message of a child that was started with an IPC channel. Rejects when it ends first, or after `timeout` milliseconds. */
 export function nextMessage<T>(child: ChildProcess, what: string, timeout: number): Promise<T> {
   return new Promise<T>((resolve, reject) => {

@@ -1,11 +1,19 @@
 /**
  * derplane as the relay of a bench run: embeds `Server`, says where it listens, and answers which shard owns a key (the hash is
- * seeded per process, so nobody else knows). Started by peers.ts with the number of shards; with `mesh` behind it there are two relays of a
- * region, the second one at `/derp?relay=2` of the same port.
+ * seeded per process, so nobody else knows). Started by peers.ts with `RelayArguments` as JSON. A mesh is two relays of a region, the
+ * second one at `/derp?relay=2` of the same port.
  */
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { createPageServer, PrivateKey, PublicKey, Server } from 'derplane';
+import { createPageServer, PrivateKey, PublicKey, Server, TlsContext } from 'derplane';
+import { readCertificate } from './certificate.js';
+
+export interface RelayArguments {
+  shards: number;
+  mesh: boolean;
+  /** Folder of the certificate; plain without. */
+  certificateFolder?: string;
+}
 
 /** First message. */
 export interface RelayReady {
@@ -22,16 +30,22 @@ export interface RelayAnswer {
   shards: number[];
 }
 
-const shards = Number(process.argv[2]);
-const mesh = process.argv[3] === 'mesh';
+const { shards, mesh, certificateFolder } = JSON.parse(process.argv[2]!) as RelayArguments;
 const server = new Server(PrivateKey.generate(), { shards, ...(mesh && { meshKey: '5e'.repeat(32) }) });
 const second = mesh ? new Server(PrivateKey.generate(), { shards, meshKey: server.meshKey }) : undefined;
 await Promise.all([server.ready(), second?.ready()]);
 const ready = second === undefined ? await listenAlone() : await listenTogether(second);
 
 async function listenAlone(): Promise<RelayReady> {
-  const { port } = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() });
+  const tls = certificateFolder === undefined ? {} : { tls: contextOf(certificateFolder) };
+  const { port } = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer(), ...tls });
   return { port, publicKey: server.publicKey.bytes };
+}
+
+function contextOf(folder: string): TlsContext {
+  const context = new TlsContext();
+  context.set('*', [readCertificate(folder)]);
+  return context;
 }
 
 /** The load knows one port: the path chooses the relay. Links have ports of their own. */

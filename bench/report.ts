@@ -52,7 +52,7 @@ const sections: Section[] = [
     ],
   },
   {
-    title: 'Connecting (TCP, HTTP, DERP handshake)',
+    title: 'Connecting (TCP, TLS where said, HTTP, DERP handshake)',
     kinds: ['connect'],
     columns: [column('us/connect', (f) => f.cost, 1), column('connects/s', (f) => f.perSecond), ...shareColumns],
   },
@@ -64,6 +64,11 @@ const sections: Section[] = [
       column('B/client, last 2/3', (f) => f.marginalBytes),
       column('RSS MB without', (f) => megabytes(f.residentBase), 1),
     ],
+  },
+  {
+    title: 'Starting (from the start of the command to the first connection that is accepted)',
+    kinds: ['start'],
+    columns: [column('ms', (f) => f.cost)],
   },
   {
     title: 'Pages (autocannon)',

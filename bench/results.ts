@@ -60,6 +60,7 @@ export class Results {
       case 'scenario-ratio':
         return this.ratio(ours, { scenario: target.scenario, peer: 'derplane' });
       case 'bytes':
+      case 'millis':
         return this.median(scenario, 'derplane', (figures) => figures.cost);
       case 'goodput':
         return this.median(scenario, 'derplane', (figures) => figures.goodput);
@@ -81,6 +82,8 @@ function describe(target: Target, value: number): string {
       return `${value.toFixed(2)}x`;
     case 'bytes':
       return `${Math.round(value)} B`;
+    case 'millis':
+      return `${Math.round(value)} ms`;
     case 'goodput':
       return `${Math.round(value * 100)}%`;
   }

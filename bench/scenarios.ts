@@ -18,6 +18,8 @@ export type Target =
   | { kind: 'scenario-ratio'; scenario: string; atMost: number }
   /** Resident bytes per client. */
   | { kind: 'bytes'; atMost: number }
+  /** Milliseconds from start to listening. */
+  | { kind: 'millis'; atMost: number }
   /** Packets delivered per second / the most that the relay carries in an open loop. */
   | { kind: 'goodput'; atLeast: number };
 
@@ -27,7 +29,11 @@ interface Common {
   clients: number;
   /** Shards of derplane; other relays have no such thing. */
   shards: number;
+  /** TLS 1.3, AES-128-GCM, X25519, an ECDSA P-256 certificate; each packet in a record of its own, as Tailscale's clients send it. */
+  tls?: boolean;
   target?: Target;
+  /** Left out by `--quick`. */
+  thorough?: boolean;
   /** Only run when asked for by `--all` or `--only`. */
   optional?: boolean;
 }
@@ -72,7 +78,13 @@ export interface Http extends Common {
   path: string;
 }
 
-export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http;
+/** From the start of the command to the first connection that is accepted; median of `starts`. */
+export interface Start extends Common {
+  kind: 'start';
+  starts: number;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start;
 
 /** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
 const PACKET_BYTES = 1280;
@@ -81,6 +93,9 @@ const GO_RATIOS: Record<Topology, Record<number, number>> = {
   pairs: { 1: 1.5, 4: 2.4, 16: 5 },
   any: { 1: 1.5, 4: 2, 16: 4 },
 };
+
+/** Per window. */
+const TLS_GO_RATIOS: Record<number, number> = { 1: 1.2, 4: 1.5, 16: 1.8 };
 
 const CLIENTS: Record<Topology, number> = { pairs: 20, any: 200 };
 
@@ -145,6 +160,61 @@ const flatness = [20, 200, 2_000, 9_900].map((clients) => {
   return scenario;
 });
 
+const connect: Connect = {
+  kind: 'connect',
+  name: 'connect',
+  clients: 4_000,
+  shards: 1,
+  concurrency: 64,
+  warmup: 2_000,
+  target: { kind: 'go-ratio', atLeast: 1.67 },
+};
+
+const idle: Idle = {
+  kind: 'idle',
+  name: 'idle',
+  clients: 9_000,
+  shards: 1,
+  target: { kind: 'bytes', atMost: 2_500 },
+};
+
+const start: Start = {
+  kind: 'start',
+  name: 'start',
+  clients: 0,
+  shards: 1,
+  starts: 3,
+  target: { kind: 'millis', atMost: 400 },
+};
+
+/** Of the TLS scenarios, what `--quick` runs. */
+const TLS_QUICK = [
+  'pairs W=1',
+  'pairs W=16',
+  'any W=16',
+  'pairs W=16 2 shards, same',
+  'pairs W=16 2 shards, cross',
+  'connect',
+  'start',
+];
+
+/** The same over TLS. */
+function overTls<S extends Scenario>(plain: S, target?: Target): S {
+  const scenario = { ...plain, name: `tls ${plain.name}`, tls: true, thorough: !TLS_QUICK.includes(plain.name) };
+  delete scenario.target;
+  return target === undefined ? scenario : { ...scenario, target };
+}
+
+function closedOverTls(topology: Topology, window: number): ClosedLoop {
+  return overTls(closed(topology, window), { kind: 'go-ratio', atLeast: TLS_GO_RATIOS[window]! });
+}
+
+function acrossShardsOverTls(topology: Topology, window: number): ClosedLoop[] {
+  const [same, cross] = acrossShards(topology, window) as [ClosedLoop, ClosedLoop];
+  const sameOverTls = overTls(same);
+  return [sameOverTls, overTls(cross, { kind: 'scenario-ratio', scenario: sameOverTls.name, atMost: 1.5 })];
+}
+
 export const scenarios: Scenario[] = [
   ...[1, 4, 16].map((window) => closed('pairs', window)),
   ...[1, 4, 16].map((window) => closed('any', window)),
@@ -154,15 +224,15 @@ export const scenarios: Scenario[] = [
   open('latency at 20% of peak', { shareOfPeak: 0.2 }),
   open('overload, twice the peak', { shareOfPeak: 2 }, { target: { kind: 'goodput', atLeast: 0.9 } }),
   ...flatness,
-  {
-    kind: 'connect',
-    name: 'connect',
-    clients: 4_000,
-    shards: 1,
-    concurrency: 64,
-    warmup: 2_000,
-    target: { kind: 'go-ratio', atLeast: 1.67 },
-  },
-  { kind: 'idle', name: 'idle', clients: 9_000, shards: 1, target: { kind: 'bytes', atMost: 2_500 } },
+  connect,
+  idle,
+  start,
   { kind: 'http', name: 'GET /derp/probe', clients: 20, shards: 1, path: '/derp/probe' },
+  ...(['pairs', 'any'] as const).flatMap((topology) => [1, 4, 16].map((window) => closedOverTls(topology, window))),
+  ...(['pairs', 'any'] as const).flatMap((topology) =>
+    [1, 4, 16].flatMap((window) => acrossShardsOverTls(topology, window)),
+  ),
+  overTls(connect, { kind: 'go-ratio', atLeast: 1.11 }),
+  overTls(idle, { kind: 'bytes', atMost: 20_000 }),
+  overTls(start, { kind: 'millis', atMost: 400 }),
 ];

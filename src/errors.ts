@@ -1,5 +1,6 @@
 /** Stable codes of {@link DerpError}, each documented where it is thrown; the table of all is in docs/api.md. */
 export type DerpErrorCode =
+  | 'ERR_DERP_ACME'
   | 'ERR_DERP_BAD_KEY'
   | 'ERR_DERP_BAD_OPTION'
   | 'ERR_DERP_BAD_FRAME'

@@ -1,4 +1,5 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
+export type { CertificateExpiry } from './certificates/expiry.js';
 export { Client } from './client/client.js';
 export type { Conn } from './client/conn.js';
 export { HttpClient, type HttpClientOptions, type ReceivedDetail } from './client/http_client.js';

@@ -248,6 +248,8 @@ export interface NativeRelay {
   readonly waitingHandshakes: number;
   /** Upgrades to DERP since start, whatever became of them. */
   readonly accepts: number;
+  /** Since start: connections that listeners with TLS accepted and rejected, and upgrades to DERP over TLS 1.2 and 1.3. */
+  readonly tlsCounts: { accepted: number; rejected: number; upgrades12: number; upgrades13: number };
   /** Failed handshakes since start, by the index that the handshake threads gave. */
   readonly failures: number[];
   /** Closes every connection that no shard owns, and lets go of the rings: all shards' threads must have ended. Idempotent. */

@@ -1,6 +1,6 @@
 /** What PeerPresent says of a connection: its key, address, port and flags. */
 import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import type { PrivateKey } from 'derplane';
 import { describe, expect, it } from 'vitest';
@@ -69,7 +69,7 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
     withShared(async (relay) => {
       const watcher = await watcherAlone(relay);
       for (const localAddress of ['127.0.0.2', '127.9.8.7', '127.255.255.254']) {
-        const client = await dial(relay, relay.port, '127.0.0.1', localAddress);
+        const client = await relay.dial(undefined, { localAddress });
         const { ip, port } = await watcher.expectPresent(await client.open());
         expect([ip, port]).toEqual([hexOf(localAddress), client.socket.localPort]);
       }
@@ -78,12 +78,12 @@ describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards
   it.skipIf(!hasIpv6)('has IPv6 addresses as they are, and IPv4 as IPv4 also from a listener for both', () =>
     withShared(async (relay) => {
       const watcher = await watcherAlone(relay);
-      const both = await relay.server.listen({ host: '::', port: 0 });
+      const both = await relay.listen({ host: '::' });
       for (const [host, hex] of [
         ['::1', '00000000000000000000000000000001'],
         ['127.0.0.1', '7f000001'],
       ] as const) {
-        const client = await dial(relay, both.port, host);
+        const client = await relay.dial(undefined, { port: both.port, host });
         const { ip, port } = await watcher.expectPresent(await client.open());
         expect([ip, port]).toEqual([hex, client.socket.localPort]);
       }
@@ -145,18 +145,12 @@ async function visit(relay: TestRelay, visitor: Visitor, key: PrivateKey): Promi
   return client;
 }
 
-async function dial(relay: TestRelay, port: number, host: string, localAddress?: string): Promise<RawClient> {
-  const socket = connect({ port, host, noDelay: true, ...(localAddress === undefined ? {} : { localAddress }) });
-  await once(socket, 'connect');
-  return relay.track(new RawClient(socket));
-}
-
 /** Both ends of a connection that no relay accepted: one to serve, one that is a client. */
 async function tcpPair(relay: TestRelay): Promise<[Socket, RawClient]> {
   const server = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const accepted = once(server, 'connection');
-  const client = await dial(relay, (server.address() as { port: number }).port, '127.0.0.1');
+  const client = relay.track(await RawClient.dial((server.address() as { port: number }).port));
   const [served] = await accepted;
   server.close();
   return [served as Socket, client];

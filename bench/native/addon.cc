@@ -1,11 +1,13 @@
-// The load generator as a Node addon: `run(config)` does one measurement, `forward(key)` is the bare forwarder; both
-// work on a libuv worker thread. The typed face is bench/load.ts, which checks nothing: whatever is missing here is a
-// TypeError.
+// The load generator as a Node addon: `run(config)` does one measurement, `forward(key, tls?)` is the bare forwarder;
+// both work on a libuv worker thread. `makeCertificate()` is what all relays serve. The typed face is bench/load.ts,
+// which checks nothing: whatever is missing here is a TypeError.
 #include <napi.h>
 
 #include <memory>
+#include <optional>
 #include <utility>
 
+#include "certificate.h"
 #include "forwarder.h"
 #include "modes.h"
 #include "process_stats.h"
@@ -32,6 +34,12 @@ class Reader {
     const Napi::Value value = object_.Get(name);
     if (value.IsNumber()) return value.As<Napi::Number>().DoubleValue();
     return Missing(name, "a number"), 0;
+  }
+
+  bool Flag(const char* name) {
+    const Napi::Value value = object_.Get(name);
+    if (value.IsBoolean()) return value.As<Napi::Boolean>().Value();
+    return Missing(name, "true or false"), false;
   }
 
   int64_t Millis(const char* name) { return static_cast<int64_t>(Number(name) * 1e6); }
@@ -95,6 +103,7 @@ Error ReadJob(Napi::Object object, Job& job) {
     reader.Missing("mode", "'traffic', 'connect' or 'idle'");
   }
   job.fleet.port = static_cast<uint16_t>(reader.Number("port"));
+  job.fleet.tls = reader.Flag("tls");
   job.fleet.relay_pid = static_cast<pid_t>(reader.Number("relayPid"));
   job.fleet.concurrency = static_cast<uint32_t>(reader.Number("concurrency"));
   job.fleet.connect_timeout = reader.Millis("connectTimeout");
@@ -231,6 +240,16 @@ class Forward : public Napi::AsyncWorker {
   const std::unique_ptr<Forwarder> forwarder_;
 };
 
+// The second argument of `forward`: `{cert, key}`, or nothing for a plain forwarder.
+Error ReadTls(Napi::Value value, std::optional<TlsContext>& tls) {
+  if (!value.IsObject()) return {};
+  Reader reader(value.As<Napi::Object>());
+  const std::string certificate = reader.Text("cert");
+  const std::string key = reader.Text("key");
+  if (reader.error.empty()) tls = TlsContext::Server(certificate, key, reader.error);
+  return reader.error;
+}
+
 // Returns `{port, failed}`; the promise `failed` only ever rejects.
 Napi::Value StartForward(const Napi::CallbackInfo& info) {
   Key key{};
@@ -240,7 +259,12 @@ Napi::Value StartForward(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   memcpy(key.data(), info[0].As<Napi::Uint8Array>().Data(), kKeyBytes);
-  auto forwarder = std::make_unique<Forwarder>(key);
+  std::optional<TlsContext> tls;
+  if (const Error error = ReadTls(info[1], tls); !error.empty()) {
+    Napi::TypeError::New(info.Env(), "forward: tls." + error).ThrowAsJavaScriptException();
+    return info.Env().Undefined();
+  }
+  auto forwarder = std::make_unique<Forwarder>(key, std::move(tls));
   if (const std::string error = forwarder->Listen(); !error.empty()) {
     Napi::Error::New(info.Env(), "forward: " + error).ThrowAsJavaScriptException();
     return info.Env().Undefined();
@@ -253,6 +277,19 @@ Napi::Value StartForward(const Napi::CallbackInfo& info) {
   return object;
 }
 
+Napi::Value MakeCertificateObject(const Napi::CallbackInfo& info) {
+  Error error;
+  const Certificate made = MakeCertificate(error);
+  if (!error.empty()) {
+    Napi::Error::New(info.Env(), "makeCertificate: " + error).ThrowAsJavaScriptException();
+    return info.Env().Undefined();
+  }
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("cert", made.certificate);
+  object.Set("key", made.key);
+  return object;
+}
+
 Napi::Value CpuNanosOf(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Real(CpuNanos(info[0].ToNumber().Int32Value())));
 }
@@ -260,6 +297,7 @@ Napi::Value CpuNanosOf(const Napi::CallbackInfo& info) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("run", Napi::Function::New(env, StartRun, "run"));
   exports.Set("forward", Napi::Function::New(env, StartForward, "forward"));
+  exports.Set("makeCertificate", Napi::Function::New(env, MakeCertificateObject, "makeCertificate"));
   exports.Set("cpuNanos", Napi::Function::New(env, CpuNanosOf, "cpuNanos"));
   return exports;
 }

@@ -38,7 +38,11 @@ sockaddr_in SourceAddress(uint32_t index) {
 
 }  // namespace
 
-Fleet::Fleet(const FleetConfig& config) : config_(config), clients_(config.clients.size()) {}
+Fleet::Fleet(const FleetConfig& config) : config_(config), clients_(config.clients.size()) {
+  if (!config.tls) return;
+  tls_ = TlsContext::Client();
+  sealed_ = std::make_unique<uint8_t[]>(kReadBytes);
+}
 
 Fleet::~Fleet() {
   for (Client& client : clients_) Close(client);
@@ -47,6 +51,7 @@ Fleet::~Fleet() {
 
 Error Fleet::Open() {
   if (Error error = RaiseDescriptorLimit(clients_.size()); !error.empty()) return error;
+  if (tls_.has_value() && !tls_->usable()) return TlsContext::kUnusable;
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
   return epoll_ < 0 ? std::string("epoll_create1: ") + strerror(errno) : Error();
 }
@@ -112,14 +117,10 @@ Error Fleet::Advance(uint32_t index, uint32_t events) {
     if (code != 0) return failed("connect to 127.0.0.1:" + std::to_string(config_.port) + ": " + strerror(code));
     if ((events & EPOLLOUT) == 0) return {};
     client.state = Client::State::kAwaitingServerKey;
-    const std::string& hello = config_.clients[index].hello;
-    if (!WatchOutput(index, false) || !Write(index, reinterpret_cast<const uint8_t*>(hello.data()), hello.size())) {
-      return failed(failure_);
-    }
-    return {};
+    return WatchOutput(index, false) && Greet(index) ? Error() : failed(failure_);
   }
   if ((events & EPOLLOUT) != 0 && !WritePending(index)) return failed(failure_);
-  const bool alive = (events & ~uint32_t{EPOLLOUT}) == 0 || Read(client, [&](uint8_t type, const uint8_t*, uint32_t) {
+  const bool alive = (events & ~uint32_t{EPOLLOUT}) == 0 || Read(index, [&](uint8_t type, const uint8_t*, uint32_t) {
                        return OnHandshakeFrame(client, type);
                      });
   return alive ? Error() : failed("handshake: " + failure_);
@@ -143,8 +144,70 @@ bool Fleet::OnHandshakeFrame(Client& client, uint8_t type) {
   return false;
 }
 
-bool Fleet::Write(uint32_t index, const uint8_t* bytes, size_t count) {
+// The first bytes of a connection: the hello, or what TLS needs before it.
+bool Fleet::Greet(uint32_t index) {
+  if (tls_.has_value()) {
+    clients_[index].tls = std::make_unique<TlsSession>(*tls_, TlsSession::Role::kClient, wire_);
+    return AdvanceTls(index) && SendSealed(index);
+  }
+  const std::string& hello = config_.clients[index].hello;
+  return Write(index, reinterpret_cast<const uint8_t*>(hello.data()), hello.size(), hello.size());
+}
+
+// A step of the TLS handshake; the hello follows its last message at once.
+bool Fleet::AdvanceTls(uint32_t index) {
+  TlsSession& tls = *clients_[index].tls;
+  if (tls.established()) return true;
+  const std::string& hello = config_.clients[index].hello;
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(hello.data());
+  if (tls.Advance() && (!tls.established() || tls.Seal(bytes, hello.size()))) return true;
+  failure_ = tls.failure();
+  return false;
+}
+
+// Reads once; returns how many plain bytes that gave, -1 when the connection is over.
+ptrdiff_t Fleet::Receive(uint32_t index, uint8_t* out) {
+  const Client& client = clients_[index];
+  const bool sealed = client.tls != nullptr;
+  const ssize_t got = recv(client.fd, sealed ? sealed_.get() : out, kReadBytes, MSG_DONTWAIT);
+  if (got > 0) return sealed ? OpenReceived(index, static_cast<size_t>(got), out) : got;
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
+  Fail(got == 0 ? "the relay closed the connection" : "recv", got == 0 ? 0 : errno);
+  return -1;
+}
+
+// Opens the `count` bytes that were received; what the session has to say meanwhile is sent.
+ptrdiff_t Fleet::OpenReceived(uint32_t index, size_t count, uint8_t* out) {
+  TlsSession& tls = *clients_[index].tls;
+  wire_.input = sealed_.get();
+  wire_.input_left = count;
+  if (!AdvanceTls(index)) return -1;
+  const ptrdiff_t opened = tls.established() ? tls.Open(out, kOpenBytes) : 0;
+  if (opened < 0) failure_ = tls.failure();
+  return SendSealed(index) ? opened : -1;
+}
+
+bool Fleet::Write(uint32_t index, const uint8_t* bytes, size_t count, size_t unit) {
+  TlsSession* const tls = clients_[index].tls.get();
+  if (tls == nullptr) return Send(index, bytes, count);
+  if (tls->Seal(bytes, count, unit)) return SendSealed(index);
+  failure_ = tls->failure();
+  return false;
+}
+
+bool Fleet::SendSealed(uint32_t index) {
+  const bool alive = wire_.output.empty() || Send(index, wire_.output.data(), wire_.output.size());
+  wire_.output.clear();
+  return alive;
+}
+
+// Behind what is pending, else at once.
+bool Fleet::Send(uint32_t index, const uint8_t* bytes, size_t count) {
   Client& client = clients_[index];
+  if (!client.pending.empty()) {
+    client.pending.insert(client.pending.end(), bytes, bytes + count);
+    return true;
+  }
   const ssize_t sent = send(client.fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (sent < 0 && errno != EAGAIN && errno != EINTR) return Fail("send", errno);
   const size_t done = sent < 0 ? 0 : static_cast<size_t>(sent);
@@ -182,6 +245,7 @@ bool Fleet::WatchOutput(uint32_t index, bool on) {
 void Fleet::Close(Client& client) {
   if (client.fd >= 0) close(client.fd);
   client.fd = -1;
+  client.tls.reset();
   client.state = Client::State::kClosed;
 }
 

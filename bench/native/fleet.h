@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "load.h"
+#include "tls.h"
 
 namespace derplane_load {
 
@@ -21,8 +22,9 @@ struct Client {
   State state = State::kNew;
   bool watching_output = false;
   std::vector<uint8_t> carry;    // beginning of a frame whose rest has not arrived
-  std::vector<uint8_t> pending;  // output that the kernel did not take
+  std::vector<uint8_t> pending;  // output that the kernel did not take; with TLS it is sealed
   size_t pending_done = 0;       // bytes of `pending` that it took since
+  std::unique_ptr<TlsSession> tls;
 };
 
 // An error is a text; empty means success.
@@ -48,10 +50,11 @@ class Fleet {
   // Reads once and calls `on_frame(type, body, length)` for each whole frame. False when the connection is over or
   // speaks something else than DERP; the reason is in `failure()`.
   template <class OnFrame>
-  bool Read(Client& client, OnFrame&& on_frame);
+  bool Read(uint32_t index, OnFrame&& on_frame);
 
-  // Sends what the kernel takes, keeps the rest. Only while nothing is pending. False when the connection is over.
-  bool Write(uint32_t index, const uint8_t* bytes, size_t count);
+  // Sends what the kernel takes, keeps the rest. Only while nothing is pending. With TLS each `unit` bytes become a
+  // record, as a client's packets do. False when the connection is over.
+  bool Write(uint32_t index, const uint8_t* bytes, size_t count, size_t unit);
 
   // Continues with what was kept; false when the connection is over.
   bool WritePending(uint32_t index);
@@ -65,11 +68,19 @@ class Fleet {
 
  private:
   static constexpr size_t kReadBytes = 64 * 1024;
+  // A read ends at most one record whose beginning came with an earlier one.
+  static constexpr size_t kOpenBytes = kReadBytes + SSL3_RT_MAX_PLAIN_LENGTH;
   static constexpr int kEventsPerPoll = 512;
 
   Error Start(uint32_t index);
   Error Advance(uint32_t index, uint32_t events);
+  bool Greet(uint32_t index);
+  bool AdvanceTls(uint32_t index);
   bool OnHandshakeFrame(Client& client, uint8_t type);
+  ptrdiff_t Receive(uint32_t index, uint8_t* out);
+  ptrdiff_t OpenReceived(uint32_t index, size_t count, uint8_t* out);
+  bool SendSealed(uint32_t index);
+  bool Send(uint32_t index, const uint8_t* bytes, size_t count);
   bool WatchOutput(uint32_t index, bool on);
   bool Fail(const char* what, int code);
 
@@ -81,7 +92,10 @@ class Fleet {
   std::string failure_;
   std::unique_ptr<epoll_event[]> events_ = std::make_unique<epoll_event[]>(kEventsPerPoll);
   // A carry is shorter than one frame, so this holds any carry and a read behind it.
-  std::unique_ptr<uint8_t[]> input_ = std::make_unique<uint8_t[]>(kHeaderBytes + kMaxFrameBytes + kReadBytes);
+  std::unique_ptr<uint8_t[]> input_ = std::make_unique<uint8_t[]>(kHeaderBytes + kMaxFrameBytes + kOpenBytes);
+  std::optional<TlsContext> tls_;
+  TlsWire wire_;
+  std::unique_ptr<uint8_t[]> sealed_;  // a read of a TLS client
 };
 
 template <class OnEvent>
@@ -94,13 +108,13 @@ Error Fleet::Poll(int64_t timeout, OnEvent&& on_event) {
 }
 
 template <class OnFrame>
-bool Fleet::Read(Client& client, OnFrame&& on_frame) {
+bool Fleet::Read(uint32_t index, OnFrame&& on_frame) {
+  Client& client = clients_[index];
   uint8_t* const input = input_.get();
   size_t have = client.carry.size();
   if (have != 0) memcpy(input, client.carry.data(), have);
-  const ssize_t got = recv(client.fd, input + have, kReadBytes, MSG_DONTWAIT);
-  if (got == 0) return Fail("the relay closed the connection", 0);
-  if (got < 0) return errno == EAGAIN || errno == EINTR || Fail("recv", errno);
+  const ptrdiff_t got = Receive(index, input + have);
+  if (got < 0) return false;
   have += static_cast<size_t>(got);
   size_t at = 0;
   while (have - at >= kHeaderBytes) {

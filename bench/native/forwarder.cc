@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "wire.h"
 
@@ -23,6 +24,8 @@ constexpr uint8_t kMagicBytes[] = {'D', 'E', 'R', 'P', 0xf0, 0x9f, 0x94, 0x91};
 // Nonce, MAC and `{"version":2}`; the load does not open it.
 constexpr uint32_t kServerInfoBytes = 24 + 16 + 13;
 constexpr size_t kReadBytes = 64 * 1024;
+// A read ends at most one record whose beginning came with an earlier one.
+constexpr size_t kOpenBytes = kReadBytes + SSL3_RT_MAX_PLAIN_LENGTH;
 constexpr size_t kMaxCarry = kHeaderBytes + kKeyBytes + 65536;
 constexpr size_t kArenaBytes = 8u << 20;
 constexpr int kEventsPerTurn = 256;
@@ -32,7 +35,8 @@ std::string Failed(const char* what) { return std::string(what) + ": " + strerro
 
 }  // namespace
 
-Forwarder::Forwarder(const Key& public_key) : public_key_(public_key), arena_(kArenaBytes) {
+Forwarder::Forwarder(const Key& public_key, std::optional<TlsContext> tls)
+    : public_key_(public_key), arena_(kArenaBytes), tls_(std::move(tls)), sealed_(kReadBytes) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     limit.rlim_cur = limit.rlim_max;
@@ -82,7 +86,7 @@ std::string Forwarder::Run() {
       } else {
         OnEvent(events[i].data.fd, events[i].events);
       }
-      if (arena_.size() - arena_used_ < kMaxCarry + kReadBytes) {
+      if (arena_.size() - arena_used_ < kMaxCarry + kOpenBytes) {
         FlushTouched();
         arena_used_ = 0;
       }
@@ -102,7 +106,9 @@ void Forwarder::Accept() {
       close(fd);
       continue;
     }
-    peers_[static_cast<size_t>(fd)].fd = fd;
+    Peer& peer = peers_[static_cast<size_t>(fd)];
+    peer.fd = fd;
+    if (tls_.has_value()) peer.tls = std::make_unique<TlsSession>(*tls_, TlsSession::Role::kServer, wire_);
   }
 }
 
@@ -117,8 +123,8 @@ bool Forwarder::Read(Peer& peer) {
   uint8_t* const input = arena_.data() + arena_used_;
   size_t have = peer.carry.size();
   std::copy(peer.carry.begin(), peer.carry.end(), input);
-  const ssize_t got = recv(peer.fd, input + have, kReadBytes, 0);
-  if (got <= 0) return got < 0 && errno == EAGAIN;
+  const ptrdiff_t got = Receive(peer, input + have);
+  if (got <= 0) return got == 0;
   have += static_cast<size_t>(got);
   size_t at = peer.state == State::kAwaitingHead ? OnHead(peer, input, have) : 0;
   while (peer.state != State::kAwaitingHead && have - at >= kHeaderBytes) {
@@ -132,6 +138,19 @@ bool Forwarder::Read(Peer& peer) {
   peer.carry.assign(input + at, input + have);
   arena_used_ += have;
   return true;
+}
+
+// Reads once; returns how many plain bytes that gave, -1 when the connection is over.
+ptrdiff_t Forwarder::Receive(Peer& peer, uint8_t* out) {
+  const bool sealed = peer.tls != nullptr;
+  const ssize_t got = recv(peer.fd, sealed ? sealed_.data() : out, kReadBytes, 0);
+  if (got <= 0) return got < 0 && errno == EAGAIN ? 0 : -1;
+  if (!sealed) return got;
+  wire_.input = sealed_.data();
+  wire_.input_left = static_cast<size_t>(got);
+  if (!peer.tls->Advance()) return -1;
+  const ptrdiff_t opened = peer.tls->established() ? peer.tls->Open(out, kOpenBytes) : 0;
+  return wire_.output.empty() || Flush(peer) ? opened : -1;
 }
 
 // Returns the length of the request head once it is there, 0 until then.
@@ -191,6 +210,7 @@ void Forwarder::FlushTouched() {
 
 // What waited first, then this turn's pieces; whatever the kernel refuses waits, without a limit.
 bool Forwarder::Flush(Peer& peer) {
+  if (peer.tls != nullptr && !SealPieces(peer)) return false;
   iovec parts[kPiecesPerSend];
   size_t next = 0;
   while (!peer.pending.empty() || next < peer.pieces.size()) {
@@ -225,12 +245,23 @@ bool Forwarder::Flush(Peer& peer) {
     break;
   }
   peer.pieces.clear();
+  wire_.output.clear();
   return WatchOutput(peer, !peer.pending.empty());
+}
+
+// What the session wrote by itself and the turn's pieces in as few records as they fit in: one piece from now on.
+bool Forwarder::SealPieces(Peer& peer) {
+  plain_.clear();
+  for (const Piece& piece : peer.pieces) plain_.insert(plain_.end(), piece.start, piece.start + piece.length);
+  if (!peer.tls->Seal(plain_.data(), plain_.size())) return false;
+  peer.pieces.clear();
+  if (!wire_.output.empty()) peer.pieces.push_back(Piece{wire_.output.data(), wire_.output.size()});
+  return true;
 }
 
 // Outside of a turn's pieces: handshake frames.
 bool Forwarder::Send(Peer& peer, std::vector<uint8_t> bytes) {
-  peer.pending.insert(peer.pending.end(), bytes.begin(), bytes.end());
+  peer.pieces.push_back(Piece{bytes.data(), bytes.size()});
   return Flush(peer);
 }
 

@@ -5,17 +5,21 @@
 #include <sys/epoll.h>
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "load.h"
+#include "tls.h"
 
 namespace derplane_load {
 
 class Forwarder {
  public:
-  explicit Forwarder(const Key& public_key);
+  // Speaks TLS when it gets a context for it.
+  Forwarder(const Key& public_key, std::optional<TlsContext> tls);
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
   Forwarder& operator=(const Forwarder&) = delete;
@@ -44,7 +48,8 @@ class Forwarder {
     Key key{};
     std::vector<Piece> pieces;     // to send at the end of this turn
     std::vector<uint8_t> carry;    // beginning of a frame
-    std::vector<uint8_t> pending;  // output that the kernel did not take
+    std::vector<uint8_t> pending;  // output that the kernel did not take; with TLS it is sealed
+    std::unique_ptr<TlsSession> tls;
   };
 
   struct KeyHash {
@@ -59,11 +64,13 @@ class Forwarder {
   void Accept();
   void OnEvent(int fd, uint32_t events);
   bool Read(Peer& peer);
+  ptrdiff_t Receive(Peer& peer, uint8_t* out);
   size_t OnHead(Peer& peer, const uint8_t* bytes, size_t count);
   bool OnFrame(Peer& peer, uint8_t* frame, size_t length);
   void Queue(Peer& peer, uint8_t* bytes, size_t count);
   void FlushTouched();
   bool Flush(Peer& peer);
+  bool SealPieces(Peer& peer);
   bool Send(Peer& peer, std::vector<uint8_t> bytes);
   bool WatchOutput(Peer& peer, bool on);
   void Close(Peer& peer);
@@ -77,6 +84,10 @@ class Forwarder {
   std::vector<int> touched_;
   std::vector<uint8_t> arena_;  // what was received in this turn; pieces point into it
   size_t arena_used_ = 0;
+  const std::optional<TlsContext> tls_;
+  TlsWire wire_;
+  std::vector<uint8_t> sealed_;  // a read of a TLS peer
+  std::vector<uint8_t> plain_;   // pieces that become records together
 };
 
 }  // namespace derplane_load

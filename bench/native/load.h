@@ -23,6 +23,7 @@ struct ClientConfig {
 
 struct FleetConfig {
   uint16_t port = 0;  // on 127.0.0.1
+  bool tls = false;
   std::vector<ClientConfig> clients;
   uint32_t concurrency = 64;    // handshakes in progress at once
   int64_t connect_timeout = 0;  // for all of them together

@@ -14,7 +14,7 @@ Error Rest(Fleet& fleet, int64_t duration) {
   for (int64_t now = NowNanos(); now < end; now = NowNanos()) {
     Error failed;
     Error polled = fleet.Poll(end - now, [&](uint32_t index, uint32_t) {
-      const bool alive = fleet.Read(fleet.client(index), [](uint8_t, const uint8_t*, uint32_t) { return true; });
+      const bool alive = fleet.Read(index, [](uint8_t, const uint8_t*, uint32_t) { return true; });
       if (!alive && failed.empty()) failed = "idle client " + std::to_string(index) + ": " + fleet.failure();
     });
     if (!polled.empty()) return polled;

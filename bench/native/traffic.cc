@@ -97,7 +97,7 @@ void Traffic::OnEvent(uint32_t index, uint32_t events) {
   }
   if ((events & ~uint32_t{EPOLLOUT}) == 0) return;
   received_at_ = NowNanos();
-  const bool alive = fleet_.Read(client, [&](uint8_t type, const uint8_t* body, uint32_t length) {
+  const bool alive = fleet_.Read(index, [&](uint8_t type, const uint8_t* body, uint32_t length) {
     if (type == kRecvPacket) OnPacket(index, body, length);
     return true;
   });
@@ -160,7 +160,7 @@ void Traffic::Flush(uint32_t index) {
     if (count == 0) return;
     const int64_t now = NowNanos();
     for (uint32_t i = 0; i < count; ++i) Compose(index, sender, output_.data() + i * stride_, now);
-    if (!fleet_.Write(index, output_.data(), count * stride_)) return Disconnect(index);
+    if (!fleet_.Write(index, output_.data(), count * stride_, stride_)) return Disconnect(index);
   }
   result_->blocked += sender.due;
   sender.turn += sender.due;

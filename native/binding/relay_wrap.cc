@@ -28,6 +28,7 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceAccessor("refusedBytes", &RelayWrap::getRefusedBytes, nullptr),
                       InstanceAccessor("waitingHandshakes", &RelayWrap::getWaitingHandshakes, nullptr),
                       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
+                      InstanceAccessor("tlsCounts", &RelayWrap::getTlsCounts, nullptr),
                       InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
                       InstanceMethod("listen", &RelayWrap::listen),
                       InstanceMethod("importFd", &RelayWrap::importFd),
@@ -161,6 +162,19 @@ Napi::Value RelayWrap::getWaitingHandshakes(const Napi::CallbackInfo& info) {
 
 Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->accepts.load(std::memory_order_relaxed)));
+}
+
+Napi::Value RelayWrap::getTlsCounts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto counts = Napi::Object::New(env);
+  const auto set = [&](const char* name, const std::atomic<uint64_t>& count) {
+    counts.Set(name, Napi::Number::New(env, static_cast<double>(count.load(std::memory_order_relaxed))));
+  };
+  set("accepted", core_->tls_accepted);
+  set("rejected", core_->tls_rejected);
+  set("upgrades12", core_->accepts_tls12);
+  set("upgrades13", core_->accepts_tls13);
+  return counts;
 }
 
 Napi::Value RelayWrap::getFailures(const Napi::CallbackInfo& info) {

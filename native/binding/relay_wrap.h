@@ -31,6 +31,7 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value getRefusedBytes(const Napi::CallbackInfo& info);
   Napi::Value getWaitingHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getAccepts(const Napi::CallbackInfo& info);
+  Napi::Value getTlsCounts(const Napi::CallbackInfo& info);
   Napi::Value getFailures(const Napi::CallbackInfo& info);
   Napi::Value listen(const Napi::CallbackInfo& info);
   Napi::Value importFd(const Napi::CallbackInfo& info);

@@ -222,7 +222,8 @@ Napi::Value TlsSessionWrap::getEnded(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TlsSessionWrap::getVersion(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), session_ == nullptr ? "" : session_->version());
+  const bool known = session_ != nullptr && session_->established();
+  return Napi::String::New(info.Env(), !known ? "" : session_->isTls13() ? "1.3" : "1.2");
 }
 
 }  // namespace derplane

@@ -85,6 +85,7 @@ struct Client {
   // Writing.
   SendQueue queue;
   SenderSet senders;
+  uint64_t sealed_bytes = 0;       // of TLS records that the kernel did not take; they count as the queue's memory
   uint64_t write_deadline_ms = 0;  // meaningful while the queue has a backlog
   Client* next_touched = nullptr;
   Client* stall_next = nullptr;  // among clients with a backlog, which have a write deadline

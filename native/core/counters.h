@@ -52,6 +52,8 @@ namespace derplane {
   X(packet_forwarder_delete_other_value, "removals of a forwarder that a known key did not have") \
   X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit")     \
   X(adopted, "connections that became clients")                                                   \
+  X(tls12_connections, "gauge: clients over TLS 1.2")                                             \
+  X(tls13_connections, "gauge: clients over TLS 1.3")                                             \
   X(average_queue_duration_ns, "gauge: moving average of the time in queues")
 
 enum class Counter : uint32_t {

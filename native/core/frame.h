@@ -98,13 +98,14 @@ inline void putPeerPresent(uint8_t* p, const Key& key, const uint8_t* ip, uint16
   body[kKeySize + 18] = flags;
 }
 
-// Writes a whole ForwardPacket frame.
+// Writes a whole ForwardPacket frame. Source and packet may lie where it goes, `destination` must not.
 inline void putForwardPacket(uint8_t* p, const uint8_t* source, const Key& destination, const uint8_t* packet,
                              uint32_t size) {
+  const Key from = Key::from(source);
+  std::memmove(p + kFrameHeaderSize + kForwardPacketFixed, packet, size);
   uint8_t* body = putFrameHeader(p, FrameType::kForwardPacket, kForwardPacketFixed + size);
-  std::memcpy(body, source, kKeySize);
+  std::memcpy(body, from.bytes, kKeySize);
   std::memcpy(body + kKeySize, destination.bytes, kKeySize);
-  std::memcpy(body + 2 * kKeySize, packet, size);
 }
 
 // Magicsock's discovery messages: 6 bytes magic, 32 sender's disco key, 24 nonce, box.

@@ -251,8 +251,10 @@ CloseReason Router::checkHeader(Client& client, FrameType type, uint32_t length,
   return CloseReason::eof;
 }
 
-ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size) {
+ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size, uint32_t room) {
   if (client.link != nullptr) return consumeLink(client, data, size);
+  front_ = data - room;
+  front_end_ = data;
   uint32_t at = 0;
   while (!client.closing) {
     if (client.skip > 0) {

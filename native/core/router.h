@@ -104,8 +104,12 @@ class Router {
   void destroy(Client* client);
 
   // --- bytes -----------------------------------------------------------------------------------------------------
-  // Handles all whole frames in `data`, rewriting packets in place: the bytes must stay until endTurn().
-  ParseResult consume(Client& client, uint8_t* data, uint32_t size);
+  // Handles all whole frames in `data`, rewriting packets in place: the bytes must stay until endTurn(). So must `room`
+  // bytes in front of them, which are free for use.
+  ParseResult consume(Client& client, uint8_t* data, uint32_t size, uint32_t room = 0);
+  // How many bytes to leave free in front of what this client sends next: some when it sent to another relay's key
+  // last.
+  uint32_t frontRoom(const Client& client) const;
   // Bytes that the frame beginning at `data` needs in all, as far as `size` bytes tell.
   static uint32_t frameBytesNeeded(const uint8_t* data, uint32_t size);
   // While set, packets that find a ring full are dropped as queue_tail instead of blocking their connection.
@@ -173,6 +177,8 @@ class Router {
   static constexpr uint32_t kTurnReserve = 1 << 20;
   // One read makes at most 65,536 / 37 packet pieces and as many control pieces.
   static constexpr uint32_t kPieceReserve = 16 << 10;
+  // For the keys by which 64 packets of one read grow when they are forwarded.
+  static constexpr uint32_t kFrontRoom = 64 * kKeySize;
   static constexpr uint32_t kSlotsPerBackgroundStep = 1024;
   static constexpr uint32_t kGoneBatch = 64;
   static constexpr uint32_t kOrphansPerStep = 1024;
@@ -254,6 +260,7 @@ class Router {
   bool forwardNow(Peer& peer, const uint8_t* source, const uint8_t* packet, uint32_t size, DropReason* why);
   void commitForward(RingRecord* record, const Forwarder& forwarder, const uint8_t* source, const Key& destination,
                      const uint8_t* packet, uint32_t size);
+  uint8_t* takeFront(const uint8_t* packet, uint32_t size);
   bool forwardHere(const Forwarder& forwarder, const uint8_t* source, const Key& destination, const uint8_t* packet,
                    uint32_t size);
   void takeForward(const RingRecord& record);
@@ -311,6 +318,12 @@ class Router {
   Block* retired_ = nullptr;
   uint64_t now_ms_ = 0;
   uint64_t jitter_state_;
+  // Of the bytes given to consume(): [front_, front_end_) is free, since every frame before front_end_ was moved away.
+  uint8_t* front_ = nullptr;
+  uint8_t* front_end_ = nullptr;
+  // Of the ForwardPacket before, whoever it came from: a sender's packets mostly come in runs.
+  Key forward_source_;
+  uint64_t forward_source_hash_ = 0;
 
   std::deque<Notice> gone_;  // keys whose receivers here are still to be told
   uint32_t gone_batch_ = 0;  // how many of them the sweep under way covers

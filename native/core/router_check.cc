@@ -57,7 +57,7 @@ std::vector<std::string> Router::check() const {
     const Client* c = slots_[slot];
     if (c == nullptr) continue;
     v.require(c->blocked_on == kNotBlocked || c->carry != nullptr, "a client waits for a ring with nothing to send");
-    queued += c->queue.heldMemory();
+    queued += c->queue.heldMemory() + c->sealed_bytes;
     if (c->link != nullptr) {
       ++links;
       v.require(c->peer == nullptr && !c->mesh && !c->watching, "a link is entered as a client");

@@ -60,6 +60,7 @@ Connection::ReadResult Connection::read(size_t max) {
   } while (n < 0 && errno == EINTR);
   if (n == 0) return ReadResult::kEnd;
   if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? ReadResult::kNothing : ReadResult::kReset;
+  if (!tls->established() && !reserve(buffer_.size() + SecureSession::kHandshakeMemory)) return ReadResult::kBudget;
   tls->feed(sealed, static_cast<size_t>(n));
   result = open();
   return result == ReadResult::kNothing ? ReadResult::kBytes : result;

@@ -29,9 +29,9 @@ class Connection {
   uint64_t id = 0;
   Fd fd;
   Address remote;
-  uint32_t listener = 0;   // which of the control plane's listeners accepted it
-  bool notify = false;     // the control plane wants to hear of its end
-  bool not_ideal = false;  // an `Ideal-Node` header came with it
+  uint32_t listener = 0;                     // which of the control plane's listeners accepted it
+  bool notify = false;                       // the control plane wants to hear of its end
+  bool not_ideal = false;                    // an `Ideal-Node` header came with it
   std::shared_ptr<SecureServer> tls_server;  // of a connection that begins with a TLS handshake
   std::unique_ptr<SecureSession> tls;        // what bytes() were opened by; null: they came as they are
   std::vector<uint8_t> output;               // what the network has not taken yet

@@ -264,7 +264,7 @@ std::unique_ptr<Connection> HandshakeIo::detach(uint64_t id) {
 bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output) {
   std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return false;
-  core_->accepts.fetch_add(1, std::memory_order_relaxed);
+  countAccept(*connection);
   adoption.id = id;
   adoption.address = connection->remote;
   adoption.notify = connection->notify;
@@ -288,15 +288,21 @@ void HandshakeIo::serveHttp(uint64_t id, uint32_t failure, std::string malformed
       {.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
 }
 
+void HandshakeIo::countAccept(const Connection& connection) {
+  core_->accepts.fetch_add(1, std::memory_order_relaxed);
+  if (connection.tls == nullptr || !connection.tls->established()) return;
+  (connection.tls->isTls13() ? core_->accepts_tls13 : core_->accepts_tls12).fetch_add(1, std::memory_order_relaxed);
+}
+
 void HandshakeIo::count(uint32_t failure) {
   if (failure < RelayCore::kMaxFailures) core_->failures[failure].fetch_add(1, std::memory_order_relaxed);
 }
 
 void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {
   count(failure);
-  if (upgraded) core_->accepts.fetch_add(1, std::memory_order_relaxed);
   const std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return;
+  if (upgraded) countAccept(*connection);
   if (!connection->notify && !report && !core_->log_clients.load(std::memory_order_relaxed)) return;
   core_->emit({.kind = Event::Kind::kFailed,
                .id = id,

@@ -86,6 +86,7 @@ class HandshakeIo final : public LoopUser {
   std::unique_ptr<Connection> detach(uint64_t id);
   void drop(std::unique_ptr<Connection> connection);
   void count(uint32_t failure);
+  void countAccept(const Connection& connection);
   void stopWatching(Job& job);
 
   std::shared_ptr<RelayCore> core_;

@@ -110,6 +110,7 @@ void Listener::acceptBatch() {
     }
     if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
       core_->refused.fetch_add(1, std::memory_order_relaxed);
+      if (options_.tls != nullptr) core_->tls_rejected.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
     inherited(fd.get());
@@ -117,6 +118,7 @@ void Listener::acceptBatch() {
     auto connection = std::make_unique<Connection>(core_, std::move(fd), remote);
     connection->listener = options_.tag;
     connection->tls_server = options_.tls;
+    if (options_.tls != nullptr) core_->tls_accepted.fetch_add(1, std::memory_order_relaxed);
     core_->startHandshake({ConnectionTable::instance().add(std::move(connection)), HandshakeStart::kRequest});
   }
   if (trouble != nullptr) on_trouble_(trouble);

@@ -49,14 +49,14 @@ struct Mail {
 struct Event {
   enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted };
   Kind kind;
-  uint64_t id = 0;                           // kClosed, kFailed, kHttp, kLink
-  Key key = {};                              // kClosed; kForward: source
-  Key destination = {};                      // kForward
-  Address address = {};                      // kClosed, kFailed, kHttp
-  CloseReason reason = CloseReason::eof;     // kClosed
-  bool notify = false;                       // kClosed, kFailed: somebody waits for the connection's end
-  uint32_t listener = 0;                     // kHttp, kWanted: which of the control plane's listeners accepted it
-  uint32_t failure = 0;                      // kFailed: index into the control plane's list of failures
+  uint64_t id = 0;                        // kClosed, kFailed, kHttp, kLink
+  Key key = {};                           // kClosed; kForward: source
+  Key destination = {};                   // kForward
+  Address address = {};                   // kClosed, kFailed, kHttp
+  CloseReason reason = CloseReason::eof;  // kClosed
+  bool notify = false;                    // kClosed, kFailed: somebody waits for the connection's end
+  uint32_t listener = 0;                  // kHttp, kWanted: which of the control plane's listeners accepted it
+  uint32_t failure = 0;                   // kFailed: index into the control plane's list of failures
   std::string text = {};  // kFailed; kHttp: what is wrong with the request, or empty; kWanted: a certificate's name
   std::vector<uint8_t> packet = {};          // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc
   uint32_t ticket = 0;                       // kCheck, kTraffic
@@ -155,6 +155,10 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::atomic<uint64_t> refused{0};        // connections, as there were too many handshakes
   std::atomic<uint64_t> refused_bytes{0};  // connections, as handshakes held too many bytes
   std::atomic<uint64_t> accepts{0};        // upgrades to DERP
+  std::atomic<uint64_t> accepts_tls12{0};  // those of them over TLS
+  std::atomic<uint64_t> accepts_tls13{0};
+  std::atomic<uint64_t> tls_accepted{0};  // connections of listeners with TLS, before its handshake
+  std::atomic<uint64_t> tls_rejected{0};  // those of them that were refused
   // Failed handshakes by the control plane's numbers for the reasons.
   static constexpr uint32_t kMaxFailures = 16;
   std::atomic<uint64_t> failures[kMaxFailures] = {};

@@ -25,6 +25,8 @@ class SecureSession {
 
   // A session never has more than this of a record's plaintext in it, so a read may bring as much more than was fed.
   static constexpr size_t kMaxRecord = 16 << 10;
+  // Memory that a handshake takes until it is done, the other side's bytes apart: OpenSSL's buffers, mostly.
+  static constexpr size_t kHandshakeMemory = 48 << 10;
 
   virtual ~SecureSession() = default;
 
@@ -37,16 +39,16 @@ class SecureSession {
   // Goes on with the handshake, then gives up to `room` bytes of plaintext; `got` is above 0 exactly with kOk.
   virtual Status read(uint8_t* to, size_t room, size_t& got) = 0;
 
-  // Seals plaintext in the order of `iov`, at most `max` bytes of it, and returns how many; 0 when that failed. Only once
-  // established.
+  // Seals plaintext in the order of `iov`, at most `max` bytes of it, and returns how many; 0 when that failed. Only
+  // once established.
   virtual size_t write(const iovec* iov, uint32_t count, size_t max) = 0;
 
   // Says that we send nothing more.
   virtual void shutdown() = 0;
 
   virtual bool established() const = 0;
-  // "1.2" or "1.3" once it is agreed on, else empty.
-  virtual const char* version() const = 0;
+  // Whether TLS 1.3 was agreed on; else it is 1.2. Only once established.
+  virtual bool isTls13() const = 0;
   // What went wrong, one line.
   virtual const std::string& failure() const = 0;
   // The name for which a handshake waits.

@@ -83,7 +83,7 @@ class Shard final : public LoopUser, private RouterEvents {
   ssize_t receive(Client& client, iovec* iov, int count, bool& full);
   ssize_t readIntoArena(Client& client, bool& full);
   ssize_t readBehindCarry(Client& client, bool& full);
-  void consume(Client& client, uint8_t* data, uint32_t size);
+  void consume(Client& client, uint8_t* data, uint32_t size, uint32_t room = 0);
   void consumeCarry(Client& client);
   void hold(Client& client, const uint8_t* data, uint32_t size);
   bool growCarry(Client& client, uint32_t capacity);
@@ -104,6 +104,7 @@ class Shard final : public LoopUser, private RouterEvents {
   ssize_t writeSealed(Client& client);
   bool sendUnsent(Client& client);
   void keepUnsent(Client& client, size_t sent);
+  void countUnsent(Client& client);
   void endTls(Client& client);
 
   // Measuring (shard_metrics.cc).
@@ -135,7 +136,7 @@ class Shard final : public LoopUser, private RouterEvents {
   } drain_;
   PageMemory<uint8_t> received_{kMeshReadSize};  // TLS records as they came
   std::vector<uint8_t> sealed_;                  // TLS records as they go
-  uint64_t rings_read_ = 0;  // rings with records that this turn's pieces point to
+  uint64_t rings_read_ = 0;                      // rings with records that this turn's pieces point to
   std::vector<uint32_t> checks_;
   Client* rtt_first_ = nullptr;
   Client* rtt_last_ = nullptr;

@@ -39,8 +39,8 @@ ssize_t Shard::receive(Client& client, iovec* iov, int count, bool& full) {
   if (client.tls != nullptr) return receiveSealed(client, iov, count, full);
   size_t room = 0;
   for (int i = 0; i < count; ++i) room += iov[i].iov_len;
-  const ssize_t n = count == 1 ? ::recv(client.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT)
-                               : ::readv(client.fd, iov, count);
+  const ssize_t n =
+      count == 1 ? ::recv(client.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT) : ::readv(client.fd, iov, count);
   full = n > 0 && static_cast<size_t>(n) == room;
   return n;
 }
@@ -48,7 +48,8 @@ ssize_t Shard::receive(Client& client, iovec* iov, int count, bool& full) {
 // The usual read. Less than a header may have been left over; it is put in front.
 ssize_t Shard::readIntoArena(Client& client, bool& full) {
   Arena& arena = router_.arena();
-  uint8_t* at = arena.end();
+  const uint32_t room = router_.frontRoom(client);
+  uint8_t* at = arena.end() + room;
   uint32_t before = 0;
   if (client.carry != nullptr) {
     before = client.carry->size;
@@ -59,8 +60,8 @@ ssize_t Shard::readIntoArena(Client& client, bool& full) {
   if (n <= 0) return n;
   if (before > 0) router_.retire(detachCarry(client));
   const uint32_t size = before + static_cast<uint32_t>(n);
-  arena.take(size);
-  consume(client, at, size);
+  arena.take(room + size);
+  consume(client, at, size, room);
   return n;
 }
 
@@ -76,7 +77,8 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   const uint32_t room = std::min(carry->capacity, needed) - carry->size;
   const bool whole = carry->size + room == needed;
   Arena& arena = router_.arena();
-  uint8_t* at = arena.end();
+  const uint32_t front = router_.frontRoom(client);
+  uint8_t* at = arena.end() + front;
   iovec iov[2] = {{carry->bytes() + carry->size, room}, {at, readRoom(client)}};
   // Bytes behind the carry's room need a place only if the frame ends in it; opened records bring them all the same.
   const ssize_t n = receive(client, iov, whole || client.tls != nullptr ? 2 : 1, full);
@@ -84,11 +86,14 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   const auto got = static_cast<uint32_t>(n);
   const uint32_t to_carry = std::min(got, room);
   const uint32_t rest = got - to_carry;
-  arena.take(rest);  // before anything else may take what lies there
+  arena.take(front + rest);  // before anything else may take what lies there
   carry->size += to_carry;
   router_.counters().add(Counter::held_bytes, to_carry);
   if (carry->size < needed) {
-    if (rest > 0) hold(client, at, rest);
+    if (rest == 0) return n;
+    hold(client, at, rest);
+    // Opened records do not end where the carry's room did: the frame may be whole now.
+    if (!client.closing && client.carry->size >= needed) consumeCarry(client);
     return n;
   }
   consumeCarry(client);
@@ -96,14 +101,14 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   if (client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) {
     hold(client, at, rest);
   } else {
-    consume(client, at, rest);
+    consume(client, at, rest, front);
   }
   return n;
 }
 
 // `data` stays until the turn's end: packets in it are sent from where they are.
-void Shard::consume(Client& client, uint8_t* data, uint32_t size) {
-  const ParseResult result = router_.consume(client, data, size);
+void Shard::consume(Client& client, uint8_t* data, uint32_t size, uint32_t room) {
+  const ParseResult result = router_.consume(client, data, size, room);
   if (result.status == ParseStatus::kClosed) return;
   if (result.status == ParseStatus::kThrottled) throttled_.push_back(&client);
   if (result.consumed == size) return;

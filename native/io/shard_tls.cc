@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "connection.h"
 #include "shard.h"
@@ -13,12 +14,16 @@ namespace {
 // client that was behind already gets a record at a time.
 constexpr size_t kSealAtOnce = 64 << 10;
 constexpr size_t kSealWhenBehind = SecureSession::kMaxRecord;
+// Twice what is sealed at once: beyond it somebody asks for answers (to KeyUpdate) and does not read them.
+constexpr size_t kMaxUnsent = 2 * kSealAtOnce;
 
 }  // namespace
 
 void Shard::startTls(Client& client, Connection& connection) {
   client.tls = new TlsChannel{.session = std::move(connection.tls), .unsent = std::move(connection.output)};
-  router_.queues().bytes += client.tls->unsent.size();
+  client.tls->tls13 = client.tls->session->isTls13();
+  router_.counters().add(client.tls->gauge());
+  countUnsent(client);
   client.tls->session->setOutput(&sealed_);
   if (hasSealed(client)) router_.touch(client);
   makeHungry(client);  // the poller does not know of bytes that the handshake read
@@ -99,13 +104,13 @@ bool Shard::sendUnsent(Client& client) {
     client.stalled = errno == EAGAIN || errno == EWOULDBLOCK;
     return client.stalled;
   }
-  router_.queues().bytes -= static_cast<uint64_t>(n);
   client.stalled = static_cast<size_t>(n) < unsent.size();
   if (client.stalled) {
     unsent.erase(unsent.begin(), unsent.begin() + n);
   } else {
     unsent = {};  // an idle client owns no buffer
   }
+  countUnsent(client);
   return true;
 }
 
@@ -114,25 +119,33 @@ void Shard::keepUnsent(Client& client, size_t sent) {
   if (sent < sealed_.size()) {
     std::vector<uint8_t>& unsent = client.tls->unsent;
     unsent.insert(unsent.end(), sealed_.begin() + static_cast<ssize_t>(sent), sealed_.end());
-    router_.queues().bytes += sealed_.size() - sent;
+    countUnsent(client);
+    if (unsent.size() > kMaxUnsent) router_.close(client, CloseReason::control_overflow);
   }
   sealed_.clear();
+}
+
+// What is sealed is memory of the send queues like what is not yet.
+void Shard::countUnsent(Client& client) {
+  const uint64_t now = client.tls->unsent.size();
+  router_.queues().bytes += now - client.sealed_bytes;
+  router_.counters().add(Counter::queue_bytes, static_cast<int64_t>(now) - static_cast<int64_t>(client.sealed_bytes));
+  client.sealed_bytes = now;
 }
 
 // The client goes. It hears that nothing more comes, or what was wrong, if the kernel takes it at once.
 void Shard::endTls(Client& client) {
   TlsChannel& tls = *client.tls;
+  std::vector<uint8_t> last = std::exchange(tls.unsent, {});
+  countUnsent(client);
   if (!client.stalled) {
-    std::vector<uint8_t> last = std::move(tls.unsent);
-    router_.queues().bytes -= last.size();
     tls.session->shutdown();
     last.insert(last.end(), sealed_.begin(), sealed_.end());
     sealed_.clear();
     // Whoever reset its connection need not hear it.
     if (!last.empty()) (void)::send(client.fd, last.data(), last.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-  } else {
-    router_.queues().bytes -= tls.unsent.size();
   }
+  router_.counters().add(tls.gauge(), -1);
   delete client.tls;
   client.tls = nullptr;
 }

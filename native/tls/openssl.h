@@ -27,8 +27,8 @@ using PrivateKeyPtr = std::unique_ptr<EVP_PKEY, OpenSslFree<EVP_PKEY_free>>;
 // The oldest error of this thread's queue in words, which says most; empties the queue, in which others would find it.
 std::string takeOpenSslError();
 
-// A context with what both roles share: TLS 1.2 and 1.3, AEAD ciphers, no renegotiation, no tickets. Null when memory is
-// exhausted.
+// A context with what both roles share: TLS 1.2 and 1.3, AEAD ciphers, no renegotiation, no tickets. Null when memory
+// is exhausted.
 SslCtx makeSslCtx(const SSL_METHOD* method);
 
 }  // namespace derplane

@@ -1,5 +1,5 @@
-// What OpenSSL takes for its connection: bytes that lie in memory on one side, a vector on the other. No system call, no
-// copy but OpenSSL's own.
+// What OpenSSL takes for its connection: bytes that lie in memory on one side, a vector on the other. No system call,
+// no copy but OpenSSL's own.
 #pragma once
 
 #include <openssl/bio.h>

@@ -77,7 +77,8 @@ bool readChain(const std::string& pem, std::vector<X509Ptr>& chain, std::string&
     ERR_clear_error();
     return true;
   }
-  error = chain.empty() && at_end ? "there is no PEM certificate" : "a certificate is unreadable: " + takeOpenSslError();
+  error =
+      chain.empty() && at_end ? "there is no PEM certificate" : "a certificate is unreadable: " + takeOpenSslError();
   ERR_clear_error();
   return false;
 }

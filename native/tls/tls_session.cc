@@ -7,8 +7,7 @@ namespace derplane {
 namespace {
 
 // What a plain HTTP client gets on a TLS port, as from Go's server.
-constexpr char kPlainHttpAnswer[] =
-    "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+constexpr char kPlainHttpAnswer[] = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 }  // namespace
 
@@ -31,8 +30,7 @@ TlsSession& TlsSession::of(const SSL* ssl) { return *static_cast<TlsSession*>(SS
 // Called for every record and message. A stranger who only sends records without data keeps us busy for nothing.
 void TlsSession::onMessage(int write, int, int type, const void* data, size_t size, SSL* ssl, void* self) {
   if (write != 0 || size == 0 || SSL_is_init_finished(ssl) == 0) return;
-  const bool tls13 = SSL_version(ssl) == TLS1_3_VERSION;
-  if (type != (tls13 ? SSL3_RT_INNER_CONTENT_TYPE : SSL3_RT_HEADER)) return;
+  if (type != (SSL_version(ssl) == TLS1_3_VERSION ? SSL3_RT_INNER_CONTENT_TYPE : SSL3_RT_HEADER)) return;
   auto& session = *static_cast<TlsSession*>(self);
   if (*static_cast<const uint8_t*>(data) == SSL3_RT_APPLICATION_DATA) {
     session.useless_records_ = 0;
@@ -42,6 +40,7 @@ void TlsSession::onMessage(int write, int, int type, const void* data, size_t si
 }
 
 void TlsSession::feed(const uint8_t* data, size_t size) {
+  if (!established()) handshake_bytes_ += size;
   if (unread_.empty()) {
     span_.data = data;
     span_.left = size;
@@ -86,9 +85,11 @@ SecureSession::Status TlsSession::statusOf(int result) {
   if (span_.blocked) return fail("too many records without data");
   switch (error) {
     case SSL_ERROR_WANT_READ:
+      if (!established() && handshake_bytes_ > kMaxHandshakeBytes) return fail("the handshake is too long");
       keepUnread();
       return Status::kWantBytes;
     case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+      if (handshake_bytes_ > kMaxHandshakeBytes) return fail("the handshake is too long");
       keepUnread();
       return Status::kWantCertificate;
     case SSL_ERROR_ZERO_RETURN:
@@ -157,18 +158,6 @@ void TlsSession::shutdown() {
   ERR_clear_error();
   SSL_shutdown(ssl_.get());
   ERR_clear_error();
-}
-
-const char* TlsSession::version() const {
-  if (!established()) return "";
-  switch (SSL_version(ssl_.get())) {
-    case TLS1_3_VERSION:
-      return "1.3";
-    case TLS1_2_VERSION:
-      return "1.2";
-    default:
-      return "";
-  }
 }
 
 std::vector<std::vector<uint8_t>> TlsSession::peerCertificates() const {

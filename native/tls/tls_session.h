@@ -24,7 +24,7 @@ class TlsSession final : public SecureSession {
   size_t write(const iovec* iov, uint32_t count, size_t max) override;
   void shutdown() override;
   bool established() const override { return SSL_is_init_finished(ssl_.get()) == 1; }
-  const char* version() const override;
+  bool isTls13() const override { return SSL_version(ssl_.get()) == TLS1_3_VERSION; }
   const std::string& failure() const override { return failure_; }
   const std::string& wanted() const override { return wanted_; }
 
@@ -50,6 +50,9 @@ class TlsSession final : public SecureSession {
   // Records in a row that bring no data (KeyUpdate, attempts to renegotiate, warnings): as many as Go's library bears.
   static constexpr uint32_t kMaxUselessRecords = 16;
 
+  // Bytes that a handshake may take from the other side: a ClientHello has 2 kB, a chain of certificates rarely 10.
+  static constexpr size_t kMaxHandshakeBytes = 64 << 10;
+
   explicit TlsSession(Ssl ssl) : ssl_(std::move(ssl)) {}
   static void onMessage(int write, int version, int type, const void* data, size_t size, SSL* ssl, void* self);
   Status statusOf(int result);
@@ -60,6 +63,7 @@ class TlsSession final : public SecureSession {
   SpanBio span_;
   std::vector<uint8_t> own_output_;
   std::vector<uint8_t> unread_;  // what a suspended handshake left
+  size_t handshake_bytes_ = 0;
   uint32_t useless_records_ = 0;
   bool failed_ = false;
   bool ended_ = false;

@@ -1,4 +1,6 @@
 /** From flags and environment to what the relay is started with. */
+import { isAbsolute, join } from 'node:path';
+import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
 import { parseMeshHost } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, parseAddress } from './address.js';
@@ -6,6 +8,14 @@ import { StartError } from './exit.js';
 import type { FlagTable, ParsedFlags } from './flag_set.js';
 import { FLAGS } from './flags.js';
 import { defaultMeshKeyFile, MESH_KEY_VARIABLE, type MeshKeySource } from './mesh_key.js';
+
+export interface TlsConfig {
+  certificates: CertificateConfig;
+  /** Where plain HTTP is served beside HTTPS. */
+  plainAddress: Address | undefined;
+  /** UDP port of STUN for DERP maps; -1 where it is turned off. */
+  stunPort: number;
+}
 
 export interface RelayConfig {
   address: Address;
@@ -26,6 +36,10 @@ export interface RelayConfig {
   meshKey: MeshKeySource | undefined;
   /** File of rate limits. */
   rateConfig: string | undefined;
+  /** `-hostname`. */
+  hostname: string;
+  /** Undefined: plain HTTP is served. */
+  tls: TlsConfig | undefined;
   server: ServerOptions;
   /** What the operator should know about the flags. */
   warnings: string[];
@@ -49,10 +63,11 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
   const { values } = flags;
   refusePending(flags, version);
   const address = values.dev ? DEV_ADDRESS : parseAddress('-a', values.a);
-  if (!values.dev) refuseTls(address, values.certmode, version);
   const meshKey = meshKeySource(flags, env);
   return {
     address,
+    hostname: values.hostname,
+    tls: tlsConfig(flags, env, address),
     dev: values.dev,
     keyFile: values.dev ? undefined : keyFile(values.c, isRoot),
     derp: values.derp,
@@ -86,13 +101,58 @@ function refusePending({ values }: RelayFlags, version: string): void {
   }
 }
 
-function refuseTls(address: Address, certmode: string, version: string): void {
-  const wanted =
-    certmode === 'manual' ? '-certmode manual asks' : address.port === 443 ? '-a with port 443 asks' : undefined;
-  if (wanted === undefined) return;
-  throw new StartError(
-    `${wanted} for TLS, which derplane ${version} does not have yet; serve plain HTTP on another port (-a 127.0.0.1:3340) and let a proxy in front do TLS, or try -dev`,
-  );
+/** HTTPS is served on port 443 and, by the reference's rule, wherever certificates are given by hand. */
+function tlsConfig({ values, given }: RelayFlags, env: NodeJS.ProcessEnv, address: Address): TlsConfig | undefined {
+  if (address.port !== 443 && values.certmode !== 'manual') return undefined;
+  const plainPort = values['http-port'];
+  return {
+    certificates: {
+      mode: certificateMode(values.certmode, values['acme-ip-certs']),
+      folder: certificateFolder(given.has('certdir') ? values.certdir : defaultCertificateFolder(env)),
+      hostname: certificateHost(values.hostname),
+      acme: acmeConfig(values, plainPort >= 0),
+    },
+    plainAddress: plainPort < 0 ? undefined : { host: address.host, port: plainPort },
+    stunPort: values.stun ? values['stun-port'] : -1,
+  };
+}
+
+function certificateMode(certmode: string, ipCertificates: boolean): CertificateMode {
+  if (certmode !== 'manual' && certmode !== 'letsencrypt' && certmode !== 'gcp') {
+    throw new StartError(
+      `-certmode ${JSON.stringify(certmode)}: unsupported cert mode; it takes manual, letsencrypt or gcp`,
+    );
+  }
+  if (ipCertificates && certmode !== 'letsencrypt') {
+    throw new StartError('--acme-ip-certs requires --certmode=letsencrypt');
+  }
+  return certmode;
+}
+
+function acmeConfig(values: RelayFlags['values'], httpChallenge: boolean): CertificateConfig['acme'] {
+  return {
+    directory: values['acme-directory'],
+    email: values['acme-email'],
+    eab: { kid: values['acme-eab-kid'], key: values['acme-eab-key'] },
+    ipCertificates: values['acme-ip-certs'],
+    httpChallenge,
+  };
+}
+
+function certificateFolder(folder: string): string {
+  if (folder !== '') return folder;
+  throw new StartError('missing required --certdir flag: the folder of certificates');
+}
+
+function certificateHost(hostname: string): string {
+  if (hostname !== '') return hostname;
+  throw new StartError('-hostname is empty: TLS needs the name or IP address that clients know the relay by');
+}
+
+/** In the user's cache folder, by Go's rule; empty when the environment names none. */
+function defaultCertificateFolder({ XDG_CACHE_HOME: cache = '', HOME: home = '' }: NodeJS.ProcessEnv): string {
+  const folder = cache !== '' ? cache : home === '' ? '' : join(home, '.cache');
+  return isAbsolute(folder) ? join(folder, 'tailscale', 'derper-certs') : '';
 }
 
 function keyFile(c: string, isRoot: boolean): string {

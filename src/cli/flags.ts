@@ -1,7 +1,5 @@
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
-const CERTIFICATES = 'TLS and certificates';
-const PLAIN_ONLY = 'read only where TLS is served';
 const ADMISSION = 'admission of clients';
 const BOOTSTRAP_DNS = 'bootstrap DNS';
 const SECRETS = 'a secret server for the mesh key';
@@ -21,14 +19,13 @@ export const FLAGS = {
   a: {
     type: 'string',
     default: ':443',
-    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; without an IP all interfaces. HTTPS, which is not available yet, if the port is 443 or -certmode is manual, else plain HTTP',
+    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; without an IP all interfaces. HTTPS if the port is 443 or -certmode is manual, else plain HTTP',
   },
   'http-port': {
     type: 'int',
     default: 80,
     max: 65_535,
-    help: 'port of plain HTTP beside HTTPS; -1 turns it off',
-    inert: 'it is opened only beside HTTPS',
+    help: 'port of plain HTTP beside HTTPS, for the captive portal check, ACME validations and the way to HTTPS; -1 turns it off',
   },
   stun: {
     type: 'bool',
@@ -51,15 +48,30 @@ export const FLAGS = {
   certmode: {
     type: 'string',
     default: 'letsencrypt',
-    help: 'where certificates come from: manual (asks for HTTPS on any port), letsencrypt or gcp',
-    inert: 'manual is an error, the others matter only where TLS is served',
+    help: 'where certificates come from: manual (HTTPS on any port, with HOST.crt and HOST.key of -hostname in -certdir, read again when they change; for an IP address they are made), letsencrypt or gcp (asked for by ACME, and renewed; on port 443 only)',
   },
-  certdir: { type: 'string', default: '', help: 'folder of certificates', inert: PLAIN_ONLY },
-  hostname: { type: 'string', default: 'derp.tailscale.com', help: 'TLS name', inert: PLAIN_ONLY },
-  'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding: key id', inert: PLAIN_ONLY },
-  'acme-eab-key': { type: 'string', default: '', help: 'ACME account binding: key', inert: PLAIN_ONLY },
-  'acme-email': { type: 'string', default: '', help: 'ACME account: email address', inert: PLAIN_ONLY },
-  'acme-ip-certs': { type: 'bool', default: false, help: 'certificates for bare IPs', pending: CERTIFICATES },
+  certdir: {
+    type: 'string',
+    default: '',
+    help: "`folder` of certificates; if not given, tailscale/derper-certs in the user's cache folder",
+  },
+  hostname: {
+    type: 'string',
+    default: 'derp.tailscale.com',
+    help: 'TLS `name` or IP address. With a name clients must ask for it, else the handshake fails',
+  },
+  'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding, for -certmode gcp: key `id`' },
+  'acme-eab-key': {
+    type: 'string',
+    default: '',
+    help: 'ACME account binding, for -certmode gcp: `key`, base64url, or base64 with padding',
+  },
+  'acme-email': { type: 'string', default: '', help: 'ACME account: email `address`; -certmode gcp needs it' },
+  'acme-ip-certs': {
+    type: 'bool',
+    default: false,
+    help: 'with -certmode letsencrypt: short-lived certificates for the IP addresses that clients connect to',
+  },
   derp: { type: 'bool', default: true, help: 'serve DERP; if not, only the other endpoints' },
   home: {
     type: 'string',
@@ -181,7 +193,11 @@ export const FLAGS = {
     max: 86_400_000,
     help: 'time over which clients are let go one after another on SIGTERM or SIGINT; 0 for all at once',
   },
-  'acme-directory': { type: 'string', default: '', help: '`URL` of an ACME directory', pending: CERTIFICATES },
+  'acme-directory': {
+    type: 'string',
+    default: '',
+    help: "`URL` of another ACME authority's directory, for -certmode letsencrypt and gcp",
+  },
   'mesh-insecure-http': {
     type: 'bool',
     default: false,

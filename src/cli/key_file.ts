@@ -1,17 +1,6 @@
 /** The relay's key on disk: `{"PrivateKey": "privkey:<64 hex>"}`, readable by both derplane and the reference. */
-import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  fsyncSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { readFileSync, statSync } from 'node:fs';
+import { createFile, reasonOf } from '../durable_file.js';
 import { goString, readGoObject } from '../protocol/go_json.js';
 import { PrivateKey } from '../protocol/key.js';
 import { StartError } from './exit.js';
@@ -69,47 +58,9 @@ function parse(path: string, json: Buffer): PrivateKey {
 
 /** Makes the file whole or not at all; false when another process was faster. */
 function create(path: string, key: PrivateKey): boolean {
-  const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}`);
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    writeDurably(temporary, `{\n\t"PrivateKey": ${JSON.stringify(key.serialize())}\n}`);
-    // Unlike a rename, a link never replaces what is there.
-    linkSync(temporary, path);
-    syncFolder(folder);
-    return true;
+    return createFile(path, `{\n\t"PrivateKey": ${JSON.stringify(key.serialize())}\n}`, 0o600);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && isFile(path)) return false;
     throw new StartError(`key file ${path}: cannot be made: ${reasonOf(error)}`, { cause: error });
-  } finally {
-    rmSync(temporary, { force: true });
   }
-}
-
-function writeDurably(path: string, text: string): void {
-  const fd = openSync(path, 'wx', 0o600);
-  try {
-    writeSync(fd, text);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function syncFolder(folder: string): void {
-  const fd = openSync(folder, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
-}
-
-/** `EACCES: permission denied` of `EACCES: permission denied, open '/x'`. */
-export function reasonOf(error: unknown): string {
-  return (error as Error).message.split(',')[0] as string;
 }

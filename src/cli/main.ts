@@ -68,7 +68,8 @@ async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger):
   const { startRelay } = await import('./relay.js');
   const relay = await startRelay(config, logger);
   reload = relay.reload;
-  if (config.dev) printNextSteps(formatAddress(relay.address));
+  if (relay.derpNode !== undefined) (await import('./tls.js')).printDerpMaps(relay.derpNode);
+  if (config.dev && config.tls === undefined) printNextSteps(formatAddress(relay.address));
 
   const signal = await Promise.race([stop, relay.ended]);
   if (signal === undefined) process.exit(1);

@@ -1,9 +1,9 @@
 /** The secret that the relays of a region share, from where operators keep it. */
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { reasonOf } from '../durable_file.js';
 import { isMeshKey } from '../protocol/mesh_key.js';
 import { StartError } from './exit.js';
-import { reasonOf } from './key_file.js';
 
 /** Bytes of a mesh key's file; real ones have 65. */
 const MAX_SIZE = 64 * 1024;

@@ -1,19 +1,29 @@
 /** Debug pages of the program, and the listener of their own that they may have. */
-import type { Server as HttpServer } from 'node:http';
+import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { DebugPagesOptions, DebugSource } from '../http/debug_pages.js';
 import { createMetricsServer } from '../http/metrics_server.js';
 import type { Logger } from '../log.js';
 import { type Address, formatAddress } from './address.js';
+import { type HttpListener, listenHttp } from './http_listener.js';
 
-/** A listener for metrics. */
-export interface MetricsListener {
-  address: Address;
-  close(): Promise<void>;
-}
-
-/** What the debug pages show; `relay` is undefined where no DERP is served. */
-export function debugOptions(relay: DebugSource | undefined): DebugPagesOptions {
-  return { ...(relay !== undefined && { relay }), cmdline: ['derplane', ...shownCommandLine(process.argv.slice(2))] };
+/**
+ * What the debug pages show.
+ *
+ * @param relay - undefined where no DERP is served
+ * @param hostname - of `-hostname`
+ * @param certificates - undefined where no TLS is served
+ */
+export function debugOptions(
+  relay: DebugSource | undefined,
+  hostname: string,
+  certificates: (() => CertificateExpiry[]) | undefined,
+): DebugPagesOptions {
+  return {
+    ...(relay !== undefined && { relay }),
+    ...(certificates !== undefined && { certificates }),
+    hostname,
+    cmdline: ['derplane', ...shownCommandLine(process.argv.slice(2))],
+  };
 }
 
 /**
@@ -25,26 +35,10 @@ export async function serveMetrics(
   address: Address,
   options: DebugPagesOptions,
   logger: Logger,
-): Promise<MetricsListener> {
-  const server = createMetricsServer({ ...options, host: address.host });
-  const port = await listen(server, address);
-  const bound = { host: address.host, port };
-  logger.info({}, `derper: serving metrics on ${formatAddress(bound)}`);
-  return {
-    address: bound,
-    close: () =>
-      new Promise((done) => {
-        server.close(() => done());
-        server.closeAllConnections();
-      }),
-  };
-}
-
-function listen(server: HttpServer, { host, port }: Address): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ ...(host !== '' && { host }), port }, () => resolve((server.address() as { port: number }).port));
-  });
+): Promise<HttpListener> {
+  const listener = await listenHttp(createMetricsServer({ ...options, host: address.host }), address);
+  logger.info({}, `derper: serving metrics on ${formatAddress(listener.address)}`);
+  return listener;
 }
 
 /** Flags whose value is secret. */

@@ -1,18 +1,24 @@
 /** The relay as a program: what `derplane` does unless told otherwise. */
-import type { Server as HttpServer } from 'node:http';
+import type { RequestListener } from 'node:http';
+import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
 import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
-import { createPageServer } from '../http/page_server.js';
+import { boundedServer } from '../http/page_server.js';
+import { pages } from '../http/pages.js';
+import { plainPages } from '../http/plain_pages.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
+import type { ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
 import { type Address, formatAddress } from './address.js';
 import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
+import { type HttpListener, listenHttp } from './http_listener.js';
 import { loadKeyFile } from './key_file.js';
 import { loadMeshKey } from './mesh_key.js';
 import { debugOptions, serveMetrics } from './metrics.js';
+import { openTls, type RelayTls } from './tls.js';
 
 export interface RunningRelay {
   /** With the port that was taken where the configuration says 0. */
@@ -21,6 +27,8 @@ export interface RunningRelay {
   reload(): void;
   /** Stops listening and ends every connection, over the configured time. */
   close(): Promise<void>;
+  /** Of a relay that clients know by an IP address: what its DERP map says. */
+  derpNode?: DerpNode;
   /** Resolves when it has ended; unless close() was called, it failed and has logged why. */
   ended: Promise<void>;
 }
@@ -34,58 +42,111 @@ export async function startRelay(config: RelayConfig, logger: Logger): Promise<R
   if (config.dev) logger.info({}, 'Running in dev mode.');
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : loadKeyFile(config.keyFile);
-  const serving = config.derp ? await serveDerp(config, key, logger) : await servePages(config, logger);
-  const { metricsAddress } = config;
-  const relay = metricsAddress === undefined ? serving : await withMetrics(metricsAddress, serving, logger);
+  const tls = config.tls && (await openTls(config.tls.certificates, logger));
+  const relay = await serveAll(config, key, tls, logger).catch(async (error: unknown) => {
+    await tls?.source.close();
+    throw error;
+  });
+  tls?.source.start();
   logger.info(
     config.derp ? { publicKey: key.publicKey.toString() } : {},
-    `derper: serving on ${formatAddress(relay.address)}${config.derp ? '' : ' without DERP'}`,
+    `derper: serving on ${formatAddress(relay.address)}${tls === undefined ? '' : ' with TLS'}${config.derp ? '' : ' without DERP'}`,
   );
   return relay;
 }
 
-/** A relay with what its debug pages show. */
-type Serving = RunningRelay & { debug: DebugPagesOptions };
+/** The relay, and the listeners beside it. */
+async function serveAll(
+  config: RelayConfig,
+  key: PrivateKey,
+  tls: RelayTls | undefined,
+  logger: Logger,
+): Promise<RunningRelay> {
+  let relay = await serve(config, key, tls, logger);
+  const { metricsAddress } = config;
+  if (metricsAddress !== undefined) {
+    relay = await beside(relay, metricsAddress, () => serveMetrics(metricsAddress, relay.debug, logger));
+  }
+  if (config.tls === undefined || tls === undefined) return relay;
+  const { plainAddress, stunPort } = config.tls;
+  if (plainAddress !== undefined) {
+    relay = await beside(relay, plainAddress, () => servePlain(plainAddress, relay, tls, config, logger));
+  }
+  const port80 = plainAddress?.port === 80;
+  const { pin } = tls.source;
+  return {
+    ...relay,
+    ...(pin !== undefined && {
+      derpNode: { ip: config.hostname, pin, port: relay.address.port, stunPort, port80 },
+    }),
+    close: () => relay.close().finally(() => tls.source.close()),
+  };
+}
 
-async function withMetrics(address: Address, serving: Serving, logger: Logger): Promise<RunningRelay> {
+/** A relay with its pages, and what the debug pages among them show. */
+type Serving = RunningRelay & { debug: DebugPagesOptions; pages: RequestListener };
+
+/** Adds a listener, which stays to the end: figures tell how far draining is. */
+async function beside(relay: Serving, address: Address, listen: () => Promise<HttpListener>): Promise<Serving> {
   try {
-    const metrics = await serveMetrics(address, serving.debug, logger);
-    // To the end: figures tell how far draining is.
-    return { ...serving, close: () => serving.close().finally(() => metrics.close()) };
+    const listener = await listen();
+    return { ...relay, close: () => relay.close().finally(() => listener.close()) };
   } catch (error) {
-    await serving.close();
+    await relay.close();
     throw error instanceof DerpError ? error : listenError(address, error);
   }
 }
 
-function makePages(config: RelayConfig, debug: DebugPagesOptions, logger: Logger): HttpServer {
-  return createPageServer({ home: config.home, derpEnabled: config.derp, debug: debugPages(debug), logger });
+async function servePlain(
+  address: Address,
+  { pages }: Serving,
+  { source }: RelayTls,
+  { tcpKeepaliveTime }: RelayConfig,
+  logger: Logger,
+): Promise<HttpListener> {
+  const server = boundedServer(plainPages({ pages, challenge: source.challenge }));
+  server.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
+  const listener = await listenHttp(server, address);
+  logger.info({}, `derper: serving plain HTTP on ${formatAddress(listener.address)}`);
+  return listener;
 }
 
-async function serveDerp(config: RelayConfig, key: PrivateKey, logger: Logger): Promise<Serving> {
-  const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, rateConfig } = config;
-  const meshKey = config.meshKey && loadMeshKey(config.meshKey);
-  logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
+async function serve(
+  config: RelayConfig,
+  key: PrivateKey,
+  tls: RelayTls | undefined,
+  logger: Logger,
+): Promise<Serving> {
+  const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, derp, home, rateConfig } = config;
   const { Server } = await import('../server/server.js');
-  const server = new Server(key, { ...config.server, ...(meshKey !== undefined && { meshKey }), logger });
-  const debug = debugOptions(server);
+  const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
+  const debug = debugOptions(derp ? server : undefined, config.hostname, tls && (() => tls.source.expiry()));
+  const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
-    if (rateConfig !== undefined) loadRateConfig(server, rateConfig, logger);
-    const pages = makePages(config, debug, logger);
+    if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
+    const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), logger });
+    const httpServer = boundedServer(listener);
     const { port } = await server.listen({
       ...(address.host !== '' && { host: address.host }),
       port: address.port,
       tcpKeepaliveTime,
       tcpUserTimeout,
-      httpServer: pages,
+      httpServer,
+      ...(tls !== undefined && { tls: tls.context }),
     });
     return {
       address: { host: address.host, port },
       debug,
-      reload: () => reloadRateConfig(server, rateConfig, logger),
+      pages: listener,
+      reload: () => {
+        const certificates = tls?.source.reload;
+        if (!certificates && !applyLimits) logger.info({}, 'SIGHUP: there is nothing to reload');
+        certificates?.();
+        if (applyLimits !== undefined) reloadLimits(applyLimits, rateConfig!, logger);
+      },
       close: async () => {
         await server.close({ drainTime });
-        pages.closeAllConnections();
+        httpServer.closeAllConnections();
       },
       ended: server.closed,
     };
@@ -95,22 +156,27 @@ async function serveDerp(config: RelayConfig, key: PrivateKey, logger: Logger): 
   }
 }
 
-function loadRateConfig(server: Server, path: string, logger: Logger): void {
+/** Pages alone: as few threads as can be. */
+const NO_DERP: ServerOptions = { derp: false, shards: 1, handshakeThreads: 1 };
+
+function derpOptions({ server, meshKey: source }: RelayConfig, logger: Logger): ServerOptions {
+  const meshKey = source && loadMeshKey(source);
+  logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
+  return { ...server, ...(meshKey !== undefined && { meshKey }) };
+}
+
+function startWithLimits(apply: () => void, path: string): void {
   try {
-    applyRateConfig(server, path, logger);
+    apply();
   } catch (error) {
     throw new StartError(`loading rate config: -rate-config ${path}: ${(error as Error).message}`, { cause: error });
   }
 }
 
-function reloadRateConfig(server: Server, path: string | undefined, logger: Logger): void {
-  if (path === undefined) {
-    logger.info({}, 'SIGHUP: there is nothing to reload');
-    return;
-  }
+function reloadLimits(apply: () => void, path: string, logger: Logger): void {
   logger.info({}, `derper: received SIGHUP, reloading rate config from ${path}`);
   try {
-    applyRateConfig(server, path, logger);
+    apply();
     logger.info({}, 'derper: rate config reloaded successfully');
   } catch (error) {
     logger.error({}, `derper: rate config reload failed: ${(error as Error).message}`);
@@ -121,30 +187,6 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   const wanted = readRateConfig(path);
   const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
-}
-
-async function servePages(config: RelayConfig, logger: Logger): Promise<Serving> {
-  const { address, tcpKeepaliveTime } = config;
-  const debug = debugOptions(undefined);
-  const pages = makePages(config, debug, logger);
-  pages.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
-  return new Promise((resolve, reject) => {
-    pages.once('error', (error) => reject(listenError(address, error)));
-    pages.listen({ ...(address.host !== '' && { host: address.host }), port: address.port }, () => {
-      const { port } = pages.address() as { port: number };
-      resolve({
-        address: { host: address.host, port },
-        debug,
-        reload: () => logger.info({}, 'SIGHUP: there is nothing to reload'),
-        close: () =>
-          new Promise((done) => {
-            pages.close(() => done());
-            pages.closeAllConnections();
-          }),
-        ended: new Promise((done) => pages.once('close', done)),
-      });
-    });
-  });
 }
 
 /** What the system says when it cannot listen, in words. */

@@ -6,6 +6,8 @@ export interface HandshakeThreadData {
   relayId: number;
   /** The relay's private key, 32 bytes. */
   privateKey: Uint8Array;
+  /** Whether DERP is served; if not, every request is for pages. */
+  derp: boolean;
   /** Milliseconds for the request head. */
   requestTimeout: number;
   /** Milliseconds for ServerKey to be written and ClientInfo to be read, each. */

@@ -9,7 +9,7 @@ import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
 import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
 import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
 
-const { relayId, privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
+const { relayId, derp, privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
 const privateKey = PrivateKey.fromBytes(keyBytes);
 
 const serverKey = serverKeyFrame(privateKey.publicKey);
@@ -78,14 +78,17 @@ async function readRequest(id: number): Promise<DerpRequest | string> {
   for (;;) {
     const bytes = await io.read(id, searched + 1, MAX_REQUEST_HEAD);
     const end = findHeadEnd(bytes, searched);
-    if (end === -1 && bytes.length >= MAX_REQUEST_HEAD) return `request head over ${MAX_REQUEST_HEAD} bytes`;
+    // TLS brings whole records, so what is read may be more than was asked for.
+    const tooLong = end === -1 ? bytes.length >= MAX_REQUEST_HEAD : end > MAX_REQUEST_HEAD;
+    if (tooLong) return `request head over ${MAX_REQUEST_HEAD} bytes`;
     if (end === -1 && !looksLikeHttp(bytes)) return 'not HTTP';
     if (end === -1) {
       searched = bytes.length;
       continue;
     }
     try {
-      const request = parseRequest(bytes.subarray(0, end));
+      const parsed = parseRequest(bytes.subarray(0, end));
+      const request = { ...parsed, upgrade: parsed.upgrade && derp };
       if (request.upgrade) io.consume(id, end);
       return request;
     } catch (error) {

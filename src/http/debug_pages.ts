@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { hostname } from 'node:os';
+import type { CertificateExpiry } from '../certificates/expiry.js';
 import { escapeHtml, isRead, sendMethodNotAllowed, sendText } from './answers.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
@@ -21,6 +22,8 @@ export interface DebugPagesOptions {
   relay?: DebugSource;
   /** The name that TLS is served for, to be shown. Default: none. */
   hostname?: string;
+  /** The certificates that TLS is served with, whose ends are metrics. Default: none. */
+  certificates?: () => readonly CertificateExpiry[];
   /** Shown, and the value of the metric `version`. Default: the version of this package. */
   version?: string;
   /** The command line, to be shown; must hold nothing secret. Default: none. */
@@ -39,11 +42,12 @@ const MAX_TRAFFIC_PAGES = 16;
  */
 export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
+  const figures = () => readFigures(relay, version, options.certificates?.());
   let trafficPages = 0;
   const routes = new Map<string, Page>([
     ['/debug/', (_, response) => sendIndex(response, { ...options, version })],
-    ['/debug/vars', (_, response) => sendJson(response, debugVars(readFigures(relay, version), cmdline))],
-    ['/debug/varz', (_, response) => sendMetrics(response, readFigures(relay, version))],
+    ['/debug/vars', (_, response) => sendJson(response, debugVars(figures(), cmdline))],
+    ['/debug/varz', (_, response) => sendMetrics(response, figures())],
   ]);
   if (relay !== undefined) {
     routes.set('/debug/check', (_, response) => sendCheck(relay, response));

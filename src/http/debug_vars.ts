@@ -1,5 +1,6 @@
 /** The figures as Go's expvar shows them: one JSON object, the relay's in the map `derp`. */
 import { uptime } from 'node:os';
+import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
@@ -10,11 +11,16 @@ export interface FigureSource {
 }
 
 /** Reads all figures of this moment. */
-export function readFigures(relay: FigureSource | undefined, version: string): Figures {
+export function readFigures(
+  relay: FigureSource | undefined,
+  version: string,
+  certificates: readonly CertificateExpiry[] = [],
+): Figures {
   const now = Date.now() / 1000;
   return {
     relay: relay?.expVar(),
     shards: relay?.shardVars() ?? [],
+    certificates,
     version,
     uptime: Math.floor(process.uptime()),
     startTime: Math.floor(now - process.uptime()),
@@ -29,23 +35,42 @@ const IN_DERP = new Set(
     .filter((name) => !name.endsWith('_dropped')),
 );
 
+/** Figures of TLS, which the reference shows beside its map too. */
+const TLS_NAMES = ['derper_tls_request_version', 'gauge_derper_tls_active_version', 'tls_listener'];
+
 /** @param cmdline - the command line to show; nothing secret */
 export function debugVars(figures: Figures, cmdline: readonly string[]): object {
   const { relay = {}, shards, version } = figures;
   const isDerp = (name: string) => IN_DERP.has(name.replace(/^(?:counter|gauge)_/, ''));
   const { bytes_dropped, packets_dropped, ...rest } = relay;
-  const entries = Object.entries(rest);
+  const entries = Object.entries(rest).filter(([name]) => !TLS_NAMES.includes(name));
+  const tls = Object.entries(rest).filter(([name]) => TLS_NAMES.includes(name));
   return sorted({
     cmdline,
     counter_uptime_sec: figures.uptime,
     derp: sorted({ ...Object.fromEntries(entries.filter(([name]) => isDerp(name))), version }),
     ...(figures.relay !== undefined && { derp_bytes_dropped: bytes_dropped, derp_packets_dropped: packets_dropped }),
-    derplane: sorted({ ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))), shards }),
+    derplane: sorted({
+      ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))),
+      ...certificateVars(figures),
+      shards,
+    }),
+    ...Object.fromEntries(tls),
     node_boot_time_seconds: figures.bootTime,
     nodejs_memory: process.memoryUsage(),
     process_start_unix_time: figures.startTime,
     version,
   });
+}
+
+/** The metrics of certificates, by the names that the map gives to gauges. */
+function certificateVars(figures: Figures): Stats {
+  const prefix = 'derplane_certificate_';
+  const found = METRICS.filter(({ name }) => name.startsWith(prefix)).flatMap((metric) => {
+    const value = metric.value(figures);
+    return value === undefined ? [] : [[metric.name.replace('derplane_', 'gauge_'), value] as const];
+  });
+  return Object.fromEntries(found);
 }
 
 function sorted(object: object): object {

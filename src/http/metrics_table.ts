@@ -1,4 +1,5 @@
 /** Every metric of the relay: its name at /debug/varz, type, meaning, labels, and where its value stands. */
+import { type CertificateExpiry, daysUntil } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
 
 /** What metrics are made of. */
@@ -7,6 +8,8 @@ export interface Figures {
   relay: Stats | undefined;
   /** {@link Server.shardVars}. */
   shards: Stats[];
+  /** Of TLS; empty where none is served. */
+  certificates: readonly CertificateExpiry[];
   version: string;
   /** Seconds since the program started. */
   uptime: number;
@@ -109,6 +112,12 @@ const SHARD: Row[] = [
   ['writes', 'counter', 'Writes to sockets.'],
 ];
 
+/** The reference's, of TLS; there are such figures only where it is served. */
+const TLS: Row[] = [
+  ['derper_tls_active_version', 'gauge', 'Clients over TLS, and requests being answered, by version.', 'version'],
+  ['derper_tls_request_version', 'untyped', 'HTTP requests over TLS, upgrades included, by version.', 'version'],
+];
+
 export const METRICS: readonly Metric[] = [
   ...DERP.map((row) => metric('derp_', row, ({ relay }) => find(relay, row[0]))),
   {
@@ -123,9 +132,34 @@ export const METRICS: readonly Metric[] = [
         ? undefined
         : find(relay, 'rate_limit_per_client_waited'),
   },
+  ...TLS.map((row) => metric('', row, ({ relay }) => find(relay, row[0]))),
+  metric(
+    '',
+    [
+      'tls_listener_accepted_connections',
+      'counter',
+      'Connections accepted by listeners with TLS, before its handshake.',
+    ],
+    ({ relay }) => find(relay?.['tls_listener'] as Stats | undefined, 'accepted_connections'),
+  ),
+  metric(
+    '',
+    ['tls_listener_rejected_connections', 'counter', 'Connections that listeners with TLS refused.'],
+    ({ relay }) => find(relay?.['tls_listener'] as Stats | undefined, 'rejected_connections'),
+  ),
   ...DERPLANE.map((row) => metric('derplane_', row, ({ relay }) => find(relay, row[0]))),
   metric('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
     outcomes(relay),
+  ),
+  metric(
+    'derplane_',
+    ['certificate_not_after_seconds', 'gauge', 'When a certificate expires, in seconds since 1970.', 'name'],
+    ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => notAfter.getTime() / 1000),
+  ),
+  metric(
+    'derplane_',
+    ['certificate_expiry_days', 'gauge', 'Whole days until a certificate expires; below 0 once it has.', 'name'],
+    ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => daysUntil(notAfter, Date.now())),
   ),
   ...SHARD.map((row) =>
     metric('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>
@@ -159,4 +193,12 @@ function find(stats: Stats | undefined, name: string): Stats | number | undefine
 
 function outcomes(relay: Stats | undefined): Stats | undefined {
   return relay === undefined ? undefined : { ok: relay['adopted']!, ...(relay['handshakes_failed'] as Stats) };
+}
+
+function certificateFigures(
+  certificates: readonly CertificateExpiry[],
+  figure: (certificate: CertificateExpiry) => number,
+): Stats | undefined {
+  if (certificates.length === 0) return undefined;
+  return Object.fromEntries(certificates.map((certificate) => [certificate.name, figure(certificate)]));
 }

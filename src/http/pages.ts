@@ -7,6 +7,7 @@ import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http
 import { type Logger, silentLogger } from '../log.js';
 import { isRead, sendMethodNotAllowed, sendPage, sendRedirect, sendText } from './answers.js';
 import { homePage } from './home.js';
+import { noContent } from './no_content.js';
 import { parseRequestPath } from './request_path.js';
 import { setSecurityHeaders } from './security_headers.js';
 
@@ -22,9 +23,6 @@ export interface PagesOptions {
 }
 
 const ROBOTS = 'User-agent: *\nDisallow: /\n';
-/** The characters and length that the captive portal check's challenge may have. */
-const CHALLENGE = /^[A-Za-z0-9.:_-]{1,64}$/;
-
 /**
  * A listener for an `http.Server`'s requests.
  *
@@ -93,16 +91,6 @@ function probe(request: IncomingMessage, response: ServerResponse): void {
   }
   response.setHeader('Access-Control-Allow-Origin', '*');
   response.writeHead(200, { 'Content-Length': 0 }).end();
-}
-
-/** What clients find captive portals with: a portal would not know the answer to the challenge. */
-function noContent(request: IncomingMessage, response: ServerResponse): void {
-  response.setHeader('Cache-Control', 'no-cache, no-store, must-revalidate, no-transform, max-age=0');
-  const challenge = request.headers['x-tailscale-challenge'];
-  if (typeof challenge === 'string' && CHALLENGE.test(challenge)) {
-    response.setHeader('X-Tailscale-Response', `response ${challenge}`);
-  }
-  response.writeHead(204).end();
 }
 
 function homeHandler(value: string, derpEnabled: boolean): RequestListener {

@@ -40,7 +40,7 @@ function unescapeSegments(escaped: string): string | undefined {
 }
 
 /** Escapes what a Location header must not carry raw; Node hands a target's bytes over as Latin-1. */
-function escapeUnsafe(text: string): string {
+export function escapeUnsafe(text: string): string {
   return text.replace(
     /[^!-~]|["<>\\^`{|}]/g,
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,

@@ -24,8 +24,8 @@ export const CLIENT_INFO_TIMEOUT = 10_000;
 /** Handshakes at once. A pending one costs about 10 kB over all threads, so this is 40 MB. */
 export const MAX_HANDSHAKES = 4_096;
 
-/** Bytes that handshakes hold together: 16 KiB for each of {@link MAX_HANDSHAKES}. */
-export const MAX_HANDSHAKE_BYTES = 64 << 20;
+/** Bytes that handshakes hold together: 64 KiB for each of {@link MAX_HANDSHAKES}, of which TLS takes 48. */
+export const MAX_HANDSHAKE_BYTES = 256 << 20;
 
 /** Bytes in the send queues of one shard; a single client can fill 4 MiB (64 packets of 64 KiB). */
 export const MAX_QUEUE_BYTES = 256 << 20;

@@ -5,6 +5,8 @@ import type { Logger } from '../log.js';
 export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
 
 export interface ServerOptions {
+  /** Whether DERP is served; if not, who asks for it gets a page like everybody else. Default: true. */
+  derp?: boolean;
   /** Worker threads that move packets, 1 to 63. Default: the number of cores. */
   shards?: number;
   /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
@@ -25,7 +27,7 @@ export interface ServerOptions {
   clientInfoTimeout?: number;
   /** Handshakes that may be in progress at once. Default: 4,096. */
   maxHandshakes?: number;
-  /** Bytes that all handshakes in progress may hold together. Default: 64 MiB. */
+  /** Bytes that all handshakes in progress may hold together, TLS's own included. Default: 256 MiB. */
   maxHandshakeBytes?: number;
   /** Bytes that the send queues of one shard may hold together. Default: 256 MiB. */
   maxQueueBytes?: number;

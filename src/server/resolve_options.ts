@@ -5,6 +5,7 @@ import * as defaults from './defaults.js';
 import type { DuplicatePolicy, ServerOptions } from './options.js';
 
 export interface ResolvedOptions {
+  derp: boolean;
   shards: number;
   handshakeThreads: number;
   /** Bytes of each ring's data, a power of two. */
@@ -40,6 +41,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
   const time = (name: keyof ServerOptions, fallback: number, min: number) =>
     integerOption(name, (options[name] as number | undefined) ?? fallback, min, MAX_TIME);
   return {
+    derp: options.derp ?? true,
     shards,
     handshakeThreads: integerOption('handshakeThreads', threads, 1, 256),
     ringSize: ringSize(ringBytes, shards),

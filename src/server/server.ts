@@ -23,7 +23,7 @@ import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { refuseUpgrade } from './refusal.js';
 import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
-import { type Stats, shardStats, sumCounters } from './stats.js';
+import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
 import { remoteOf, takeOver } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
@@ -102,6 +102,7 @@ export class Server {
     this.#handshakes = new Handshakes({
       relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
+      derp: this.#options.derp,
       requestTimeout: this.#options.requestTimeout,
       clientInfoTimeout: this.#options.clientInfoTimeout,
       threads: this.#options.handshakeThreads,
@@ -258,7 +259,7 @@ export class Server {
     const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
     const tag = this.#pages.addServer(pages);
     const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
-    const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls) };
+    const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls, pages) };
     const listenAt = (address: string) =>
       this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, onTrouble);
     try {
@@ -276,7 +277,7 @@ export class Server {
    */
   attach(httpServer: HttpServer): void {
     this.#assertOpen();
-    if (this.#attached.has(httpServer)) return;
+    if (!this.#options.derp || this.#attached.has(httpServer)) return;
     const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       // Node took its own listener away: without one, a reset would end the process.
       socket.on('error', () => socket.destroy());
@@ -355,7 +356,7 @@ export class Server {
   expVar(): Stats {
     const { relay } = this.#shards;
     const { failures } = relay;
-    const counters = sumCounters(this.#shards.counters);
+    const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(this.#shards.counters);
     const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
     return {
       ...counters,
@@ -364,6 +365,7 @@ export class Server {
       ...withOurs('multiforwarder_deleted', this.#forwarders.multiDeleted),
       ...withOurs('packet_forwarder_delete_other_value', this.#forwarders.deleteOtherValue),
       ...this.#limitVars(),
+      ...this.#tls.vars(relay, tlsClients as Stats),
       gauge_current_file_descriptors: fileDescriptors(),
       gauge_memstats_sys0: MEMORY_AT_START,
       gauge_handshakes_in_progress: relay.handshakes,

@@ -41,6 +41,9 @@ const OF_SHARDS = [
   'held_bytes',
 ];
 
+/** Clients by TLS version; requests that pages answer are added where TLS is served. */
+export const TLS_ACTIVE = 'gauge_derper_tls_active_version';
+
 const AVERAGE = 'average_queue_duration_ns';
 
 const NAMES = native.counterNames();
@@ -52,6 +55,8 @@ function pathOf(name: string): string[] {
   if (name.startsWith('packets_received_'))
     return ['counter_packets_received_kind', name.slice('packets_received_'.length)];
   const [first, ...labels] = name.split('.') as [string, ...string[]];
+  if (name === 'tls12_connections') return [TLS_ACTIVE, '1.2'];
+  if (name === 'tls13_connections') return [TLS_ACTIVE, '1.3'];
   if (GAUGES.has(first)) return [`gauge_${first}`, ...labels];
   if (PREFIXED.has(first)) return [`counter_${first}`, ...labels];
   if (HISTOGRAMS.includes(first)) return [`counter_${first}`, labels.at(-1)!];

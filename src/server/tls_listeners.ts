@@ -1,13 +1,17 @@
 /** TLS of a relay's listeners: their contexts tell the relay's key in a meta certificate, and hear which certificates are wanted. */
-import type { NativeTlsServer } from '../native.js';
+import type { Server as HttpServer } from 'node:http';
+import type { NativeRelay, NativeTlsServer } from '../native.js';
 import type { PublicKey } from '../protocol/key.js';
 import { META_CERTIFICATE_RENEWAL, makeMetaCertificate } from '../tls/meta_certificate.js';
 import { nativeOf, type TlsContext } from '../tls/tls_context.js';
+import { type Stats, TLS_ACTIVE } from './stats.js';
+import { TlsRequests } from './tls_requests.js';
 
 export class TlsListeners {
   readonly #publicKey: PublicKey;
   readonly #contexts = new Map<number, TlsContext>();
   readonly #prepared = new Set<TlsContext>();
+  readonly #requests = new TlsRequests();
   #meta: Promise<Uint8Array> | undefined;
   #renewal: NodeJS.Timeout | undefined;
 
@@ -22,10 +26,26 @@ export class TlsListeners {
     this.#prepared.add(context);
   }
 
-  /** @param tag - the listener's number */
-  bind(tag: number, context: TlsContext): NativeTlsServer {
+  /**
+   * @param tag - the listener's number
+   * @param pages - serves its requests
+   */
+  bind(tag: number, context: TlsContext, pages: HttpServer | undefined): NativeTlsServer {
     this.#contexts.set(tag, context);
+    if (pages !== undefined) this.#requests.watch(pages);
     return nativeOf(context);
+  }
+
+  /** Figures that there are only where TLS is served. */
+  vars({ tlsCounts }: NativeRelay, clients: Stats): Stats {
+    if (this.#contexts.size === 0) return {};
+    const { accepted, rejected, upgrades12, upgrades13 } = tlsCounts;
+    const { total, active } = this.#requests;
+    return {
+      tls_listener: { counter_accepted_connections: accepted, counter_rejected_connections: rejected },
+      derper_tls_request_version: { '1.2': total['1.2'] + upgrades12, '1.3': total['1.3'] + upgrades13 },
+      [TLS_ACTIVE]: { '1.2': active['1.2'] + Number(clients['1.2']), '1.3': active['1.3'] + Number(clients['1.3']) },
+    };
   }
 
   wanted(tag: number, name: string): void {
@@ -34,6 +54,7 @@ export class TlsListeners {
 
   close(): void {
     clearInterval(this.#renewal);
+    this.#requests.close();
   }
 
   async #make(): Promise<Uint8Array> {

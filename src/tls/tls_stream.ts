@@ -106,6 +106,16 @@ export class TlsStream extends Duplex {
     return this;
   }
 
+  /** As of `net.Socket`, which Node's HTTP server and others take this for: ends, and destroys when all is written. */
+  destroySoon(): void {
+    if (this.writableFinished) {
+      this.destroy();
+      return;
+    }
+    this.once('finish', () => this.destroy());
+    this.end();
+  }
+
   /**
    * Ends reading and gives the connection up, the socket's descriptor being the caller's to take in the same tick.
    * @param sealed - bytes that the socket's stream still held

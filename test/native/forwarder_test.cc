@@ -23,6 +23,7 @@ struct End {
   Client* client = nullptr;  // null: closed
   CloseReason reason = CloseReason::eof;
   frames::Reader inbox;
+  uint32_t pieces = 0;  // of memory that its frames came from
 
   std::vector<Bytes> received() { return inbox.all(); }
 };
@@ -65,9 +66,10 @@ class Region {
   Bytes feedSome(End& end, const Bytes& bytes) {
     Router& router = *shards_[end.shard]->router;
     const auto size = static_cast<uint32_t>(bytes.size());
-    uint8_t* at = router.arena().take(size);
+    const uint32_t room = router.frontRoom(*end.client);
+    uint8_t* at = router.arena().take(room + size) + room;
     std::memcpy(at, bytes.data(), size);
-    const ParseResult result = router.consume(*end.client, at, size);
+    const ParseResult result = router.consume(*end.client, at, size, room);
     settle();
     return Bytes(bytes.begin() + result.consumed, bytes.end());
   }
@@ -177,6 +179,7 @@ class Region {
       iovec iov[16];
       const uint32_t count = client.queue.gather(router.queues(), iov, 16);
       uint64_t taken = 0;
+      ends_[client.id]->pieces += count;
       for (uint32_t i = 0; i < count; ++i) {
         ends_[client.id]->inbox.feed(static_cast<const uint8_t*>(iov[i].iov_base), iov[i].iov_len);
         taken += iov[i].iov_len;
@@ -247,6 +250,115 @@ TEST("packets for a key that a link reported go out over it, whole and in order"
     CHECK_EQ(region.get(Counter::packets_received), 5);
     CHECK(sender.received().empty());
   });
+}
+
+TEST("packets of one read for keys of one link leave as one piece") {
+  Region region(1);
+  End& sender = region.connect(region.keyOn(0, 0));
+  End& link = linkOn(region, 0);
+  const Key remote = region.remoteOn(0, 0);
+  const Key other = region.remoteOn(0, 1);
+  region.feed(link, present(remote) + present(other));
+  expectForwarded(region, sender, link, remote);  // from now on there is room in front
+  link.pieces = 0;
+  Bytes all;
+  std::vector<Bytes> want;
+  for (uint32_t n = 0; n < 64; ++n) {
+    const Bytes packet(n == 5 ? 0 : 1000 + n, static_cast<uint8_t>(n));
+    const Key& to = n % 3 == 0 ? other : remote;
+    all = all + frames::sendPacket(to, packet);
+    want.push_back(frames::forwardPacket(sender.key, to, packet));
+  }
+  region.feed(sender, all);
+  CHECK(link.received() == want);
+  CHECK_EQ(link.pieces, 1u);
+}
+
+TEST("what a read holds between packets for another relay, and beyond the room in front of it, stays whole") {
+  everywhere([](uint32_t shards, uint32_t sender_shard, uint32_t key_shard, uint32_t link_shard) {
+    Region region(shards);
+    End& sender = region.connect(region.keyOn(sender_shard, 0));
+    End& local = region.connect(region.keyOn(key_shard, 1));
+    End& link = linkOn(region, link_shard, 0);
+    End& second = linkOn(region, sender_shard, 1);
+    const Key remote = region.remoteOn(key_shard, 0);
+    const Key elsewhere = region.remoteOn(sender_shard, 1);
+    region.feed(link, present(remote));
+    region.feed(second, present(elsewhere));
+    // By bits of `order`: what stands at which place of the read, after some packets that move to the front.
+    for (uint32_t order = 0; order < 256; ++order) {
+      expectForwarded(region, sender, link, remote);
+      Bytes all;
+      std::vector<Bytes> over_link, over_second, here;
+      const auto add = [&](uint32_t kind, uint32_t size) {
+        const Bytes packet(size, static_cast<uint8_t>(order + over_link.size() + here.size()));
+        const Key& to = kind == 0 ? remote : kind == 1 ? elsewhere : local.key;
+        if (kind == 3) {
+          all = all + frames::frame(FrameType{0x66}, packet);
+        } else {
+          all = all + frames::sendPacket(to, packet);
+          if (kind == 2) here.push_back(frames::recvPacket(sender.key, packet));
+          if (kind < 2) (kind == 0 ? over_link : over_second).push_back(frames::forwardPacket(sender.key, to, packet));
+        }
+      };
+      for (uint32_t n = 0; n < order % 5; ++n) add(0, 1 + 40 * n);
+      for (uint32_t place = 0; place < 8; place += 2) add(order >> place & 3, 100 * place);
+      for (uint32_t n = 0; n < 70; ++n) add(0, n);
+      region.feed(sender, all);
+      CHECK(link.received() == over_link);
+      CHECK(second.received() == over_second);
+      CHECK(local.received() == here);
+    }
+  });
+}
+
+TEST("packets that come over links mixed reach their keys from their senders, also after either changed") {
+  everywhere([](uint32_t shards, uint32_t mesh_shard, uint32_t key_shard, uint32_t other_shard) {
+    Region region(shards);
+    End& mesh = region.connect(region.keyOn(mesh_shard, 0), true);
+    End& near = region.connect(region.keyOn(key_shard, 1));
+    End& far = region.connect(region.keyOn(other_shard, 2));
+    const Key from[] = {frames::keyOf(kRemote), frames::keyOf(kRemote + 1)};
+    const auto send = [&](std::vector<Bytes>& to_near, std::vector<Bytes>& to_far) {
+      Bytes all;
+      for (uint32_t n = 0; n < 16; ++n) {
+        const Bytes packet(100 + n, static_cast<uint8_t>(n));
+        const Key& source = from[n >> 1 & 1];
+        const bool is_near = (n >> 2 & 1) != 0;
+        all = all + frames::forwardPacket(source, is_near ? near.key : far.key, packet);
+        (is_near ? to_near : to_far).push_back(frames::recvPacket(source, packet));
+      }
+      region.feed(mesh, all);
+    };
+    std::vector<Bytes> to_near, to_far;
+    send(to_near, to_far);
+    CHECK(near.received() == to_near);
+    CHECK(far.received() == to_far);
+    region.close(far);
+    const Key left = far.key;
+    std::vector<Bytes> again, lost;
+    send(again, lost);
+    CHECK(near.received() == again);
+    CHECK_EQ(region.dropped(DropReason::unknown_dest_on_fwd, false), static_cast<int64_t>(lost.size()));
+    End& back = region.connect(left);
+    std::vector<Bytes> once_more, anew;
+    send(once_more, anew);
+    CHECK(back.received() == anew);
+    CHECK(near.received() == once_more);
+  });
+}
+
+TEST("a ForwardPacket from the zero key ends the mesh peer, be it the first or after others") {
+  for (const bool first : {true, false}) {
+    Region region(1);
+    End& mesh = region.connect(region.keyOn(0, 0), true);
+    End& near = region.connect(region.keyOn(0, 1));
+    if (!first) region.feed(mesh, frames::forwardPacket(frames::keyOf(kRemote), near.key, kPacket));
+    region.feed(mesh, frames::forwardPacket(Key{}, near.key, kPacket));
+    CHECK(mesh.client == nullptr);
+    CHECK_EQ(mesh.reason, CloseReason::bad_forward_source);
+    CHECK_EQ(near.received().size(), first ? 0u : 1u);
+  }
 }
 
 TEST("a key that the link reports gone is unknown again, for either reason") {

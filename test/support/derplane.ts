@@ -1,9 +1,9 @@
 /** Runs the built command as operators do: a process of its own. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
+import { LineWatch } from './line_watch.js';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
@@ -48,7 +48,7 @@ export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {})
   child.stdout.on('data', (chunk) => {
     output.stdout += chunk;
   });
-  const lines = new LineWatch(child);
+  const lines = new LineWatch('derplane', child.stderr);
   const ended = once(child, 'close').then(([code, signal]): Ended => {
     lines.end();
     return { code, signal, stdout: output.stdout, stderr: lines.all() };
@@ -66,38 +66,4 @@ export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {})
     kill: (signal) => void child.kill(signal),
     ended,
   };
-}
-
-/** The lines that a process writes to stderr, to be waited for. */
-class LineWatch {
-  readonly #lines: string[] = [];
-  readonly #waiting = new Set<{ pattern: RegExp; resolve: (line: string) => void; reject: (error: Error) => void }>();
-
-  constructor(child: ChildProcess) {
-    createInterface({ input: child.stderr! }).on('line', (line) => {
-      this.#lines.push(line);
-      for (const waiter of this.#waiting) {
-        if (!waiter.pattern.test(line)) continue;
-        this.#waiting.delete(waiter);
-        waiter.resolve(line);
-      }
-    });
-  }
-
-  all(): string {
-    return this.#lines.map((line) => `${line}\n`).join('');
-  }
-
-  next(pattern: RegExp): Promise<string> {
-    const found = this.#lines.find((line) => pattern.test(line));
-    if (found !== undefined) return Promise.resolve(found);
-    return new Promise((resolve, reject) => this.#waiting.add({ pattern, resolve, reject }));
-  }
-
-  end(): void {
-    for (const { pattern, reject } of this.#waiting) {
-      reject(new Error(`derplane ended without a line ${pattern}:\n${this.all()}`));
-    }
-    this.#waiting.clear();
-  }
 }

@@ -4,15 +4,14 @@
  * Use {@link goDerperMissing} as the condition of `describe.skipIf`: it says why the relay cannot be had. With `CI=true` a missing Go
  * fails instead, so that CI never passes by skipping.
  */
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, connect as tcpConnect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
+import { build, type GoProgram, pathOf, skipBecause, whyMissing } from './go_programs.js';
 
 /** Version of tailscale.com that derplane is held against. */
 export const GO_DERPER_VERSION = '1.102.5';
@@ -22,11 +21,16 @@ export const GO_DERPER_TIMEOUT = 600_000;
 
 const START_TIMEOUT = 30_000;
 const PORT_ATTEMPTS = 5;
-const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
-const derperPath = join(goBin, 'derper');
+const derper: GoProgram = {
+  name: 'derper',
+  module: 'tailscale.com',
+  version: GO_DERPER_VERSION,
+  folder: 'cmd/derper',
+  versionArgs: ['-version'],
+};
 
 /** Why the Go relay cannot be had, or `undefined` when it can. */
-export const goDerperMissing: string | undefined = whyMissing();
+export const goDerperMissing: string | undefined = skipBecause(whyMissing([derper]));
 
 /** Options of {@link startGoDerper}. */
 export interface GoDerperOptions {
@@ -58,13 +62,9 @@ export interface GoDerper {
 
 /** Builds the Go relay where that has not been done yet. Resolves with the path of the program. */
 export async function buildGoDerper(): Promise<string> {
-  if (isBuilt()) return derperPath;
   if (goDerperMissing !== undefined) throw new Error(goDerperMissing);
-  await promisify(execFile)('go', ['install', '-p', '2', `tailscale.com/cmd/derper@v${GO_DERPER_VERSION}`], {
-    env: { ...process.env, GOBIN: goBin, GOTOOLCHAIN: 'local' },
-    timeout: GO_DERPER_TIMEOUT,
-  });
-  return derperPath;
+  await build([derper], GO_DERPER_TIMEOUT);
+  return pathOf(derper);
 }
 
 /** Starts a Go relay; resolves once it answers. */
@@ -146,19 +146,4 @@ export async function freePort(host = '127.0.0.1'): Promise<number> {
   await once(server, 'close');
   if (address === null || typeof address === 'string') throw new Error('no port from the kernel');
   return address.port;
-}
-
-function isBuilt(): boolean {
-  const run = spawnSync(derperPath, ['-version'], { encoding: 'utf8' });
-  return run.status === 0 && run.stdout.startsWith(GO_DERPER_VERSION);
-}
-
-function whyMissing(): string | undefined {
-  if (isBuilt()) return undefined;
-  const go = spawnSync('go', ['version'], { env: { ...process.env, GOTOOLCHAIN: 'local' }, encoding: 'utf8' });
-  if (go.status === 0) return undefined;
-  const reason = `the Go relay is not built and there is no Go to build it: ${go.error?.message ?? go.stderr}`;
-  if (process.env.CI === 'true') throw new Error(reason);
-  console.warn(`skipped: ${reason}`);
-  return reason;
 }

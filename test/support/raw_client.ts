@@ -5,6 +5,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls';
 import sodium from 'sodium-native';
 import { PrivateKey, type PublicKey } from '../../dist/protocol/key.js';
 
@@ -45,6 +46,17 @@ export interface UpgradeOptions {
   method?: string;
   path?: string;
   version?: string;
+}
+
+export interface DialOptions {
+  port: number;
+  /** Default: 127.0.0.1. */
+  host?: string;
+  /** Address to connect from. */
+  localAddress?: string;
+  key?: PrivateKey;
+  /** Connects over TLS, whose handshake is done when the client is there. */
+  tls?: TlsOptions;
 }
 
 export interface ClientInfoOptions {
@@ -103,7 +115,9 @@ export function discoPacket(text = ''): Buffer {
 
 export class RawClient {
   readonly key: PrivateKey;
+  /** What is written to and read from: over TLS, plaintext. */
   readonly stream: Duplex;
+  readonly #transport: Duplex;
   /** The relay's key, once ServerKey was read. */
   serverKey: Buffer | undefined;
   #chunks: Buffer[] = [];
@@ -112,8 +126,10 @@ export class RawClient {
   #wake: (() => void) | undefined;
   #afterClientInfo: Buffer = Buffer.alloc(0);
 
-  constructor(stream: Duplex, key: PrivateKey = PrivateKey.generate()) {
+  /** @param transport - what carries the stream, where that is something else */
+  constructor(stream: Duplex, key: PrivateKey = PrivateKey.generate(), transport = stream) {
     this.stream = stream;
+    this.#transport = transport;
     this.key = key;
     stream.on('data', (chunk: Buffer) => {
       this.#chunks.push(chunk);
@@ -131,18 +147,27 @@ export class RawClient {
   }
 
   /** A TCP connection on which nothing was sent yet. */
-  static async dial(port: number, key?: PrivateKey, host = '127.0.0.1'): Promise<RawClient> {
-    const socket = connect({ port, host, noDelay: true, allowHalfOpen: true });
+  static dial(port: number, key?: PrivateKey, host?: string): Promise<RawClient> {
+    return RawClient.connect({ port, ...(key && { key }), ...(host && { host }) });
+  }
+
+  /** A connection on which no plaintext was sent yet. */
+  static async connect({ key, tls, host = '127.0.0.1', ...where }: DialOptions): Promise<RawClient> {
+    const socket = connect({ ...where, host, noDelay: true, allowHalfOpen: true });
     await once(socket, 'connect');
-    return new RawClient(socket, key);
+    if (tls === undefined) return new RawClient(socket, key);
+    const stream = connectTls({ host, ...tls, socket });
+    await once(stream, 'secureConnect');
+    return new RawClient(stream, key, socket);
   }
 
   get publicKey(): PublicKey {
     return this.key.publicKey;
   }
 
+  /** The TCP connection. */
   get socket(): Socket {
-    return this.stream as Socket;
+    return this.#transport as Socket;
   }
 
   /** Upgrade and handshake up to and including ServerInfo. */

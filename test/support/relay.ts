@@ -1,9 +1,12 @@
 /** Relays for tests: started with few threads, always checked for consistency and closed at the end. */
 
-import { createPageServer, type Listener, Server, type ServerOptions } from 'derplane';
-import { afterAll, afterEach, beforeAll } from 'vitest';
+import { createPageServer, type Listener, type ListenOptions, Server, type ServerOptions, TlsContext } from 'derplane';
+import { afterAll, afterEach, beforeAll, inject } from 'vitest';
 import { PrivateKey, type PublicKey } from '../../dist/protocol/key.js';
-import { RawClient, type UpgradeOptions } from './raw_client.js';
+import { type DialOptions, RawClient, type UpgradeOptions } from './raw_client.js';
+
+/** Whether this run puts every relay behind TLS. */
+const EVERYTHING_OVER_TLS = process.env['DERPLANE_TEST_TLS'] === '1';
 
 /** The shard counts at which every promise of the relay must hold. */
 export const SHARD_COUNTS = [1, 2, 4] as const;
@@ -22,13 +25,24 @@ const KEY_ATTEMPTS = 10_000;
 export class TestRelay {
   readonly server: Server;
   readonly shards: number;
-  readonly #listener: Listener;
+  /** Its certificates; undefined: it serves without TLS. */
+  readonly tls: TlsContext | undefined;
+  #listener!: Listener;
   readonly #clients: RawClient[] = [];
 
-  constructor(server: Server, shards: number, listener: Listener) {
+  constructor(server: Server, shards: number, tls: TlsContext | undefined) {
     this.server = server;
     this.shards = shards;
-    this.#listener = listener;
+    this.tls = tls;
+  }
+
+  async start(): Promise<void> {
+    this.#listener = await this.listen({ httpServer: createPageServer() });
+  }
+
+  /** Listens on a free port, loopback's where nothing else is said, in the way of this relay. */
+  listen(options: Partial<ListenOptions> = {}): Promise<Listener> {
+    return this.server.listen({ host: '127.0.0.1', port: 0, ...(this.tls && { tls: this.tls }), ...options });
   }
 
   get port(): number {
@@ -36,7 +50,7 @@ export class TestRelay {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.port}/derp`;
+    return `${this.tls ? 'https' : 'http'}://127.0.0.1:${this.port}/derp`;
   }
 
   /** A new key that lives on `shard`. */
@@ -54,9 +68,10 @@ export class TestRelay {
     return this.keyOn(placement === 'on one shard' ? home : (home + 1) % this.shards);
   }
 
-  /** A TCP connection to the relay on which nothing was sent yet. */
-  async dial(key?: PrivateKey): Promise<RawClient> {
-    return this.track(await RawClient.dial(this.port, key));
+  /** A connection to the relay on which nothing was sent yet, TLS's handshake apart. */
+  async dial(key?: PrivateKey, options: Partial<DialOptions> = {}): Promise<RawClient> {
+    const tls = this.tls && { tls: { ca: inject('relayCertificate').cert } };
+    return this.track(await RawClient.connect({ port: this.port, ...(key && { key }), ...tls, ...options }));
   }
 
   /** A client past its handshake. */
@@ -136,13 +151,26 @@ function sum(figures: Figures): number {
   return typeof figures === 'number' ? figures : Object.values(figures).reduce<number>((total, f) => total + sum(f), 0);
 }
 
-export type RelayOptions = ServerOptions & { shards: number };
+export type RelayOptions = ServerOptions & {
+  shards: number;
+  /** Certificates of a relay behind TLS; true: the run's own, for every name. Default: as the run says. */
+  tls?: TlsContext | boolean;
+};
 
-async function startRelay(options: RelayOptions): Promise<TestRelay> {
+/** A context that answers every name with the run's certificate. */
+export function anyNameContext(): TlsContext {
+  const context = new TlsContext();
+  context.set('*', [inject('relayCertificate')]);
+  return context;
+}
+
+async function startRelay({ tls = EVERYTHING_OVER_TLS, ...options }: RelayOptions): Promise<TestRelay> {
   const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
+  const context = tls === true ? anyNameContext() : tls;
+  const relay = new TestRelay(server, options.shards, context === false ? undefined : context);
   try {
-    const listener = await server.listen({ host: '127.0.0.1', port: 0, httpServer: createPageServer() });
-    return new TestRelay(server, options.shards, listener);
+    await relay.start();
+    return relay;
   } catch (error) {
     await server.close();
     throw error;

@@ -1,0 +1,53 @@
+/** The private key of an account at an ACME server. */
+import { createPrivateKey } from 'node:crypto';
+import type { Logger } from '../log.js';
+import type { CertificateFolder } from './certificate_folder.js';
+import { readKey } from './certificate_pair.js';
+
+/**
+ * Reads the key from the first of the files `names` that exists.
+ *
+ * @throws when it cannot be read or is no key, naming the file
+ */
+export async function readAccountKey(folder: CertificateFolder, names: string[]): Promise<string | undefined> {
+  for (const name of names) {
+    const pem = await folder.read(name);
+    if (pem === undefined) continue;
+    try {
+      readKey(pem);
+    } catch (error) {
+      const reason = `${folder.pathOf(name)}: ${(error as Error).message}`;
+      throw new Error(`${reason}; move it away to have a new account made`, { cause: error });
+    }
+    return pem;
+  }
+  return undefined;
+}
+
+/** What gives the key in the first of the files `names` that exists, or makes one in the first; the same to all who ask. */
+export function accountKey(
+  folder: CertificateFolder,
+  names: [string, ...string[]],
+  logger: Logger,
+): () => Promise<string> {
+  let key: Promise<string> | undefined;
+  return () => {
+    key ??= readOrMake(folder, names, logger).catch((error: unknown) => {
+      key = undefined;
+      throw error;
+    });
+    return key;
+  };
+}
+
+async function readOrMake(folder: CertificateFolder, names: [string, ...string[]], logger: Logger): Promise<string> {
+  const kept = await readAccountKey(folder, names);
+  if (kept !== undefined) return kept;
+  const { crypto } = await import('acme-client');
+  const made = createPrivateKey((await crypto.createPrivateEcdsaKey()).toString());
+  const pem = made.export({ format: 'pem', type: 'sec1' }).toString();
+  await folder.write([{ name: names[0], text: pem }]).catch((error: Error) => {
+    logger.error({}, `derper: acme: the account's key is not kept on disk: ${error.message}`);
+  });
+  return pem;
+}

@@ -1,0 +1,46 @@
+/** IP addresses as texts. */
+import { BlockList, isIP, isIPv4 } from 'node:net';
+
+/** Networks whose addresses are nobody's alone, or not reachable from outside (RFC 6890 and its kin). */
+const NOT_PUBLIC = new BlockList();
+for (const [network, prefix] of [
+  ['0.0.0.0', 8],
+  ['10.0.0.0', 8],
+  ['100.64.0.0', 10],
+  ['127.0.0.0', 8],
+  ['169.254.0.0', 16],
+  ['172.16.0.0', 12],
+  ['192.0.0.0', 24],
+  ['192.0.2.0', 24],
+  ['192.168.0.0', 16],
+  ['198.18.0.0', 15],
+  ['198.51.100.0', 24],
+  ['203.0.113.0', 24],
+  ['224.0.0.0', 3],
+] as const) {
+  NOT_PUBLIC.addSubnet(network, prefix, 'ipv4');
+}
+/** All that is public in IPv6 lies in it. */
+const GLOBAL_IPV6 = new BlockList();
+GLOBAL_IPV6.addSubnet('2000::', 3, 'ipv6');
+NOT_PUBLIC.addSubnet('2001:db8::', 32, 'ipv6');
+
+/** The one way to write an address: IPv6 short and in lower case, IPv4 never within IPv6, no zone. `undefined` for anything else. */
+export function canonicalAddress(text: string): string | undefined {
+  if (isIPv4(text)) return text;
+  if (isIP(text) === 0 || text.includes('%')) return undefined;
+  const short = new URL(`http://[${text}]/`).hostname.slice(1, -1);
+  const [, high, low] = /^::ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(short) ?? [];
+  return high === undefined || low === undefined ? short : [high, low].flatMap(bytesOf).join('.');
+}
+
+/** Whether the Internet could reach a canonical address. */
+export function isPublicAddress(address: string): boolean {
+  if (isIPv4(address)) return !NOT_PUBLIC.check(address, 'ipv4');
+  return GLOBAL_IPV6.check(address, 'ipv6') && !NOT_PUBLIC.check(address, 'ipv6');
+}
+
+function bytesOf(group: string): number[] {
+  const value = Number.parseInt(group, 16);
+  return [value >> 8, value & 0xff];
+}

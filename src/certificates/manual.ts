@@ -1,0 +1,147 @@
+/** `-certmode manual`: a certificate that somebody else puts into a folder, and replaces there. */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { DerpError } from '../errors.js';
+import type { Logger } from '../log.js';
+import { formatPin } from '../tls/pin.js';
+import type { CertificateSink } from './certificate_sink.js';
+import type { CertificateExpiry } from './expiry.js';
+import { addressOf, isValidFor, type KeyPair, type PairFiles, readKeyPair } from './key_pair.js';
+
+/** Milliseconds between two looks at the files: two `stat` calls. They find what no watch of a folder sees, as a link's far end. */
+const POLL_INTERVAL = 1_000;
+
+export interface ManualOptions {
+  folder: string;
+  /** DNS name or IP address. */
+  hostname: string;
+  sink: CertificateSink;
+  logger: Logger;
+  /** Called when another certificate is served than before. */
+  onChange?: () => void;
+  /** Milliseconds. Default: 1,000. */
+  pollInterval?: number;
+}
+
+/** The files of `hostname`: what has a meaning in paths is left out of the name, as the reference does. */
+export function filesOf(folder: string, hostname: string): PairFiles {
+  const name = hostname.replace(/[^A-Za-z0-9.-]/g, '');
+  return { cert: join(folder, `${name}.crt`), key: join(folder, `${name}.key`) };
+}
+
+/**
+ * Serves the pair of `hostname` and follows its files. While the files hold no valid pair, the one in force stays: they are often replaced
+ * one after the other.
+ */
+export class ManualCertificate {
+  readonly #options: ManualOptions;
+  readonly #files: PairFiles;
+  readonly #timer: NodeJS.Timeout;
+  #pair: KeyPair;
+  /** State of the files that was dealt with: served, or reported. */
+  #settled: string;
+  /** Whether the last look found no valid pair; the next one decides, for a writer may be halfway. */
+  #doubtful = false;
+
+  /** @throws {@link DerpError} `ERR_DERP_CERTIFICATE` when there is no valid pair */
+  constructor(options: ManualOptions) {
+    this.#options = options;
+    this.#files = filesOf(options.folder, options.hostname);
+    this.#settled = this.#state();
+    this.#pair = this.#load();
+    this.#timer = setInterval(() => this.#poll(), options.pollInterval ?? POLL_INTERVAL).unref();
+  }
+
+  /** What `CertName` of a DERP map calls the certificate. */
+  get pin(): string {
+    return formatPin(this.#pair.leaf.raw);
+  }
+
+  expiry(): CertificateExpiry[] {
+    return [{ name: this.#options.hostname, notAfter: new Date(this.#pair.leaf.validTo) }];
+  }
+
+  /** Reads the files now, and says what became of it. */
+  reload(): void {
+    const before = this.#pair;
+    this.#settled = this.#state();
+    if (!this.#tryLoad()) return;
+    if (this.#pair === before) this.#options.logger.info({}, `certificate of ${this.#options.hostname}: unchanged`);
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+  }
+
+  #poll(): void {
+    const state = this.#state();
+    if (state === this.#settled) return;
+    const last = this.#doubtful;
+    this.#doubtful = !this.#tryLoad(last);
+    if (last || !this.#doubtful) {
+      this.#settled = state;
+      this.#doubtful = false;
+    }
+  }
+
+  /** Whether the files hold a valid pair, which is served then. */
+  #tryLoad(report = true): boolean {
+    const { hostname, logger, onChange } = this.#options;
+    try {
+      const before = this.#pair;
+      const pair = this.#load();
+      if (pair.cert === before.cert && pair.key === before.key) return true;
+      this.#pair = pair;
+      const pin = addressOf(hostname) === undefined ? '' : `, ${this.pin}`;
+      logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.leaf.validTo)}${pin}`);
+      onChange?.();
+      return true;
+    } catch (error) {
+      if (!(error instanceof DerpError)) throw error;
+      if (report) {
+        logger.error({}, `certificate of ${hostname}: not replaced, the one in force stays: ${error.message}`);
+      }
+      return false;
+    }
+  }
+
+  /** Reads the pair and serves it. */
+  #load(): KeyPair {
+    const { hostname, sink, logger } = this.#options;
+    const pair = readKeyPair(this.#files);
+    if (!isValidFor(pair.leaf, hostname)) {
+      const names = pair.leaf.subjectAltName ?? 'nothing';
+      throw new DerpError(
+        'ERR_DERP_CERTIFICATE',
+        `${this.#files.cert}: not valid for ${JSON.stringify(hostname)}, but for ${names.slice(0, 500)}`,
+      );
+    }
+    if (Date.parse(pair.leaf.validFrom) > Date.now()) {
+      const date = isoDate(pair.leaf.validFrom);
+      logger.warn(
+        {},
+        `certificate of ${hostname}: not valid before ${date}, clients refuse it until then; is the clock right?`,
+      );
+    }
+    sink.set(addressOf(hostname) === undefined ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
+    return pair;
+  }
+
+  /** Changes when one of the files, or the end of a link, becomes another. */
+  #state(): string {
+    return [this.#files.cert, this.#files.key].map(stateOf).join();
+  }
+}
+
+function stateOf(path: string): string {
+  try {
+    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
+    return `${dev}:${ino}:${size}:${mtimeNs}:${ctimeNs}`;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? 'unreadable';
+  }
+}
+
+function isoDate(text: string): string {
+  return new Date(text).toISOString();
+}

@@ -1,0 +1,110 @@
+/** Where a relay's certificates come from. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { DerpError } from '../errors.js';
+import type { Logger } from '../log.js';
+import type { AcmeOptions } from './acme.js';
+import type { CertificateSink } from './certificate_sink.js';
+import { type CertificateExpiry, ExpiryWatch } from './expiry.js';
+import { addressOf } from './key_pair.js';
+import { filesOf, ManualCertificate, type ManualOptions } from './manual.js';
+import { makeMissingPair } from './self_signed.js';
+
+/** Names as the flags have them. */
+export type CertificateMode = 'manual' | 'letsencrypt' | 'gcp';
+
+export interface CertificateConfig {
+  mode: CertificateMode;
+  /** Of certificates and keys. */
+  folder: string;
+  /** DNS name or IP address that clients know the relay by. */
+  hostname: string;
+  /** What an ACME authority is asked with. */
+  acme: Pick<AcmeOptions, 'directory' | 'email' | 'eab' | 'ipCertificates' | 'httpChallenge'>;
+}
+
+/** Gives a sink its certificates and keeps them valid. */
+export interface CertificateSource {
+  /** What is served now. */
+  expiry(): CertificateExpiry[];
+  /** What `CertName` of a DERP map calls the certificate; undefined where clients verify it by its name. */
+  readonly pin: string | undefined;
+  /** Asks for what is missing; to be called once the ports listen, which an authority connects to. */
+  start(): void;
+  /** Looks again at what operators replace; what became of it is logged. Undefined where there is no such thing. */
+  readonly reload?: () => void;
+  /** Called for a name that the sink was told to expect, when a handshake waits for it. */
+  readonly wanted?: (name: string) => void;
+  /** Answers HTTP-01 validations on the plain port; whether the request was one. */
+  readonly challenge?: (request: IncomingMessage, response: ServerResponse) => boolean;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the source that `config` names; the sink has what there is then.
+ *
+ * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying why there is no certificate; `ERR_DERP_BAD_OPTION` when parts of `config` do not
+ *   fit together
+ */
+export async function certificateSource(
+  config: CertificateConfig,
+  sink: CertificateSink,
+  logger: Logger,
+): Promise<CertificateSource> {
+  return config.mode === 'manual' ? manualSource(config, sink, logger) : acmeSource(config, config.mode, sink, logger);
+}
+
+async function acmeSource(
+  { folder, hostname, acme }: CertificateConfig,
+  mode: AcmeOptions['mode'],
+  sink: CertificateSink,
+  logger: Logger,
+): Promise<CertificateSource> {
+  // Loaded only here: it costs a start with other certificates some of the time in which clients wait.
+  const { acmeCertificates } = await import('./acme.js');
+  const source = await acmeCertificates({ ...acme, mode, certDir: folder, hostname, sink, logger });
+  return {
+    expiry: () => source.expiry(),
+    pin: undefined,
+    start: () => source.start(),
+    wanted: (name) => source.wanted(name),
+    challenge: (request, response) => source.challenge(request, response),
+    close: () => source.close(),
+  };
+}
+
+async function manualSource(
+  { folder, hostname }: CertificateConfig,
+  sink: CertificateSink,
+  logger: Logger,
+): Promise<CertificateSource> {
+  const ip = addressOf(hostname);
+  const certificate = await openManual({ folder, hostname, sink, logger, onChange: () => watch.check() }, ip);
+  const watch = new ExpiryWatch(() => certificate.expiry(), logger);
+  watch.check();
+  return {
+    expiry: () => certificate.expiry(),
+    get pin() {
+      return ip === undefined ? undefined : certificate.pin;
+    },
+    start: () => {},
+    reload: () => certificate.reload(),
+    close: async () => {
+      certificate.close();
+      watch.close();
+    },
+  };
+}
+
+async function openManual(options: ManualOptions, ip: string | undefined): Promise<ManualCertificate> {
+  try {
+    if (ip !== undefined) await makeMissingPair(filesOf(options.folder, options.hostname), ip, options.logger);
+    return new ManualCertificate(options);
+  } catch (error) {
+    if (!(error instanceof DerpError)) throw error;
+    throw new DerpError(
+      error.code,
+      `can not load x509 key pair for hostname ${JSON.stringify(options.hostname)}: ${error.message}; -certmode manual takes it from -certdir`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,42 @@
+/** What is served over plain HTTP beside HTTPS: the captive portal check, ACME validations, debug pages, and the way to HTTPS. */
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { isRead, sendRedirect, sendText } from './answers.js';
+import { type DebugAccess, debugAccess } from './debug_access.js';
+import { noContent } from './no_content.js';
+import { escapeUnsafe, parseRequestPath } from './request_path.js';
+
+export interface PlainPagesOptions {
+  /** The pages of HTTPS, which serve the paths that begin with `/debug` here too. */
+  pages: RequestListener;
+  /** Answers ACME validations; whether the request was one. Default: there are none. */
+  challenge?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
+  /** Who is sent to the debug pages from `/`. Default: {@link debugAccess}, the reference's rule. */
+  access?: DebugAccess;
+}
+
+/** What a name, an address or either with a port consists of; what else a Host header holds must not get into an address. */
+const HOST = /^[A-Za-z0-9._:[\]-]{1,255}$/;
+
+/**
+ * A listener for an `http.Server`'s requests. DERP and probes are not served here.
+ *
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` as {@link debugAccess}
+ */
+export function plainPages({ pages, challenge, access = debugAccess() }: PlainPagesOptions): RequestListener {
+  return (request, response) => {
+    const target = parseRequestPath(request.url ?? '');
+    if (target === undefined) return sendText(response, 400, 'Bad Request');
+    if (target.path === '/generate_204') return noContent(request, response);
+    if (target.escaped.startsWith('/debug')) return pages(request, response);
+    if (challenge?.(request, response)) return;
+    if (!isRead(request)) {
+      // Nothing here reads bodies.
+      response.setHeader('Connection', 'close');
+      return sendText(response, 400, 'Use HTTPS');
+    }
+    const host = request.headers.host ?? '';
+    if (!HOST.test(host)) return sendText(response, 400, 'Bad Request');
+    const path = target.path === '/' && access(request) ? '/debug/' : target.escaped;
+    sendRedirect(request, response, 302, `https://${host}${escapeUnsafe(path + target.query)}`);
+  };
+}

@@ -1,0 +1,95 @@
+import { createPageServer, debugPages } from 'derplane';
+import { afterEach, describe, expect, test } from 'vitest';
+import { type CertificateExpiry, ExpiryWatch } from '../dist/certificates/expiry.js';
+import { ask, end, listen } from './support/debug_server.js';
+import { LogWatch } from './support/log_watch.js';
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+const NOW = Date.parse('2030-01-01T00:00:00Z');
+const NAME = 'derp.example.com';
+
+const watches: ExpiryWatch[] = [];
+afterEach(() => {
+  for (const watch of watches.splice(0)) watch.close();
+});
+
+function watch(expiries: CertificateExpiry[]) {
+  const logger = new LogWatch();
+  const made = new ExpiryWatch(() => expiries, logger);
+  watches.push(made);
+  return { logger, check: (at: number) => made.check(at) };
+}
+
+describe('a warning', () => {
+  test('comes from 14 days before the end on, once a day however often is looked', () => {
+    const { logger, check } = watch([{ name: NAME, notAfter: new Date(NOW) }]);
+    for (let at = NOW - 16 * DAY; at <= NOW + 2 * DAY; at += HOUR) check(at);
+    expect(logger.lines).toHaveLength(16);
+    expect(logger.lines[0]).toBe(`WARN certificate of ${NAME} expires on 2030-01-01T00:00:00.000Z, in 13 days`);
+    expect(logger.lines[12]).toMatch(/in 1 day$/);
+    expect(logger.lines[14]).toMatch(
+      /^WARN certificate of derp\.example\.com expired on 2030-01-01T00:00:00\.000Z: clients/,
+    );
+  });
+
+  test('does not come at 14 days and more', () => {
+    const { logger, check } = watch([{ name: NAME, notAfter: new Date(NOW) }]);
+    check(NOW - 14 * DAY);
+    expect(logger.lines).toEqual([]);
+  });
+
+  test('comes at once for another certificate that ends soon', () => {
+    const expiries = [{ name: NAME, notAfter: new Date(NOW) }];
+    const { logger, check } = watch(expiries);
+    check(NOW - DAY);
+    expiries[0] = { name: NAME, notAfter: new Date(NOW + DAY) };
+    check(NOW - DAY + 1);
+    expect(logger.lines).toHaveLength(2);
+  });
+
+  test('comes for each certificate, and after the clock was set back', () => {
+    const { logger, check } = watch([
+      { name: NAME, notAfter: new Date(NOW) },
+      { name: '192.0.2.1', notAfter: new Date(NOW) },
+    ]);
+    check(NOW - DAY);
+    check(NOW - 10 * DAY);
+    expect(logger.lines).toHaveLength(4);
+  });
+});
+
+describe('the end of each certificate is a metric', () => {
+  const certificates = () => [
+    { name: NAME, notAfter: new Date(Date.now() + 30.5 * DAY) },
+    { name: '2001:db8::1', notAfter: new Date(Math.floor(Date.now() / 1000) * 1000 - DAY) },
+  ];
+
+  async function fetchPage(path: string, options: object): Promise<string> {
+    const server = createPageServer({ debug: debugPages(options) });
+    const port = await listen(server);
+    const { body } = await ask(port, path);
+    await end(server);
+    return body;
+  }
+
+  test('for Prometheus', async () => {
+    const text = await fetchPage('/debug/varz', { certificates });
+    expect(text).toMatch(/^# TYPE derplane_certificate_not_after_seconds gauge$/m);
+    expect(text).toMatch(/^derplane_certificate_expiry_days\{name="derp\.example\.com"\} 30$/m);
+    expect(text).toMatch(/^derplane_certificate_expiry_days\{name="2001:db8::1"\} -2$/m);
+    const [, seconds] = text.match(/^derplane_certificate_not_after_seconds\{name="2001:db8::1"\} (\S+)$/m)!;
+    expect(Math.abs(Number(seconds) + DAY / 1000 - Date.now() / 1000)).toBeLessThan(60);
+  });
+
+  test('in the JSON figures', async () => {
+    const { derplane } = JSON.parse(await fetchPage('/debug/vars', { certificates }));
+    expect(derplane.gauge_certificate_expiry_days).toEqual({ [NAME]: 30, '2001:db8::1': -2 });
+    expect(derplane.gauge_certificate_not_after_seconds).toHaveProperty([NAME]);
+  });
+
+  test('and nothing where there are none', async () => {
+    expect(await fetchPage('/debug/varz', {})).not.toContain('certificate');
+    expect(await fetchPage('/debug/vars', { certificates: () => [] })).not.toContain('certificate');
+  });
+});

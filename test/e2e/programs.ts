@@ -1,0 +1,52 @@
+/** What the suite needs besides derplane: Tailscale's node, its prober, headscale, and namespaces. */
+import { spawnSync } from 'node:child_process';
+import { GO_DERPER_VERSION } from '../support/go_derper.js';
+import { build, type GoProgram, pathOf, skipBecause, whyMissing } from '../support/go_programs.js';
+
+/** Milliseconds that building all of it may take, downloads included. */
+const BUILD_TIMEOUT = 1_500_000;
+
+const TAILSCALE: GoProgram[] = ['tailscaled', 'tailscale', 'derpprobe'].map((name) => ({
+  name,
+  module: 'tailscale.com',
+  version: GO_DERPER_VERSION,
+  folder: `cmd/${name}`,
+  versionArgs: ['--version'],
+}));
+
+const HEADSCALE: GoProgram = {
+  name: 'headscale',
+  module: 'github.com/juanfont/headscale',
+  version: '0.29.2',
+  folder: 'cmd/headscale',
+  versionArgs: ['version'],
+};
+
+/** Why the suite cannot run here, or `undefined`. */
+export const e2eMissing: string | undefined = skipBecause(whyNoNetwork() ?? whyMissing([...TAILSCALE, HEADSCALE]));
+
+/** Builds what is not built yet: minutes the first time. */
+export async function buildPrograms(): Promise<void> {
+  if (e2eMissing !== undefined) return;
+  await build(TAILSCALE, BUILD_TIMEOUT);
+  await build([HEADSCALE], BUILD_TIMEOUT);
+}
+
+/** Path of one of the programs. */
+export function program(name: string): string {
+  const found = [...TAILSCALE, HEADSCALE].find((candidate) => candidate.name === name);
+  if (found === undefined) throw new Error(`${name} is none of the programs that this suite builds`);
+  return pathOf(found);
+}
+
+function whyNoNetwork(): string | undefined {
+  if (process.getuid?.() !== 0) return 'network namespaces need root';
+  for (const [command, flag] of [
+    ['ip', '-V'],
+    ['setpriv', '--version'],
+  ] as const) {
+    const { error } = spawnSync(command, [flag]);
+    if (error) return `the suite needs the command ${command}: ${error.message}`;
+  }
+  return undefined;
+}

@@ -1,0 +1,74 @@
+import { once } from 'node:events';
+import { get } from 'node:https';
+import { connect } from 'node:net';
+import { createPageServer, HttpClient, PrivateKey, Server, TlsContext } from 'derplane';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { readFigures } from '../dist/http/debug_vars.js';
+import { metricsText } from '../dist/http/metrics_text.js';
+import { makeCertificate } from './support/certificates.js';
+
+let server: Server;
+let port: number;
+let ca: string;
+
+beforeAll(async () => {
+  const { cert, keyPem: key } = await makeCertificate({ names: ['127.0.0.1'] });
+  ca = cert;
+  const tls = new TlsContext();
+  tls.set('*', [{ cert, key }]);
+  server = new Server(PrivateKey.generate(), { shards: 1 });
+  ({ port } = await server.listen({ host: '127.0.0.1', port: 0, tls, httpServer: createPageServer() }));
+});
+afterAll(() => server.close());
+
+function request(maxVersion: 'TLSv1.2' | 'TLSv1.3'): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    get({ host: '127.0.0.1', port, path: '/', ca, maxVersion, agent: false }, (response) => {
+      response.resume().on('end', () => resolve(response.statusCode));
+    }).on('error', reject);
+  });
+}
+
+async function varz(): Promise<string[]> {
+  const text = await metricsText(readFigures(server, '0'));
+  return text.split('\n').filter((line) => /^(derper_tls|tls_listener)/.test(line));
+}
+
+test('requests, upgrades, connections and accepts over TLS are counted by version', async () => {
+  expect(await request('TLSv1.2')).toBe(200);
+  expect(await request('TLSv1.3')).toBe(200);
+  const client = new HttpClient(PrivateKey.generate(), `https://127.0.0.1:${port}/derp`, { ca });
+  await client.connect();
+  await expect
+    .poll(varz, { timeout: 10_000 })
+    .toEqual([
+      'derper_tls_active_version{version="1.2"} 0',
+      'derper_tls_active_version{version="1.3"} 1',
+      'derper_tls_request_version{version="1.2"} 1',
+      'derper_tls_request_version{version="1.3"} 2',
+      'tls_listener_accepted_connections 3',
+      'tls_listener_rejected_connections 0',
+    ]);
+  client.close();
+  await expect.poll(varz, { timeout: 10_000 }).toContain('derper_tls_active_version{version="1.3"} 0');
+});
+
+test('connections beyond the limit of handshakes are counted as rejected', async () => {
+  const full = new Server(PrivateKey.generate(), { shards: 1, maxHandshakes: 1 });
+  const listener = await full.listen({ host: '127.0.0.1', port: 0, tls: new TlsContext() });
+  const [first, second] = [connect(listener.port, '127.0.0.1'), connect(listener.port, '127.0.0.1')];
+  // Whichever was accepted second finds no place.
+  await Promise.race([first, second].map((socket) => once(socket.resume(), 'close')));
+  const { tls_listener } = full.expVar();
+  expect(tls_listener).toEqual({ counter_accepted_connections: 1, counter_rejected_connections: 1 });
+  first.destroy();
+  second.destroy();
+  await full.close();
+});
+
+test('a relay without TLS shows none of it', async () => {
+  const plain = new Server(PrivateKey.generate(), { shards: 1 });
+  const text = await metricsText(readFigures(plain, '0'));
+  expect(text).not.toMatch(/^(derper_tls|tls_listener)/m);
+  await plain.close();
+});
