@@ -127,6 +127,8 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
 
   it('carries packets between all of its clients, once, whole and in order', async () => {
     const [a, b, c] = await oneEach();
+    // Shards publish their figures at the end of a turn; a check takes one.
+    await Promise.all(relays.map(({ server }) => server.consistencyCheck()));
     const before = relays.map((relay) => relay.figure('packets_forwarded_out'));
     await Promise.all([stream(a, b, 500), stream(b, c, 500), stream(c, a, 500)]);
     await Promise.all([stream(b, a, 500), stream(c, b, 500), stream(a, c, 500)]);
@@ -140,6 +142,7 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
 
   it('tells a client that a peer of another relay has gone', async () => {
     const [a, , c] = await oneEach();
+    await relays[0].server.consistencyCheck();
     const remote = relays[0].figure('gauge_clients_remote');
     c.close();
     let message = await a.recv();
