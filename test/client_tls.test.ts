@@ -53,7 +53,10 @@ async function expectTrust(relay: FakeRelay, options: HttpClientOptions, host?: 
 async function expectRefusal(relay: FakeRelay, options: HttpClientOptions, host = 'localhost'): Promise<string> {
   const connecting = clientOf(relay, options, host).connect();
   await expect(connecting).rejects.toThrow(withCode('ERR_DERP_CERTIFICATE'));
-  const { message } = await connecting.catch((error: Error) => error as Error);
+  const { message } = await connecting.then(
+    () => new Error('connected'),
+    (error: Error) => error,
+  );
   const url = `https://${host}:${relay.port}/derp: `;
   expect(message.slice(0, url.length)).toBe(url);
   expect(message).not.toContain('\n');

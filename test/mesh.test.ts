@@ -2,13 +2,12 @@
 import { createPageServer, HttpClient, PrivateKey, Server } from 'derplane';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LogWatch } from './support/log_watch.js';
+import { nextPacket, stream, untilReached } from './support/packets.js';
 import { discoPacket, RawClient } from './support/raw_client.js';
 import { SHARD_COUNTS } from './support/relay.js';
 
 const MESH_KEY = 'a7'.repeat(32);
 const ADDRESSES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'];
-/** Packets of a stream that may be on their way: below a client's queue, so that none may be lost. */
-const WINDOW = 16;
 
 /** One relay of the region, which can be ended and started again on its port. */
 class RegionRelay {
@@ -87,57 +86,8 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
   /** Waits until packets from a client of `relay` reach all of `peers`. */
   async function untilKnown(relay: RegionRelay, peers: HttpClient[]): Promise<void> {
     const probe = await connect(relay);
-    for (const peer of peers) {
-      const reached = nextPacket(peer, probe);
-      let done = false;
-      void reached.then(() => {
-        done = true;
-      });
-      while (!done) {
-        await probe.send(peer.publicKey, Buffer.from('probe'));
-        await probe.ping().catch(() => undefined);
-      }
-    }
+    for (const peer of peers) await untilReached(probe, peer);
     probe.close();
-  }
-
-  async function nextPacket(client: HttpClient, from?: HttpClient): Promise<{ source: string; data: Buffer }> {
-    for (;;) {
-      const message = await client.recv();
-      if (message.type !== 'packet') continue;
-      if (from !== undefined && !message.source.equals(from.publicKey)) continue;
-      return { source: message.source.hex, data: message.data };
-    }
-  }
-
-  /** Packet `n` of a stream, of a length that varies with it. */
-  function numbered(n: number): Buffer {
-    const packet = Buffer.alloc(8 + ((n * 131) % 1400), n);
-    packet.writeUInt32BE(n);
-    return packet;
-  }
-
-  /** Sends `count` packets and expects them whole, once and in order. */
-  async function stream(from: HttpClient, to: HttpClient, count: number): Promise<void> {
-    let received = 0;
-    let wake = () => {};
-    const receiving = (async () => {
-      for (let n = 0; n < count; n++) {
-        const { data } = await nextPacket(to, from);
-        if (!data.equals(numbered(n)))
-          throw new Error(`packet ${data.readUInt32BE(0)} of ${data.length} bytes for ${n}`);
-        received = n + 1;
-        wake();
-      }
-    })();
-    const sending = (async () => {
-      for (let n = 0; n < count; n++) {
-        while (n - received >= WINDOW)
-          await Promise.race([receiving, new Promise<void>((resolve) => (wake = resolve))]);
-        await from.send(to.publicKey, numbered(n));
-      }
-    })();
-    await Promise.all([receiving, sending]);
   }
 
   it('carries packets between all of its clients, once, whole and in order', async () => {

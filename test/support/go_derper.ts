@@ -36,17 +36,21 @@ export const goDerperMissing: string | undefined = skipBecause(whyMissing([derpe
 export interface GoDerperOptions {
   /** Further flags, for instance `['-mesh-psk-file', path]`. */
   args?: string[];
-  /** Port on 127.0.0.1; default: a free one. Give the old one to restart a relay in place. */
+  /** Loopback address; default: 127.0.0.1. */
+  address?: string;
+  /** Port; default: a free one. Give the old one to restart a relay in place. */
   port?: number;
+  /** Name that it serves TLS for, with `NAME.crt` and `NAME.key` of a folder; default: it serves plain HTTP. */
+  tls?: { hostname: string; folder: string };
   /** File of the relay's private key; default: a new one, removed by `close`. */
   keyFile?: string;
   /** Environment in addition to the caller's, for instance `{ GOMAXPROCS: '1' }`. */
   env?: Record<string, string>;
 }
 
-/** A running Go relay, serving plain HTTP. */
+/** A running Go relay. */
 export interface GoDerper {
-  /** `http://127.0.0.1:PORT/derp`. */
+  /** `http://127.0.0.1:PORT/derp`; with TLS `https://HOSTNAME:PORT/derp`. */
   readonly url: string;
   readonly port: number;
   readonly process: ChildProcess;
@@ -67,7 +71,7 @@ export async function buildGoDerper(): Promise<string> {
 export async function startGoDerper(options: GoDerperOptions = {}): Promise<GoDerper> {
   const program = await buildGoDerper();
   for (let attempt = 1; ; attempt++) {
-    const port = options.port ?? (await freePort());
+    const port = options.port ?? (await freePort(options.address));
     try {
       return await start(program, port, options);
     } catch (error) {
@@ -80,7 +84,12 @@ export async function startGoDerper(options: GoDerperOptions = {}): Promise<GoDe
 async function start(program: string, port: number, options: GoDerperOptions): Promise<GoDerper> {
   const folder = await mkdtemp(join(tmpdir(), 'derplane-go-derper-'));
   const keyFile = options.keyFile ?? join(folder, 'derper.key');
-  const flags = ['-a', `127.0.0.1:${port}`, '-http-port=-1', '-stun=false', '-certmode', 'letsencrypt', '-c', keyFile];
+  const { address = '127.0.0.1', tls } = options;
+  const certificates =
+    tls === undefined
+      ? ['-certmode=letsencrypt']
+      : ['-certmode=manual', '-certdir', tls.folder, '-hostname', tls.hostname];
+  const flags = ['-a', `${address}:${port}`, '-http-port=-1', '-stun=false', ...certificates, '-c', keyFile];
   const child = spawn(program, [...flags, ...(options.args ?? [])], {
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -101,20 +110,21 @@ async function start(program: string, port: number, options: GoDerperOptions): P
     throw new Error(`go derper ended before it answered: ${lines.join('\n')}`);
   });
   try {
-    await Promise.race([failed, untilAnswers(port)]);
+    await Promise.race([failed, untilAnswers(address, port)]);
   } catch (error) {
     await close();
     throw error;
   }
   failed.catch(() => undefined);
-  return { url: `http://127.0.0.1:${port}/derp`, port, process: child, log: () => lines.join('\n'), close };
+  const url = tls === undefined ? `http://${address}:${port}/derp` : `https://${tls.hostname}:${port}/derp`;
+  return { url, port, process: child, log: () => lines.join('\n'), close };
 }
 
 /** Resolves once something accepts on the port; derper has no event for it (it logs "serving on" before it listens). */
-async function untilAnswers(port: number): Promise<void> {
+async function untilAnswers(address: string, port: number): Promise<void> {
   const deadline = Date.now() + START_TIMEOUT;
   for (;;) {
-    const socket = tcpConnect(port, '127.0.0.1');
+    const socket = tcpConnect(port, address);
     try {
       await once(socket, 'connect');
       return;
@@ -127,8 +137,9 @@ async function untilAnswers(port: number): Promise<void> {
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
+/** A port that was free just now. */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
+  const server = createServer().listen(0, host);
   await once(server, 'listening');
   const address = server.address();
   server.close();
