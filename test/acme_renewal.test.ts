@@ -104,7 +104,12 @@ describe('a source of certificates', () => {
     fake.failAlways('newOrder', undefined);
     clock.pass(32 * MINUTE);
     await rig.log.line(/got cert/, 2);
-    expect(rig.sink.calls.filter(({ method }) => method === 'unexpect' || method === 'delete')).toEqual([]);
+    expect(rig.sink.calls.map(({ method }) => method).filter((method) => !/challenge/i.test(method))).toEqual([
+      'expect',
+      'set',
+      'unexpect',
+      'set',
+    ]);
   });
 
   test('a certificate of an address is renewed below a third of its life; failures wait 1 min doubling', async () => {
@@ -132,6 +137,16 @@ describe('a source of certificates', () => {
     clock.pass(5 * HOUR);
     expect(fake.requests.get('newOrder')).toBe(asked);
     expect((await rig.sink.handshake()).subjectaltname).toBe('IP Address:127.0.0.1');
+  });
+
+  test('behind address translation clients without SNI wait for the certificate of the hostname', async () => {
+    const source = await start({ hostname: '192.0.2.7', ipCertificates: true });
+    const early = rig.sink.handshake();
+    await rig.log.line(/got cert for 192\.0\.2\.7/);
+    source.wanted('*');
+    expect((await rig.sink.handshake('other.example.com')).subjectaltname).toBe('IP Address:192.0.2.7');
+    expect((await early).subjectaltname).toMatch(/^IP Address:(192\.0\.2\.7|127\.0\.0\.1)$/);
+    expect(rig.sink.expected.has('*')).toBe(false);
   });
 
   test('a clock that jumps past the renewal renews; one that jumps back does nothing', async () => {

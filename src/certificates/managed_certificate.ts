@@ -27,7 +27,7 @@ export interface ManagedCertificateOptions {
   relaxed: boolean;
   /** Serves it from now on; throws when it cannot be served. */
   serve: (certificate: CheckedCertificate) => void;
-  /** Whether handshakes should wait for a first certificate; `serve` ends that too. */
+  /** Whether handshakes should wait for a first certificate. */
   expect: (expected: boolean) => void;
   /** Said behind the line about a new certificate. */
   hint?: string;
@@ -212,7 +212,7 @@ export class ManagedCertificate {
   #install(certificate: CheckedCertificate): void {
     this.#options.serve(certificate);
     this.#current = certificate;
-    this.#expected = false;
+    this.#expect(false);
     this.#checkClock();
   }
 

@@ -67,7 +67,6 @@ export class TlsSink implements CertificateSink {
     if (this.refusal !== undefined) throw this.refusal;
     for (const certificate of certificates) if (name !== '*') checkPair(certificate, name);
     this.certificates.set(name, certificates);
-    this.expected.delete(name);
     this.#note('set', name);
   }
 
@@ -94,6 +93,7 @@ export class TlsSink implements CertificateSink {
 
   unexpect(name: string): void {
     this.expected.delete(name);
+    this.#asked.delete(name);
     this.#note('unexpect', name);
   }
 
@@ -129,17 +129,20 @@ export class TlsSink implements CertificateSink {
     });
   }
 
+  /** As the relay's own sink does it: a certificate of the name, else wait where one is expected, else that for everybody. */
   async #contextFor(servername: string): Promise<tls.SecureContext | undefined> {
-    const wanted = servername === LOCAL_ADDRESS ? '127.0.0.1' : servername.toLowerCase();
-    const name = this.certificates.has(wanted) || this.expected.has(wanted) ? wanted : '*';
-    if (!this.certificates.has(name) && this.expected.has(name)) {
+    const isAddress = servername === LOCAL_ADDRESS;
+    const name = isAddress ? '127.0.0.1' : servername.toLowerCase();
+    const isExpected = () => this.expected.has(name) || (isAddress && this.expected.has('*'));
+    while (!this.certificates.has(name) && isExpected()) {
+      const before = this.calls.length;
       if (!this.#asked.has(name)) {
         this.#asked.add(name);
         this.onWanted(name);
       }
-      await this.until(() => this.certificates.has(name) || !this.expected.has(name));
+      await this.until(() => this.calls.length > before);
     }
-    return contextOf(this.certificates.get(name)?.[0]);
+    return contextOf((this.certificates.get(name) ?? this.certificates.get('*'))?.[0]);
   }
 
   #note(method: Call['method'], name: string): void {
