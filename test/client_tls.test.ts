@@ -146,6 +146,12 @@ describe('a certificate', () => {
     expect(message).toContain('unable to get local issuer certificate');
   });
 
+  it('passes when an intermediate is trusted', async () => {
+    const chain = await makeChain({ names: ['localhost'] });
+    await expectTrust(await present(chain.leaf), { ca: chain.intermediate.cert });
+    await expectTrust(await present(chain.leaf, chain.intermediate), { ca: chain.intermediate.cert });
+  });
+
   it('that no authority issued is refused', async () => {
     const noAuthority = await leafOf({ names: [], commonName: 'no authority' });
     const leaf = await makeCertificate({ names: ['localhost'], issuer: noAuthority });
