@@ -190,7 +190,7 @@ describe.each(SHARD_COUNTS)('a mesh link of a relay with %i shard(s)', (shards) 
     await third.readHead();
     third.switchProtocols();
     third.write(frameOf(FrameType.HEALTH, Buffer.from('x')));
-    await log.line(/mesh connect: http:\/\/.*: the first frame has type 20, needs ServerKey/);
+    await log.line(/mesh connect: http:.*\/derp: the first frame has type 20, needs ServerKey/);
     await linked();
   });
 
@@ -231,9 +231,7 @@ describe.each(SHARD_COUNTS)('a mesh link of a relay with %i shard(s)', (shards) 
   });
 
   it('that was listed before the relay closed needs a mesh key and a host', async () => {
-    expect(() => server.addMeshPeer('derp1.example.com/')).toThrow(
-      expect.objectContaining({ code: 'ERR_DERP_BAD_OPTION' }),
-    );
+    expect(() => server.addMeshPeer('a/b/c')).toThrow(expect.objectContaining({ code: 'ERR_DERP_BAD_OPTION' }));
     const key = PrivateKey.generate();
     expect(() => new Server(key, { meshWith: [`http://${host()}`] })).toThrow(
       expect.objectContaining({ code: 'ERR_DERP_NO_MESH_KEY' }),

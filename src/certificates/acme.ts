@@ -268,7 +268,7 @@ class AcmeSource implements AcmeCertificates {
   #tellAddresses(): void {
     const addresses = [...this.#addresses.keys()];
     if (addresses.length > 0) {
-      this.#logger.info({}, `derper: acme: clients may connect to the addresses ${addresses.join(', ')}`);
+      this.#logger.info({}, `derper: acme: certs are asked for when clients connect to ${addresses.join(', ')}`);
       return;
     }
     this.#logger.warn(

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFailed } from 'vitest';
 import { Network } from './network.js';
 import { e2eMissing } from './programs.js';
-import { Relay } from './relay.js';
-import { Headscale, REGION, TailscaleNode } from './tailnet.js';
+import { REGION, Relay } from './relay.js';
+import { Headscale, TailscaleNode } from './tailnet.js';
 import { Transfer } from './transfer.js';
 
 const SIZE = 64;
@@ -22,10 +22,9 @@ describe.skipIf(e2eMissing !== undefined)('two Tailscale nodes', () => {
     folder = await mkdtemp(join(tmpdir(), 'derplane-e2e-'));
     network = await Network.create({ relay: {}, control: {}, alice: { isolated: true }, bob: { isolated: true } });
     try {
-      const address = network.address('relay');
-      relay = new Relay({ network, host: 'relay', hostname: address, folder });
+      relay = new Relay({ network, host: 'relay', hostname: network.address('relay'), folder });
       await relay.start();
-      const map = { ipv4: address, certName: await relay.pin() };
+      const map = await relay.headscaleMap();
       const headscale = await Headscale.start(network, 'control', join(folder, 'headscale'), map);
       const authKey = await headscale.authKey();
       [alice, bob] = await Promise.all([joined('alice', headscale, authKey), joined('bob', headscale, authKey)]);
@@ -45,7 +44,7 @@ describe.skipIf(e2eMissing !== undefined)('two Tailscale nodes', () => {
     return node;
   }
 
-  it('come up and reach each other through the relay, known by its pin only', async () => {
+  it('come up with the DERP map that the relay printed and reach each other through it', async () => {
     onTestFailed(() => console.error(network.output()));
     for (const [from, to] of [
       [alice, bob],

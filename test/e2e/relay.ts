@@ -8,6 +8,9 @@ import type { Program } from './program.js';
 
 /** `E2E_RELAY=derper` runs the suite on Tailscale's own relay instead, to tell whose fault a failure is. */
 export const kind = process.env.E2E_RELAY ?? 'derplane';
+/** Code of the region in the DERP map that the relay prints. */
+export const REGION = 'custom';
+
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const checker = fileURLToPath(new URL('guests/check.js', import.meta.url));
 
@@ -40,10 +43,17 @@ export class Relay {
     await this.#program.line(/derper: serving on/);
   }
 
-  /** The pin of its own certificate, which it prints for an IP address: `sha256-raw:` and hexadecimal digits. */
-  async pin(): Promise<string> {
-    const hint = await this.#running().line(/"CertName":"/);
-    return hint.match(/"CertName":"(sha256-raw:[0-9a-f]{64})"/)![1]!;
+  /** The DERP map for headscale, YAML, which a relay with an IP address for its name prints. */
+  async headscaleMap(): Promise<string> {
+    const program = this.#running();
+    if (kind === 'derper') {
+      const hint = await program.line(/"CertName":"/);
+      return regionOf(this.#options.hostname, hint.match(/"CertName":"(sha256-raw:[0-9a-f]{64})"/)![1]!);
+    }
+    await program.line(/^ +stunport:/); // its last
+    const lines = program.output().split('\n');
+    const map = lines.slice(lines.indexOf('regions:') + 1).filter((line) => line.startsWith('  '));
+    return `regions:\n${map.join('\n')}\n`;
   }
 
   /** Resolves once it has a mesh link to `host`. */
@@ -73,4 +83,12 @@ async function command(flags: string[]): Promise<[string, string[]]> {
   if (kind === 'derplane') return [process.execPath, [main, ...flags]];
   if (kind === 'derper') return [await buildGoDerper(), flags];
   throw new Error(`E2E_RELAY=${kind}: needs derplane or derper`);
+}
+
+/** The region of a relay that prints no map for headscale. */
+function regionOf(ipv4: string, certname: string): string {
+  const node = { name: REGION, regionid: 900, hostname: ipv4, ipv4, certname, stunport: -1 };
+  // JSON is YAML, but for whole numbers as keys.
+  const region = { regionid: 900, regioncode: REGION, regionname: REGION, nodes: [node] };
+  return `regions:\n  900: ${JSON.stringify(region)}\n`;
 }

@@ -7,16 +7,6 @@ import { program } from './programs.js';
 
 const PORT = 8080;
 
-/** A DERP map's only relay. */
-export interface MapNode {
-  ipv4: string;
-  /** Name or pin of its certificate. */
-  certName: string;
-}
-
-/** The region that the nodes find in their DERP map. */
-export const REGION = 'e2e';
-
 /** Headscale on a host of the network. */
 export class Headscale {
   readonly url: string;
@@ -31,13 +21,13 @@ export class Headscale {
     this.url = `http://${network.address(host)}:${PORT}`;
   }
 
-  /** Starts it with a DERP map of one region and one relay. */
-  static async start(network: Network, host: string, folder: string, relay: MapNode): Promise<Headscale> {
+  /** Starts it with this DERP map and no other. */
+  static async start(network: Network, host: string, folder: string, derpMap: string): Promise<Headscale> {
     await mkdir(folder);
     const config = join(folder, 'config.yaml');
     const map = join(folder, 'derp.yaml');
     const headscale = new Headscale(network, host, config);
-    await writeFile(map, derpMap(relay));
+    await writeFile(map, derpMap);
     // JSON is YAML.
     await writeFile(config, JSON.stringify(configuration(headscale.url, folder, map)));
     const serving = network.run(host, program('headscale'), ['--config', config, 'serve']);
@@ -120,13 +110,6 @@ export class TailscaleNode {
   command(...args: string[]): Program {
     return this.run(program('tailscale'), ['--socket', this.#socket, ...args]);
   }
-}
-
-/** The DERP map as headscale wants it: YAML, with whole numbers for keys. */
-function derpMap({ ipv4, certName }: MapNode): string {
-  const node = { name: '900a', regionid: 900, hostname: ipv4, ipv4, certname: certName, stunport: -1 };
-  const region = { regionid: 900, regioncode: REGION, regionname: 'End to end', nodes: [node] };
-  return `regions:\n  900: ${JSON.stringify(region)}\n`;
 }
 
 function configuration(url: string, folder: string, map: string): object {

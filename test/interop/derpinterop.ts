@@ -25,6 +25,11 @@ export interface CheckOptions {
   /** Identities to use first, as `privkey:` texts. */
   keys?: string[];
   meshKey?: string;
+  /** HostName and CertName of the relay in a DERP map. */
+  hostName?: string;
+  certName?: string;
+  /** PEM file of further roots to trust. */
+  trust?: string;
 }
 
 /** Builds the program; Go's own cache makes this quick when nothing changed. */
@@ -42,8 +47,11 @@ export async function runCheck(check: string, options: CheckOptions): Promise<vo
   if (options.others) flags.push('-others', options.others.join(','));
   if (options.keys) flags.push('-keys', options.keys.join(','));
   if (options.meshKey !== undefined) flags.push('-mesh-key', options.meshKey);
+  if (options.hostName !== undefined) flags.push('-host-name', options.hostName);
+  if (options.certName !== undefined) flags.push('-cert-name', options.certName);
+  const env = options.trust === undefined ? process.env : { ...process.env, SSL_CERT_FILE: options.trust };
   try {
-    await promisify(execFile)(program, [...flags, check], { timeout: CHECK_TIMEOUT });
+    await promisify(execFile)(program, [...flags, check], { env, timeout: CHECK_TIMEOUT });
   } catch (error) {
     const { stdout = '', stderr = '', message } = error as Error & { stdout?: string; stderr?: string };
     throw new Error(`${check}: ${stdout.trim() || stderr.trim() || message}`);

@@ -40,6 +40,7 @@ export function isBuilt(program: GoProgram): boolean {
 export async function build(programs: GoProgram[], timeout: number): Promise<void> {
   const [first, ...others] = programs.filter((program) => !isBuilt(program));
   if (first === undefined) return;
+  console.log(`building ${[first, ...others].map(({ name }) => name).join(', ')}: minutes the first time`);
   const folder = await mkdtemp(join(tmpdir(), 'derplane-go-build-'));
   try {
     // From Go 1.17 on, requirements of requirements need not be read.

@@ -1,6 +1,7 @@
 // Command derpinterop drives a DERP relay with Tailscale's own client library and says what it saw.
 //
-//	derpinterop -url http://127.0.0.1:3340/derp [-others URL,...] [-mesh-key HEX] [-keys PRIVKEY,...] CHECK
+//	derpinterop -url http://127.0.0.1:3340/derp [-others URL,...] [-mesh-key HEX] [-keys PRIVKEY,...]
+//		[-host-name NAME] [-cert-name NAME] CHECK
 //	derpinterop -listen 127.0.0.1:0 [-mesh-key HEX] [-keys PRIVKEY] relay
 //
 // It prints one JSON object a line, {"check": ..., "ok": ..., "detail": ...}, and exits with 1 when one of them is not ok.
@@ -29,6 +30,8 @@ type relay struct {
 	meshKey key.DERPMesh
 	// others are the hosts of the region's other relays.
 	others []string
+	// hostName and certName are the relay's in a DERP map.
+	hostName, certName string
 	// keys are identities to use in this order, so that the caller decides where they live; random ones follow.
 	keys []key.NodePrivate
 }
@@ -52,6 +55,7 @@ var checks = map[string]func(*relay) error{
 	"disconnect":  checkDisconnect,
 	"region":      checkRegion,
 	"regionsizes": checkRegionSizes,
+	"derpmap":     checkDERPMap,
 }
 
 func main() {
@@ -61,6 +65,8 @@ func main() {
 	flag.StringVar(&meshKey, "mesh-key", "", "the relay's mesh key, 64 hexadecimal characters")
 	flag.StringVar(&keys, "keys", "", "comma list of privkey:HEX identities to use first")
 	flag.StringVar(&others, "others", "", "comma list of the URLs of the region's other relays")
+	flag.StringVar(&r.hostName, "host-name", "", "HostName of the relay in a DERP map")
+	flag.StringVar(&r.certName, "cert-name", "", "CertName of the relay in a DERP map: a name, or sha256-raw: and hexadecimal digits")
 	flag.StringVar(&listen, "listen", "127.0.0.1:0", "where the relay listens")
 	flag.Parse()
 	if flag.Arg(0) == "relay" {
