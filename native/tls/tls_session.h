@@ -47,8 +47,11 @@ class TlsSession final : public SecureSession {
   std::vector<std::vector<uint8_t>> peerCertificates() const;
 
  private:
-  // Records in a row that bring no data (KeyUpdate, attempts to renegotiate, warnings): as many as Go's library bears.
-  static constexpr uint32_t kMaxUselessRecords = 16;
+  // Records that bring no data (KeyUpdate, attempts to renegotiate, warnings): as many in a row as Go's library bears.
+  static constexpr uint32_t kMaxUselessInARow = 16;
+  // And as many in all until records of data made up for them. Peers change keys once in millions of records.
+  static constexpr uint32_t kMaxUselessOwed = 64;
+  static constexpr uint32_t kDataPerUselessRecord = 256;
 
   // Bytes that a handshake may take from the other side: a ClientHello has 2 kB, a chain of certificates rarely 10.
   static constexpr size_t kMaxHandshakeBytes = 64 << 10;
@@ -64,7 +67,9 @@ class TlsSession final : public SecureSession {
   std::vector<uint8_t> own_output_;
   std::vector<uint8_t> unread_;  // what a suspended handshake left
   size_t handshake_bytes_ = 0;
-  uint32_t useless_records_ = 0;
+  uint32_t useless_in_a_row_ = 0;
+  uint32_t useless_owed_ = 0;
+  uint32_t data_records_ = 0;
   bool failed_ = false;
   bool ended_ = false;
   std::string failure_;
