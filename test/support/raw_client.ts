@@ -236,6 +236,12 @@ export class RawClient {
     return head;
   }
 
+  /** Takes and drops `count` bytes. */
+  async skip(count: number): Promise<void> {
+    await this.#until(`${count} bytes`, () => this.#length >= count);
+    this.#take(count);
+  }
+
   /** Everything that comes until the relay closes. */
   async readToEnd(): Promise<Buffer> {
     await this.expectClose();
