@@ -27,8 +27,8 @@ std::unique_ptr<TlsSession> TlsSession::make(Ssl ssl) {
 
 TlsSession& TlsSession::of(const SSL* ssl) { return *static_cast<TlsSession*>(SSL_get_app_data(ssl)); }
 
-// Called for every record and message. A stranger who only sends records without data keeps us busy for nothing, and one
-// who sends a byte of data between them nearly as much: a KeyUpdate costs us what twenty records of data do.
+// Called for every record and message. A stranger who only sends records without data keeps us busy for nothing, and
+// one who sends a byte of data between them nearly as much: a KeyUpdate costs us what twenty records of data do.
 void TlsSession::onMessage(int write, int, int type, const void* data, size_t size, SSL* ssl, void* self) {
   if (write != 0 || size == 0 || SSL_is_init_finished(ssl) == 0) return;
   if (type != (SSL_version(ssl) == TLS1_3_VERSION ? SSL3_RT_INNER_CONTENT_TYPE : SSL3_RT_HEADER)) return;
@@ -42,7 +42,13 @@ void TlsSession::onMessage(int write, int, int type, const void* data, size_t si
 }
 
 void TlsSession::feed(const uint8_t* data, size_t size) {
-  if (!established()) handshake_bytes_ += size;
+  if (!established()) {
+    handshake_bytes_ += size;
+    if (SSL_is_server(ssl_.get()) == 1 && !hello_guard_.passes(data, size)) {
+      failure_ = "the client's greeting is too long";
+      span_.blocked = true;
+    }
+  }
   if (unread_.empty()) {
     span_.data = data;
     span_.left = size;

@@ -236,10 +236,10 @@ export class RawClient {
     return head;
   }
 
-  /** Takes and drops `count` bytes. */
-  async skip(count: number): Promise<void> {
+  /** The next bytes, whatever they mean. */
+  async nextBytes(count: number): Promise<Buffer> {
     await this.#until(`${count} bytes`, () => this.#length >= count);
-    this.#take(count);
+    return this.#take(count);
   }
 
   /** Everything that comes until the relay closes. */
