@@ -143,17 +143,18 @@ export interface NativeTlsServer {
   /** Handshakes for `name` wait for its certificate; a `wanted` event tells of the first. `*`: for every address of this machine. */
   expect(name: string): void;
   unexpect(name: string): void;
-  /** DER of a certificate that is sent behind every chain. */
-  setMeta(der: Uint8Array): void;
+  /** DER of a certificate that the relay of that number sends behind every chain. */
+  setMeta(relayId: number, der: Uint8Array): void;
+  removeMeta(relayId: number): void;
 }
 
 /** The client's role. */
 export interface NativeTlsClient {
   /**
    * @param serverName - sent as SNI; empty: none
-   * @param verifyHost - name or address that the certificate must be for; empty: nothing is verified, the caller does it
+   * @param verifyHost - name or address that the certificate must be for; undefined: nothing is verified, the caller does it
    */
-  connect(serverName: string, verifyHost: string): NativeTlsSession;
+  connect(serverName: string, verifyHost: string | undefined): NativeTlsSession;
 }
 
 /** One TLS connection without its socket. Every method may add to the output. Errors have the code `tls`; after one there may be an alert to send. */

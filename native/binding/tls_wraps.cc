@@ -33,7 +33,7 @@ Napi::Function TlsServerWrap::define(Napi::Env env) {
        InstanceMethod("setChallenge", &TlsServerWrap::setChallenge),
        InstanceMethod("removeChallenge", &TlsServerWrap::removeChallenge),
        InstanceMethod("expect", &TlsServerWrap::expect), InstanceMethod("unexpect", &TlsServerWrap::unexpect),
-       InstanceMethod("setMeta", &TlsServerWrap::setMeta)});
+       InstanceMethod("setMeta", &TlsServerWrap::setMeta), InstanceMethod("removeMeta", &TlsServerWrap::removeMeta)});
   constructors(env).server = Napi::Persistent(function);
   return function;
 }
@@ -88,9 +88,15 @@ Napi::Value TlsServerWrap::unexpect(const Napi::CallbackInfo& info) {
 
 Napi::Value TlsServerWrap::setMeta(const Napi::CallbackInfo& info) {
   size_t size = 0;
-  const uint8_t* der = bytesOf(info[0], size);
+  const uint8_t* der = bytesOf(info[1], size);
   std::string error;
-  if (!server_->setMeta(der, size, error)) throwCode(info.Env(), kCertificateError, error);
+  const auto relay = static_cast<uint32_t>(numberOf(info[0]));
+  if (!server_->setMeta(relay, der, size, error)) throwCode(info.Env(), kCertificateError, error);
+  return info.Env().Undefined();
+}
+
+Napi::Value TlsServerWrap::removeMeta(const Napi::CallbackInfo& info) {
+  server_->removeMeta(static_cast<uint32_t>(numberOf(info[0])));
   return info.Env().Undefined();
 }
 
@@ -106,10 +112,12 @@ TlsClientWrap::TlsClientWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
   if (client_ == nullptr) throwCode(info.Env(), kCertificateError, error);
 }
 
-// connect(serverName, verifyHost)
+// connect(serverName, verifyHost); undefined instead of a host: the caller verifies.
 Napi::Value TlsClientWrap::connect(const Napi::CallbackInfo& info) {
   std::string error;
-  auto session = client_->connect({.server_name = textOf(info[0]), .verify_host = textOf(info[1])}, error);
+  const TlsClient::Target target{
+      .server_name = textOf(info[0]), .verify = !info[1].IsUndefined(), .verify_host = textOf(info[1])};
+  auto session = client_->connect(target, error);
   if (session != nullptr) return TlsSessionWrap::make(info.Env(), std::move(session));
   throwCode(info.Env(), "tls", error);
   return info.Env().Undefined();

@@ -32,6 +32,7 @@ class TlsServerWrap final : public Napi::ObjectWrap<TlsServerWrap> {
   Napi::Value expect(const Napi::CallbackInfo& info);
   Napi::Value unexpect(const Napi::CallbackInfo& info);
   Napi::Value setMeta(const Napi::CallbackInfo& info);
+  Napi::Value removeMeta(const Napi::CallbackInfo& info);
 
   std::shared_ptr<TlsServer> server_;
 };

@@ -94,7 +94,7 @@ Connection::ReadResult Connection::open() {
 
 bool Connection::beginTls() {
   if (tls_server == nullptr || tls != nullptr) return true;
-  tls = tls_server->accept(localAddressText(fd.get()));
+  tls = tls_server->accept(localAddressText(fd.get()), relay_->id);
   if (tls == nullptr) return false;
   tls->setOutput(&output);
   return true;

@@ -59,8 +59,9 @@ class SecureSession {
 class SecureServer {
  public:
   virtual ~SecureServer() = default;
-  // `local_address`: the address that the client connected to, as text. Null when memory is exhausted.
-  virtual std::unique_ptr<SecureSession> accept(const std::string& local_address) = 0;
+  // `local_address`: the address that the client connected to, as text; `relay`: the number of the relay that listens.
+  // Null when memory is exhausted.
+  virtual std::unique_ptr<SecureSession> accept(const std::string& local_address, uint32_t relay) = 0;
   // True for the first who asks since the certificate was last missing: then somebody must be told.
   virtual bool askFor(const std::string& name) = 0;
   // Rises whenever a handshake that waits for a certificate may go on.

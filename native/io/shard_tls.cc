@@ -57,6 +57,10 @@ ssize_t Shard::receiveSealed(Client& client, iovec* iov, int count, bool& full) 
   } while (tls.status == SecureSession::Status::kOk);
   if (!sealed_.empty()) {  // an answer to KeyUpdate, or an alert
     keepUnsent(client, 0);
+    if (client.closing) {
+      errno = EAGAIN;
+      return -1;
+    }
     router_.touch(client);
   }
   if (total > 0) {
@@ -108,7 +112,7 @@ bool Shard::sendUnsent(Client& client) {
   if (client.stalled) {
     unsent.erase(unsent.begin(), unsent.begin() + n);
   } else {
-    unsent = {};  // an idle client owns no buffer
+    unsent = std::vector<uint8_t>();  // an idle client owns no buffer; `{}` would only empty it
   }
   countUnsent(client);
   return true;

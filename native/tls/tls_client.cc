@@ -56,7 +56,12 @@ std::unique_ptr<TlsSession> TlsClient::connect(const Target& target, std::string
   }
   SSL_set_connect_state(ssl.get());
   bool ok = target.server_name.empty() || SSL_set_tlsext_host_name(ssl.get(), target.server_name.c_str()) == 1;
-  if (!target.verify_host.empty()) {
+  if (target.verify) {
+    // To OpenSSL no name is any name, and a dot in front stands for every name behind it.
+    if (target.verify_host.empty() || target.verify_host.front() == '.') {
+      error = "no certificate can be for it";
+      return nullptr;
+    }
     X509_VERIFY_PARAM* param = SSL_get0_param(ssl.get());
     // As browsers and Go: names come from the subject alternative names only.
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);

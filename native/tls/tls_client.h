@@ -14,7 +14,8 @@ class TlsClient {
   struct Target {
     // Sent as SNI; empty: none.
     std::string server_name;
-    // Name or address that the certificate must be for, issued by whom we trust. Empty: nothing is verified here.
+    // Whether the certificate must be for a name or address, issued by whom we trust. Else nothing is verified here.
+    bool verify = true;
     std::string verify_host;
   };
 

@@ -132,7 +132,7 @@ bool TlsServer::set(const std::string& name, const std::vector<CertificatePem>& 
   {
     const std::lock_guard lock(mutex_);
     identities_[lowerCase(name)] = std::move(identity);
-    asked_.erase(lowerCase(name));
+    forgetAsked(lowerCase(name));
   }
   changed();
   return true;
@@ -141,6 +141,8 @@ bool TlsServer::set(const std::string& name, const std::vector<CertificatePem>& 
 void TlsServer::remove(const std::string& name) {
   const std::lock_guard lock(mutex_);
   identities_.erase(lowerCase(name));
+  // A handshake that looked before the certificate came may have asked after it.
+  forgetAsked(lowerCase(name));
 }
 
 bool TlsServer::setChallenge(const std::string& name, const CertificatePem& certificate, std::string& error) {
@@ -159,35 +161,46 @@ void TlsServer::removeChallenge(const std::string& name) {
 void TlsServer::expect(const std::string& name) {
   const std::lock_guard lock(mutex_);
   expected_.insert(lowerCase(name));
-  asked_.erase(lowerCase(name));
+  forgetAsked(lowerCase(name));
 }
 
 void TlsServer::unexpect(const std::string& name) {
   {
     const std::lock_guard lock(mutex_);
     expected_.erase(lowerCase(name));
-    asked_.erase(lowerCase(name));
+    forgetAsked(lowerCase(name));
   }
   changed();
 }
 
-bool TlsServer::setMeta(const uint8_t* der, size_t size, std::string& error) {
+// What kAnyName expects has been asked for by the names of addresses.
+void TlsServer::forgetAsked(const std::string& name) {
+  asked_.erase(name);
+  if (name == kAnyName) std::erase_if(asked_, [this](const std::string& each) { return !expected_.contains(each); });
+}
+
+bool TlsServer::setMeta(uint32_t relay, const uint8_t* der, size_t size, std::string& error) {
   X509Ptr meta(d2i_X509(nullptr, &der, static_cast<long>(size)));
   if (meta == nullptr) {
     error = takeOpenSslError();
     return false;
   }
   const std::lock_guard lock(mutex_);
-  meta_ = std::move(meta);
+  metas_[relay] = std::move(meta);
   return true;
 }
 
-std::unique_ptr<SecureSession> TlsServer::accept(const std::string& local_address) {
+void TlsServer::removeMeta(uint32_t relay) {
+  const std::lock_guard lock(mutex_);
+  metas_.erase(relay);
+}
+
+std::unique_ptr<SecureSession> TlsServer::accept(const std::string& local_address, uint32_t relay) {
   Ssl ssl(SSL_new(base_.get()));
   if (ssl == nullptr) return nullptr;
   SSL_set_accept_state(ssl.get());
   std::unique_ptr<TlsSession> session = TlsSession::make(std::move(ssl));
-  if (session != nullptr) session->setLocalAddress(local_address);
+  if (session != nullptr) session->setOrigin(local_address, relay);
   return session;
 }
 
@@ -211,7 +224,7 @@ int TlsServer::answer(SSL* ssl, int* alert) {
   }
   std::string awaited;
   const CtxPtr identity = find(hello, session.localAddress(), awaited);
-  if (identity != nullptr && use(ssl, identity.get())) return SSL_CLIENT_HELLO_SUCCESS;
+  if (identity != nullptr && use(ssl, identity.get(), session.relay())) return SSL_CLIENT_HELLO_SUCCESS;
   if (!awaited.empty()) {
     session.setWanted(std::move(awaited));
     return SSL_CLIENT_HELLO_RETRY;
@@ -268,12 +281,13 @@ bool TlsServer::isExpected(const std::string& name, bool is_address) const {
   return !name.empty() && (expected_.contains(name) || (is_address && expected_.contains(kAnyName)));
 }
 
-bool TlsServer::use(SSL* ssl, SSL_CTX* identity) {
+bool TlsServer::use(SSL* ssl, SSL_CTX* identity, uint32_t relay) {
   if (SSL_set_SSL_CTX(ssl, identity) == nullptr) return false;
   X509* meta = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    meta = meta_.get();
+    const auto it = metas_.find(relay);
+    if (it != metas_.end()) meta = it->second.get();
     if (meta != nullptr) X509_up_ref(meta);
   }
   if (meta == nullptr) return true;

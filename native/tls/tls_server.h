@@ -40,10 +40,11 @@ class TlsServer final : public SecureServer, public std::enable_shared_from_this
   // Handshakes for `name` wait for its certificate.
   void expect(const std::string& name);
   void unexpect(const std::string& name);
-  // A certificate, DER, that is sent behind every chain: the relay tells its key in it.
-  bool setMeta(const uint8_t* der, size_t size, std::string& error);
+  // A certificate, DER, that is sent behind every chain by the relay of that number: it tells its key in it.
+  bool setMeta(uint32_t relay, const uint8_t* der, size_t size, std::string& error);
+  void removeMeta(uint32_t relay);
 
-  std::unique_ptr<SecureSession> accept(const std::string& local_address) override;
+  std::unique_ptr<SecureSession> accept(const std::string& local_address, uint32_t relay) override;
   bool askFor(const std::string& name) override;
   uint64_t version() const override { return version_.load(std::memory_order_acquire); }
 
@@ -62,7 +63,8 @@ class TlsServer final : public SecureServer, public std::enable_shared_from_this
   int answer(SSL* ssl, int* alert);
   CtxPtr find(const Hello& hello, const std::string& local_address, std::string& awaited);
   bool isExpected(const std::string& name, bool is_address) const;
-  bool use(SSL* ssl, SSL_CTX* identity);
+  bool use(SSL* ssl, SSL_CTX* identity, uint32_t relay);
+  void forgetAsked(const std::string& name);
   void changed() { version_.fetch_add(1, std::memory_order_release); }
 
   SslCtx base_;
@@ -70,8 +72,8 @@ class TlsServer final : public SecureServer, public std::enable_shared_from_this
   std::unordered_map<std::string, CtxPtr> identities_;
   std::unordered_map<std::string, CtxPtr> challenges_;
   std::unordered_set<std::string> expected_;
-  std::unordered_set<std::string> asked_;  // names of expected_, and addresses of this host
-  X509Ptr meta_;
+  std::unordered_set<std::string> asked_;        // names of expected_, and addresses of this host
+  std::unordered_map<uint32_t, X509Ptr> metas_;  // by relay
   std::atomic<uint64_t> version_{0};
 };
 

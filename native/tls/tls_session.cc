@@ -27,20 +27,28 @@ std::unique_ptr<TlsSession> TlsSession::make(Ssl ssl) {
 
 TlsSession& TlsSession::of(const SSL* ssl) { return *static_cast<TlsSession*>(SSL_get_app_data(ssl)); }
 
-// Called for every record and message. A stranger who only sends records without data keeps us busy for nothing.
+// Called for every record and message. A stranger who only sends records without data keeps us busy for nothing, and
+// one who sends a byte of data between them nearly as much: a KeyUpdate costs us what twenty records of data do.
 void TlsSession::onMessage(int write, int, int type, const void* data, size_t size, SSL* ssl, void* self) {
   if (write != 0 || size == 0 || SSL_is_init_finished(ssl) == 0) return;
   if (type != (SSL_version(ssl) == TLS1_3_VERSION ? SSL3_RT_INNER_CONTENT_TYPE : SSL3_RT_HEADER)) return;
   auto& session = *static_cast<TlsSession*>(self);
   if (*static_cast<const uint8_t*>(data) == SSL3_RT_APPLICATION_DATA) {
-    session.useless_records_ = 0;
-  } else if (++session.useless_records_ > kMaxUselessRecords) {
+    session.useless_in_a_row_ = 0;
+    if (++session.data_records_ % kDataPerUselessRecord == 0 && session.useless_owed_ > 0) --session.useless_owed_;
+  } else if (++session.useless_in_a_row_ > kMaxUselessInARow || ++session.useless_owed_ > kMaxUselessOwed) {
     session.span_.blocked = true;
   }
 }
 
 void TlsSession::feed(const uint8_t* data, size_t size) {
-  if (!established()) handshake_bytes_ += size;
+  if (!established()) {
+    handshake_bytes_ += size;
+    if (SSL_is_server(ssl_.get()) == 1 && !hello_guard_.passes(data, size)) {
+      failure_ = "the client's greeting is too long";
+      span_.blocked = true;
+    }
+  }
   if (unread_.empty()) {
     span_.data = data;
     span_.left = size;
@@ -53,11 +61,7 @@ void TlsSession::feed(const uint8_t* data, size_t size) {
 
 // What OpenSSL has not taken outlives the buffer that it was fed from.
 void TlsSession::keepUnread() {
-  if (span_.left == 0) {
-    unread_.clear();
-  } else {
-    unread_ = std::vector<uint8_t>(span_.data, span_.data + span_.left);
-  }
+  unread_ = std::vector<uint8_t>(span_.data, span_.data + span_.left);
   span_.data = unread_.data();
   span_.left = unread_.size();
 }

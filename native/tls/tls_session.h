@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../io/secure_session.h"
+#include "hello_guard.h"
 #include "openssl.h"
 #include "span_bio.h"
 
@@ -34,7 +35,12 @@ class TlsSession final : public SecureSession {
   SSL* ssl() { return ssl_.get(); }
   void setWanted(std::string name) { wanted_ = std::move(name); }
   void setFailure(std::string why) { failure_ = std::move(why); }
-  void setLocalAddress(std::string address) { local_address_ = std::move(address); }
+  // Of a connection to a listener: the address that it came to, and the number of the relay that listens.
+  void setOrigin(std::string local_address, uint32_t relay) {
+    local_address_ = std::move(local_address);
+    relay_ = relay;
+  }
+  uint32_t relay() const { return relay_; }
   const std::string& localAddress() const { return local_address_; }
   bool ended() const { return ended_; }
   // The session keeps its output itself, beginning with `output`, until setOutput says otherwise.
@@ -47,8 +53,11 @@ class TlsSession final : public SecureSession {
   std::vector<std::vector<uint8_t>> peerCertificates() const;
 
  private:
-  // Records in a row that bring no data (KeyUpdate, attempts to renegotiate, warnings): as many as Go's library bears.
-  static constexpr uint32_t kMaxUselessRecords = 16;
+  // Records that bring no data (KeyUpdate, attempts to renegotiate, warnings): as many in a row as Go's library bears.
+  static constexpr uint32_t kMaxUselessInARow = 16;
+  // And as many in all until records of data made up for them. Peers change keys once in millions of records.
+  static constexpr uint32_t kMaxUselessOwed = 64;
+  static constexpr uint32_t kDataPerUselessRecord = 256;
 
   // Bytes that a handshake may take from the other side: a ClientHello has 2 kB, a chain of certificates rarely 10.
   static constexpr size_t kMaxHandshakeBytes = 64 << 10;
@@ -61,10 +70,14 @@ class TlsSession final : public SecureSession {
 
   Ssl ssl_;
   SpanBio span_;
+  HelloGuard hello_guard_;  // of the server's role
   std::vector<uint8_t> own_output_;
   std::vector<uint8_t> unread_;  // what a suspended handshake left
   size_t handshake_bytes_ = 0;
-  uint32_t useless_records_ = 0;
+  uint32_t useless_in_a_row_ = 0;
+  uint32_t useless_owed_ = 0;
+  uint32_t data_records_ = 0;
+  uint32_t relay_ = 0;
   bool failed_ = false;
   bool ended_ = false;
   std::string failure_;

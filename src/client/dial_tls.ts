@@ -52,7 +52,7 @@ export function trustOf(
 export async function secureConnection(socket: Socket, url: URL, trust: Trust): Promise<SecureConnection> {
   const host = bareHost(url.hostname).replace(/\.$/, '');
   const name = trust.certName ?? host;
-  const session = sessionOf(trust, isIP(host) === 0 ? host : '', trust.pin === undefined ? name : '');
+  const session = sessionOf(trust, isIP(host) === 0 ? host : '', trust.pin === undefined ? name : undefined);
   await connected(socket);
   const connection = new TlsStream(socket, session);
   // Whatever the connection still has to say after it failed, nobody is left to hear it.
@@ -67,13 +67,14 @@ export async function secureConnection(socket: Socket, url: URL, trust: Trust): 
   return { connection, serverPublicKey: toldKey(connection.version, chain) };
 }
 
-function sessionOf({ roots }: Trust, serverName: string, verifyHost: string): NativeTlsSession {
+function sessionOf({ roots }: Trust, serverName: string, verifyHost: string | undefined): NativeTlsSession {
   const client = roots ?? tlsClient();
   try {
     return client.connect(serverName, verifyHost);
   } catch (cause) {
     const reason = (cause as Error).message;
-    throw new DerpError('ERR_DERP_TLS', `TLS: ${JSON.stringify(serverName)} is no name for TLS: ${reason}`, { cause });
+    const name = JSON.stringify(verifyHost ?? serverName);
+    throw new DerpError('ERR_DERP_TLS', `TLS: ${name} is no name for TLS: ${reason}`, { cause });
   }
 }
 

@@ -110,7 +110,7 @@ export class Server {
         this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#pages = new PageConnections(this.#shards.relay);
-    this.#tls = new TlsListeners(privateKey.publicKey);
+    this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
     this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
     this.#mesh = new Mesh({

@@ -3,7 +3,7 @@ import { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { TLSSocket } from 'node:tls';
 import type { ConnectionId, NativeRelay } from '../native.js';
-import { TlsStream } from '../tls/tls_stream.js';
+import { readAll, TlsStream } from '../tls/tls_stream.js';
 
 /**
  * Makes a native connection of `stream`, which must not be used any more. A plain TCP or Unix socket gives its descriptor away, a
@@ -68,18 +68,11 @@ async function importSocket(
   if (socket.destroyed || handle?.fd === undefined || handle.fd < 0)
     throw new Error('the socket closed during the handover');
   handle.readStop?.();
-  const unread = readAll(socket);
-  const released = stream instanceof TlsStream ? stream.release(unread) : { session: undefined, unread };
+  const released = stream instanceof TlsStream ? stream.release() : { session: undefined, unread: readAll(socket) };
   const id = relay.importFd(handle.fd, Buffer.concat([head, released.unread]), remote, exempt, released.session);
   // The relay has a duplicate: this closes our descriptor, not the connection.
   socket.destroy();
   return id;
-}
-
-function readAll(stream: Duplex): Buffer {
-  const chunks: Uint8Array[] = [];
-  for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read()) chunks.push(chunk);
-  return Buffer.concat(chunks);
 }
 
 function written(socket: Duplex): Promise<void> {

@@ -8,6 +8,7 @@ import { type Stats, TLS_ACTIVE } from './stats.js';
 import { TlsRequests } from './tls_requests.js';
 
 export class TlsListeners {
+  readonly #relayId: number;
   readonly #publicKey: PublicKey;
   readonly #contexts = new Map<number, TlsContext>();
   readonly #prepared = new Set<TlsContext>();
@@ -15,14 +16,15 @@ export class TlsListeners {
   #meta: Promise<Uint8Array> | undefined;
   #renewal: NodeJS.Timeout | undefined;
 
-  constructor(publicKey: PublicKey) {
+  constructor(relayId: number, publicKey: PublicKey) {
+    this.#relayId = relayId;
     this.#publicKey = publicKey;
   }
 
   /** Puts the meta certificate into a context. */
   async prepare(context: TlsContext): Promise<void> {
     this.#meta ??= this.#make();
-    nativeOf(context).setMeta(await this.#meta);
+    nativeOf(context).setMeta(this.#relayId, await this.#meta);
     this.#prepared.add(context);
   }
 
@@ -55,6 +57,7 @@ export class TlsListeners {
   close(): void {
     clearInterval(this.#renewal);
     this.#requests.close();
+    for (const context of this.#prepared) nativeOf(context).removeMeta(this.#relayId);
   }
 
   async #make(): Promise<Uint8Array> {
@@ -71,6 +74,6 @@ export class TlsListeners {
   async #renew(): Promise<void> {
     this.#meta = makeMetaCertificate(this.#publicKey);
     const meta = await this.#meta;
-    for (const context of this.#prepared) nativeOf(context).setMeta(meta);
+    for (const context of this.#prepared) nativeOf(context).setMeta(this.#relayId, meta);
   }
 }

@@ -8,7 +8,14 @@ import type { NativeTlsSession } from '../native.js';
 export interface ReleasedTls {
   session: NativeTlsSession;
   /** Plaintext that was received and not read. */
-  unread: Uint8Array;
+  unread: Buffer;
+}
+
+/** Everything that a paused stream holds. */
+export function readAll(stream: Duplex): Buffer {
+  const chunks: Uint8Array[] = [];
+  for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read()) chunks.push(chunk);
+  return Buffer.concat(chunks);
 }
 
 /**
@@ -31,7 +38,7 @@ export class TlsStream extends Duplex {
     this.#session = session;
     this.#secure = session.established;
     socket
-      .on('data', (chunk: Buffer) => this.#receive(chunk))
+      .on('data', this.#receive)
       .on('end', () => this.push(null))
       .on('error', (error) => this.destroy(error))
       .on('close', () => this.#closed())
@@ -118,15 +125,16 @@ export class TlsStream extends Duplex {
 
   /**
    * Ends reading and gives the connection up, the socket's descriptor being the caller's to take in the same tick.
-   * @param sealed - bytes that the socket's stream still held
-   * @throws DerpError `ERR_DERP_TLS` when they do not open
+   * @throws DerpError `ERR_DERP_TLS` when what the socket still held does not open
    */
-  release(sealed: Uint8Array): ReleasedTls {
+  release(): ReleasedTls {
     this.#released = true;
-    const chunks: Uint8Array[] = [];
-    for (let chunk = this.read() as Buffer | null; chunk !== null; chunk = this.read()) chunks.push(chunk);
-    if (sealed.length > 0) chunks.push(this.#open(sealed));
-    return { session: this.#session, unread: Buffer.concat(chunks) };
+    // read() also emits 'data': nothing may be opened twice.
+    this.#socket.off('data', this.#receive);
+    const sealed = readAll(this.#socket);
+    const unread: Uint8Array[] = [readAll(this)];
+    if (sealed.length > 0) unread.push(this.#open(sealed));
+    return { session: this.#session, unread: Buffer.concat(unread) };
   }
 
   override _read(): void {
@@ -167,7 +175,7 @@ export class TlsStream extends Duplex {
     }
   }
 
-  #receive(chunk: Buffer): void {
+  readonly #receive = (chunk: Buffer): void => {
     let plaintext: Uint8Array;
     try {
       plaintext = this.#open(chunk);
@@ -183,7 +191,7 @@ export class TlsStream extends Duplex {
     if (this.destroyed) return;
     if (plaintext.length > 0 && !this.push(plaintext)) this.#socket.pause();
     if (this.#session.ended && !this.readableEnded) this.push(null);
-  }
+  };
 
   #open(sealed: Uint8Array): Uint8Array {
     try {

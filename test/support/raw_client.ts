@@ -236,6 +236,12 @@ export class RawClient {
     return head;
   }
 
+  /** The next bytes, whatever they mean. */
+  async nextBytes(count: number): Promise<Buffer> {
+    await this.#until(`${count} bytes`, () => this.#length >= count);
+    return this.#take(count);
+  }
+
   /** Everything that comes until the relay closes. */
   async readToEnd(): Promise<Buffer> {
     await this.expectClose();
