@@ -25,6 +25,8 @@ export interface CheckOptions {
   /** Identities to use first, as `privkey:` texts. */
   keys?: string[];
   meshKey?: string;
+  /** File of the certificate to trust, for an https URL. */
+  certFile?: string;
 }
 
 /** Builds the program; Go's own cache makes this quick when nothing changed. */
@@ -43,7 +45,8 @@ export async function runCheck(check: string, options: CheckOptions): Promise<vo
   if (options.keys) flags.push('-keys', options.keys.join(','));
   if (options.meshKey !== undefined) flags.push('-mesh-key', options.meshKey);
   try {
-    await promisify(execFile)(program, [...flags, check], { timeout: CHECK_TIMEOUT });
+    const env = { ...process.env, ...(options.certFile !== undefined && { SSL_CERT_FILE: options.certFile }) };
+    await promisify(execFile)(program, [...flags, check], { timeout: CHECK_TIMEOUT, env });
   } catch (error) {
     const { stdout = '', stderr = '', message } = error as Error & { stdout?: string; stderr?: string };
     throw new Error(`${check}: ${stdout.trim() || stderr.trim() || message}`);
