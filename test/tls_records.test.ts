@@ -191,6 +191,22 @@ describe.each(SHARD_COUNTS)('a relay over TLS with %i shard(s)', (shards) => {
     await expectPackets(reader, client, packets);
   });
 
+  it('holds no more for a reader that stands still than its queues, sealed records included, and lets go of it', () =>
+    withRelay({ shards, tls: true, writeTimeout: 0, queueDepth: 8 }, async (relay) => {
+      const [sender, frozen] = await relay.pair('on one shard');
+      frozen.freeze();
+      const packet = patterned(65_536);
+      for (let n = 0; n < 300; n++) await sender.send(frozen.publicKey, packet);
+      await relay.untilDropped('queue_head', 'other', (value) => value > 0);
+      // Eight packets, one begun, and what was sealed of them before the kernel refused it.
+      expect(relay.counter('gauge_queue_bytes')).toBeLessThan(11 * 70_000);
+      await relay.server.consistencyCheck();
+      frozen.thaw();
+      await relay.untilCounter(['gauge_queue_bytes'], (value) => value === 0);
+      const received = 300 - relay.dropped('queue_head', 'other');
+      for (let n = 0; n < received; n++) expect((await frozen.expectPacket()).packet.equals(packet)).toBe(true);
+    }));
+
   describe.skipIf(opensslMissing !== undefined)('with OpenSSL’s client', () => {
     it.each([
       ['TLS 1.2', ['-tls1_2']],
