@@ -5,7 +5,7 @@
 //	derpinterop -listen 127.0.0.1:0 [-mesh-key HEX] [-keys PRIVKEY] relay
 //
 // It prints one JSON object a line, {"check": ..., "ok": ..., "detail": ...}, and exits with 1 when one of them is not ok.
-// As a relay it obeys stdin, see serveRelay.
+// Whom to trust for an https URL SSL_CERT_FILE may say. As a relay it obeys stdin, see serveRelay.
 package main
 
 import (
@@ -27,6 +27,7 @@ import (
 type relay struct {
 	url     string
 	host    string
+	secure  bool // the URL is https
 	meshKey key.DERPMesh
 	// others are the hosts of the region's other relays.
 	others []string
@@ -96,6 +97,7 @@ func (r *relay) configure(meshKey, keys, others string) (err error) {
 	if r.host, err = hostOf("-url", r.url); err != nil {
 		return err
 	}
+	r.secure = strings.HasPrefix(r.url, "https:")
 	if others != "" {
 		for text := range strings.SplitSeq(others, ",") {
 			host, err := hostOf("-others", text)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -61,9 +62,18 @@ func (r *relay) dial(private key.NodePrivate, o dialOption) (*peer, error) {
 	return p, nil
 }
 
+// dialTransport opens a TCP connection, or with an https URL a TLS connection to a relay that the system's roots vouch for.
+func (r *relay) dialTransport() (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: patience}
+	if r.secure {
+		return tls.DialWithDialer(dialer, "tcp", r.host, nil)
+	}
+	return dialer.Dial("tcp", r.host)
+}
+
 // upgrade returns a TCP connection on which DERP begins.
 func (r *relay) upgrade(fastStart bool) (net.Conn, *bufio.ReadWriter, error) {
-	conn, err := net.DialTimeout("tcp", r.host, patience)
+	conn, err := r.dialTransport()
 	if err != nil {
 		return nil, nil, err
 	}
