@@ -26,8 +26,8 @@ describe.skipIf(goMissing !== undefined)('the Go client over TLS', () => {
   beforeAll(async () => {
     await buildDerpinterop();
     folder = await mkdtemp(join(tmpdir(), 'derplane-go-tls-'));
-    certFile = join(folder, 'relay.crt');
-    await writeFile(trust: certFile, inject('relayCertificate').cert);
+    trust = join(folder, 'relay.crt');
+    await writeFile(trust, inject('relayCertificate').cert);
   }, BUILD_TIMEOUT);
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -35,7 +35,7 @@ describe.skipIf(goMissing !== undefined)('the Go client over TLS', () => {
     it.each(promises)('%s: %s', (check) =>
       withRelay({ shards, meshKey, tls: true }, async (relay) => {
         const keys = [0, 0, shards - 1].map((shard) => relay.keyOn(shard).serialize());
-        await runCheck(check, { url: relay.url, meshKey, keys, certFile });
+        await runCheck(check, { url: relay.url, meshKey, keys, trust });
       }),
     );
   });
