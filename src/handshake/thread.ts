@@ -5,7 +5,7 @@ import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
 import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
 import { PrivateKey } from '../protocol/key.js';
-import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
+import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD, TLS_REPORT_INTERVAL } from './limits.js';
 import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
 import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
 
@@ -68,8 +68,23 @@ async function handshake(id: number, start: number): Promise<void> {
     await greet(id, request);
   } catch (error) {
     const failure = failureOf(error);
-    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), upgraded, failure === 'internal', (error as Error).message);
+    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), upgraded, isReported(failure), (error as Error).message);
   }
+}
+
+/** When the next failure of TLS is reported, milliseconds as of performance.now(). */
+let nextTlsReport = 0;
+
+/**
+ * Whether the log hears of a failure although clients are not logged. Of TLS it hears now and then: it may be the relay's own fault, a wrong
+ * name or an expired certificate, but strangers must not fill the log.
+ */
+function isReported(failure: HandshakeFailure): boolean {
+  if (failure !== 'tls') return failure === 'internal';
+  const now = performance.now();
+  if (now < nextTlsReport) return false;
+  nextTlsReport = now + TLS_REPORT_INTERVAL;
+  return true;
 }
 
 /** The request, its head consumed if it upgrades to DERP; or what is wrong with it. */

@@ -476,7 +476,7 @@ export class Server {
         break;
       case 'failed': {
         const failure = HANDSHAKE_FAILURES[event.failure];
-        const level = failure === 'internal' ? 'error' : 'debug';
+        const level = failure === 'internal' ? 'error' : failure === 'tls' ? 'info' : 'debug';
         const what =
           failure === 'tls'
             ? `http: TLS handshake error from ${event.remote}: ${event.text}`
