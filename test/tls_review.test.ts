@@ -70,7 +70,8 @@ describe('an upgrade on a connection that served a page', () => {
       const serverKey = relay.server.publicKey.bytes;
       const ping = frame(Frame.ping, Buffer.from('12345678'));
       await client.write(Buffer.concat([frame(Frame.clientInfo, clientInfoBody(client.key, { serverKey })), ping]));
-      while (taken.socket.readableLength + taken.readableLength === 0) await new Promise((resolve) => setImmediate(resolve));
+      while (taken.socket.readableLength + taken.readableLength === 0)
+        await new Promise((resolve) => setImmediate(resolve));
       client.thaw();
       await client.readHead();
       await client.nextBytes(page.length);
