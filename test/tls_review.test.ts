@@ -183,6 +183,14 @@ describe('certificates', () => {
     });
   });
 
+  it('may be for a name that is written with its last dot', () =>
+    withRelay({ shards: 1, tls: true }, async (relay) => {
+      const options = { ca: inject('relayCertificate').cert, certName: 'relay.test.' };
+      const client = new HttpClient(PrivateKey.generate(), relay.url, options);
+      await client.connect();
+      client.close();
+    }));
+
   it.each(['.', '.test', '..'])('are not believed for the host %j, which is none', (host) =>
     withRelay({ shards: 1, tls: true }, async (relay) => {
       const dialling = {

@@ -51,7 +51,7 @@ export function trustOf(
  */
 export async function secureConnection(socket: Socket, url: URL, trust: Trust): Promise<SecureConnection> {
   const host = bareHost(url.hostname).replace(/\.$/, '');
-  const name = trust.certName ?? host;
+  const name = trust.certName?.replace(/\.$/, '') ?? host;
   const session = sessionOf(trust, isIP(host) === 0 ? host : '', trust.pin === undefined ? name : undefined);
   await connected(socket);
   const connection = new TlsStream(socket, session);
