@@ -98,8 +98,8 @@ export function nativeOf(context: TlsContext): NativeTlsServer {
 }
 
 function canonical(name: string): string {
-  // As the kernel writes addresses: `::1`, not `0:0:0:0:0:0:0:1`.
-  return isIP(name) === 6 ? new URL(`http://[${name}]`).hostname.slice(1, -1) : name;
+  // As the kernel writes addresses: `::1`, not `0:0:0:0:0:0:0:1`, and without the zone of a link-local one.
+  return isIP(name) === 6 ? new URL(`http://[${name.replace(/%.*/, '')}]`).hostname.slice(1, -1) : name;
 }
 
 function certified(name: string, act: () => void): void {
