@@ -1,10 +1,10 @@
 /** One certificate that is kept valid: read from disk, asked for, renewed. */
 import type { Logger } from '../log.js';
+import type { Certificate } from '../tls/tls_context.js';
 import { AcmeError } from './acme_error.js';
-import { type CheckedCertificate, checkPair } from './certificate_pair.js';
-import type { Certificate } from './certificate_sink.js';
 import type { CertificateStore } from './certificate_store.js';
 import type { Clock } from './clock.js';
+import { checkPair, type KeyPair } from './key_pair.js';
 import { firstRetryDelay, renewalRetryDelay, renewalTime } from './renewal.js';
 
 /** Longest that a timer is trusted: clocks jump, machines sleep. */
@@ -26,7 +26,7 @@ export interface ManagedCertificateOptions {
   /** Whether renewals are spread at random, and failed ones wait 30 to 60 min instead of 1 min doubling to 30. */
   relaxed: boolean;
   /** Serves it from now on; throws when it cannot be served. */
-  serve: (certificate: CheckedCertificate) => void;
+  serve: (certificate: KeyPair) => void;
   /** Whether handshakes should wait for a first certificate. */
   expect: (expected: boolean) => void;
   /** Said behind the line about a new certificate. */
@@ -41,7 +41,7 @@ export class ManagedCertificate {
   readonly #stop = new AbortController();
   /** Spreads this certificate's renewals: 0 to 1. */
   readonly #spread: number;
-  #current: CheckedCertificate | undefined;
+  #current: KeyPair | undefined;
   /** Served, but not on disk yet. */
   #unsaved: Certificate | undefined;
   #wanted = false;
@@ -61,7 +61,7 @@ export class ManagedCertificate {
   }
 
   /** What is served, valid or not. */
-  get current(): CheckedCertificate | undefined {
+  get current(): KeyPair | undefined {
     return this.#current;
   }
 
@@ -127,11 +127,11 @@ export class ManagedCertificate {
     return renewalTime(this.#current, this.#spread) - this.#options.clock.now();
   }
 
-  #isValid(certificate: CheckedCertificate | undefined): boolean {
+  #isValid(certificate: KeyPair | undefined): boolean {
     return certificate !== undefined && this.#options.clock.now() < certificate.notAfter;
   }
 
-  #isBetter(kept: CheckedCertificate): boolean {
+  #isBetter(kept: KeyPair): boolean {
     return this.#isValid(kept) && (this.#current === undefined || kept.notAfter > this.#current.notAfter);
   }
 
@@ -152,7 +152,7 @@ export class ManagedCertificate {
   }
 
   /** What is on disk, where another relay may have put a newer one; what is unusable is told once and left alone. */
-  async #load(): Promise<CheckedCertificate | undefined> {
+  async #load(): Promise<KeyPair | undefined> {
     try {
       const kept = await this.#options.store.load();
       this.#saidAboutFile = '';
@@ -198,7 +198,7 @@ export class ManagedCertificate {
     }
   }
 
-  #serve(certificate: CheckedCertificate): boolean {
+  #serve(certificate: KeyPair): boolean {
     try {
       this.#install(certificate);
       return true;
@@ -209,7 +209,7 @@ export class ManagedCertificate {
     }
   }
 
-  #install(certificate: CheckedCertificate): void {
+  #install(certificate: KeyPair): void {
     this.#options.serve(certificate);
     this.#current = certificate;
     this.#expect(false);
@@ -244,7 +244,7 @@ export class ManagedCertificate {
   }
 
   /** A certificate that is new and due at once means a clock far ahead; asking on would only use up the authority's patience. */
-  #distrustClock(certificate: CheckedCertificate): void {
+  #distrustClock(certificate: KeyPair): void {
     const { name, clock, logger } = this.#options;
     this.#notBefore = clock.monotonic() + renewalRetryDelay(Math.random());
     logger.warn({}, `derper: acme: cert for ${name} is new (${expiry(certificate)}), but ${this.#clockSays()}`);
@@ -255,6 +255,6 @@ export class ManagedCertificate {
   }
 }
 
-function expiry({ notAfter }: CheckedCertificate): string {
+function expiry({ notAfter }: KeyPair): string {
   return `expires ${new Date(notAfter).toISOString()}`;
 }
