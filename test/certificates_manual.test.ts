@@ -91,7 +91,7 @@ describe('at the start', () => {
   test('the end of the certificate is told', async () => {
     const notAfter = new Date(Math.floor(Date.now() / 1000) * 1000 + 30 * DAY);
     put(await makeCertificate({ notAfter }));
-    expect((await start()).expiry()).toEqual([{ name: HOST, notAfter }]);
+    expect((await start()).expiry()).toMatchObject([{ name: HOST, notAfter }]);
     expect(logger.lines).toEqual([]);
   });
 
@@ -308,11 +308,19 @@ describe('while it runs', () => {
   test('the new pin of an IP address is logged, and a new certificate that ends soon warned of', async () => {
     put(await makeCertificate({ names: ['192.0.2.1'] }), folder, '192.0.2.1');
     const source = await start('192.0.2.1');
-    put(await makeCertificate({ names: ['192.0.2.1'], notAfter: new Date(Date.now() + 2 * DAY) }), folder, '192.0.2.1');
+    put(
+      await makeCertificate({
+        names: ['192.0.2.1'],
+        notBefore: new Date(Date.now() - 30 * DAY),
+        notAfter: new Date(Date.now() + 2 * DAY),
+      }),
+      folder,
+      '192.0.2.1',
+    );
     source.reload!();
     expect(logger.lines).toEqual([
       expect.stringContaining(source.pin!),
-      expect.stringMatching(/^WARN certificate of 192\.0\.2\.1 expires on .*, in 1 day$/),
+      expect.stringMatching(/^WARN certificate of 192\.0\.2\.1 expires on .*, in 1 day; put a new one in its place$/),
     ]);
   });
 

@@ -152,13 +152,12 @@ describe('an alert', () => {
   });
 
   it('is sent to a relay that is not trusted', async () => {
-    let heard: NodeJS.ErrnoException | undefined;
     const relay = await fakeRelay();
     const server = await cutAfter(relay, Number.POSITIVE_INFINITY, () => undefined);
     const rejected = once(relay.server, 'tlsClientError');
     const stranger = await makeCertificate({ names: [], commonName: 'stranger', ca: true });
     expect((await failureOf(server, { ca: stranger.cert })).code).toBe('ERR_DERP_CERTIFICATE');
-    [heard] = (await rejected) as [NodeJS.ErrnoException];
+    const [heard] = (await rejected) as [NodeJS.ErrnoException];
     expect(heard.message).toContain('alert');
   });
 });
