@@ -9,16 +9,16 @@ import {
   BUILD_TIMEOUT,
   buildPebble,
   EAB,
-  goMissing,
   type Pebble,
   type PebbleOptions,
+  pebbleMissing,
   startPebble,
 } from './support/pebble.js';
 import { TestClock } from './support/test_clock.js';
 
 const DAY = 86_400_000;
 
-describe.skipIf(goMissing)('against Pebble', () => {
+describe.skipIf(pebbleMissing)('against Pebble', () => {
   let rig: AcmeRig;
   let pebble: Pebble;
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { isValidFor, readKeyPair } from '../dist/certificates/key_pair.js';
 import { type KeyType, makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
-import { handshake } from './support/fake_sink.js';
+import { handshake } from './support/tls_handshake.js';
 
 const HOST = 'derp.example.com';
 const folder = mkdtempSync(join(tmpdir(), 'derplane-pair-'));

@@ -7,7 +7,7 @@ import { canonicalAddress } from '../ip_address.js';
 import type { Certificate } from '../tls/tls_context.js';
 import { broken, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
 
-/** Where the halves of a pair are. */
+/** Where the halves of a pair are: paths, or what errors call them. */
 export interface PairFiles {
   cert: string;
   key: string;
@@ -24,9 +24,6 @@ export interface KeyPair extends Certificate {
 
 /** Bytes of a file; a chain has about 5,000. */
 const MAX_SIZE = 256 * 1024;
-
-/** What a pair that is not in files yet is called in errors. */
-const NEW: PairFiles = { cert: 'the certificate', key: 'its key' };
 
 /**
  * Reads a chain (the leaf first) and the leaf's key: RSA, ECDSA or Ed25519, as PKCS #8, PKCS #1 or SEC 1. Both files may hold other
@@ -50,7 +47,7 @@ export function readKey(path: string): PemKey {
  * @param where - what errors name
  * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying what does not fit
  */
-export function checkPair(certificate: Certificate, name: string, where = NEW): KeyPair {
+export function checkPair(certificate: Certificate, name: string, where: PairFiles): KeyPair {
   const pair = parsePair(certificate, where);
   checkName(pair, name, where);
   return pair;

@@ -13,6 +13,9 @@ const MAX_SLEEP = 60 * 60_000;
 /** Milliseconds by which a clock may be behind that of an authority without being called wrong. */
 const CLOCK_TOLERANCE = 60_000;
 
+/** What is wrong with a new certificate is the authority's fault. */
+const ANSWER = { cert: 'what the authority sent', key: 'the new key' };
+
 export interface ManagedCertificateOptions {
   /** DNS name or IP address. */
   name: string;
@@ -175,7 +178,7 @@ export class ManagedCertificate {
         ? new AcmeError(`not done within ${orderTimeout / 60_000} min`, { cause: error })
         : error;
     });
-    const checked = checkPair(certificate, name);
+    const checked = checkPair(certificate, name, ANSWER);
     this.#install(checked);
     this.#failures = 0;
     logger.info({}, `derper: acme: got cert for ${name} (${expiry(checked)})${hint ?? ''}`);

@@ -14,7 +14,6 @@ import { sealClientInfo } from '../../dist/protocol/info.js';
 import { makeCertificate, makeChain } from '../support/certificates.js';
 import {
   buildGoDerper,
-  freePort,
   GO_DERPER_TIMEOUT,
   type GoDerper,
   goDerperMissing,
@@ -22,6 +21,7 @@ import {
 } from '../support/go_derper.js';
 import { LogWatch } from '../support/log_watch.js';
 import { nextPacket, type Party, stream, untilReached } from '../support/packets.js';
+import { freePort } from '../support/ports.js';
 
 const MESH_KEY = '7d'.repeat(32);
 /** `derper` waits 5 s between attempts. */
