@@ -1,12 +1,12 @@
 /** Runs Pebble, Let's Encrypt's ACME server for tests, and the DNS server that goes with it. */
-import { type ChildProcessByStdio, execFile, spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
+import { makeCertificate } from './certificates.js';
 import { build, type GoProgram, pathOf, skipBecause, whyMissing } from './go_programs.js';
 import { LineWatch } from './line_watch.js';
 import { freePorts, isListening } from './ports.js';
@@ -177,9 +177,8 @@ function config(
 
 /** A self-signed certificate for localhost, which is its own root. */
 async function makeServerCertificate(folder: string): Promise<{ cert: string; key: string }> {
-  const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
-  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-days', '2'];
-  const kind = ['-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-  await promisify(execFile)('openssl', ['req', ...kind, ...subject, '-keyout', key, '-out', cert]);
-  return { cert, key };
+  const files = { cert: join(folder, 'cert.pem'), key: join(folder, 'key.pem') };
+  const { cert, keyPem } = await makeCertificate({ names: ['localhost', '127.0.0.1'] });
+  await Promise.all([writeFile(files.cert, cert), writeFile(files.key, keyPem)]);
+  return files;
 }
