@@ -1,8 +1,15 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createPageServer, debugPages } from 'derplane';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { type CertificateLife, ExpiryWatch } from '../dist/certificates/expiry.js';
+import { certificateSource } from '../dist/certificates/source.js';
+import { makeCertificate } from './support/certificates.js';
 import { ask, end, listen } from './support/debug_server.js';
+import { FakeAcme, problem } from './support/fake_acme.js';
 import { LogWatch } from './support/log_watch.js';
+import { RecordingSink } from './support/recording_sink.js';
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -72,6 +79,38 @@ describe('a warning', () => {
     check(NOW - 10 * DAY);
     expect(logger.lines).toHaveLength(4);
   });
+});
+
+test('an ACME certificate whose renewal fails is warned of when it is overdue', async () => {
+  const [folder, fake] = await Promise.all([mkdtemp(join(tmpdir(), 'derplane-expiry-')), FakeAcme.listen()]);
+  const kept = await makeCertificate({
+    notBefore: new Date(Date.now() - 80 * DAY),
+    notAfter: new Date(Date.now() + 5.5 * DAY),
+  });
+  await writeFile(join(folder, NAME), kept.keyPem + kept.cert);
+  fake.failAlways('newOrder', problem('serverInternal', 'down', 400));
+  const logger = new LogWatch();
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  try {
+    const source = await certificateSource(
+      { mode: 'letsencrypt', folder, hostname: NAME, acme: { directory: fake.directory, ipCertificates: false } },
+      new RecordingSink(),
+      logger,
+    );
+    source.start();
+    await logger.line(/getting cert/);
+    vi.advanceTimersByTime(HOUR);
+    expect(logger.lines.filter((line) => line.startsWith('WARN'))).toEqual([
+      expect.stringMatching(
+        /^WARN certificate of derp\.example\.com expires on .*, in 5 days; its renewal is overdue$/,
+      ),
+    ]);
+    await source.close();
+  } finally {
+    vi.useRealTimers();
+    await fake.close();
+    await rm(folder, { recursive: true });
+  }
 });
 
 describe('the end of each certificate is a metric', () => {
