@@ -1,82 +1,76 @@
 /** Files that are whole or not there: after a crash, a full disk, or when two processes write at once. */
 import { randomBytes } from 'node:crypto';
-import {
-  closeSync,
-  fsyncSync,
-  linkSync,
-  mkdirSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { link, mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+
+export interface FileContent {
+  path: string;
+  text: string;
+  /** Permissions, as `0o600`. */
+  mode: number;
+}
 
 /**
  * Makes a file that is not there yet, and its missing folders (mode 0700).
  *
- * @param mode - permissions of the file, as `0o600`
  * @returns false when there is such a file, which stays as it is
  * @throws the system's error; nothing is left behind then
  */
-export function createFile(path: string, text: string, mode: number): boolean {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+export async function createFile(file: FileContent): Promise<boolean> {
+  await mkdir(dirname(file.path), { recursive: true, mode: 0o700 });
   try {
     // Unlike a rename, a link never replaces what is there.
-    place(path, text, mode, (temporary) => linkSync(temporary, path));
+    await place([file], link);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && isFile(path)) return false;
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && (await isFile(file.path))) return false;
     throw error;
   }
 }
 
 /**
- * Puts `text` in the place of what `path` holds, if anything. Arguments as {@link createFile}.
+ * Puts files that belong together, of one folder, in the place of what is there, if anything: none is replaced before all are on disk.
  *
- * @throws the system's error; what was there stays then
+ * @throws the system's error; before the first is replaced, what was there stays
  */
-export function replaceFile(path: string, text: string, mode: number): void {
-  place(path, text, mode, (temporary) => renameSync(temporary, path));
+export async function replaceFiles(...files: FileContent[]): Promise<void> {
+  await place(files, rename);
 }
 
-function place(path: string, text: string, mode: number, put: (temporary: string) => void): void {
-  const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${randomBytes(6).toString('hex')}`);
+async function place(files: FileContent[], put: (from: string, to: string) => Promise<void>): Promise<void> {
+  const staged: { temporary: string; path: string }[] = [];
   try {
-    writeDurably(temporary, text, mode);
-    put(temporary);
-    syncFolder(folder);
+    for (const { path, text, mode } of files) {
+      const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
+      staged.push({ temporary, path });
+      await writeDurably(temporary, text, mode);
+    }
+    for (const { temporary, path } of staged) await put(temporary, path);
+    for (const folder of new Set(files.map(({ path }) => dirname(path)))) await syncFolder(folder);
   } finally {
-    rmSync(temporary, { force: true });
+    for (const { temporary } of staged) await rm(temporary, { force: true });
   }
 }
 
-function writeDurably(path: string, text: string, mode: number): void {
-  const fd = openSync(path, 'wx', mode);
+async function writeDurably(path: string, text: string, mode: number): Promise<void> {
+  const file = await open(path, 'wx', mode);
   try {
-    writeFileSync(fd, text);
-    fsyncSync(fd);
+    await file.writeFile(text);
+    await file.sync();
   } finally {
-    closeSync(fd);
+    await file.close();
   }
 }
 
-function syncFolder(folder: string): void {
-  const fd = openSync(folder, 'r');
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
   try {
-    fsyncSync(fd);
+    await folder.sync();
   } finally {
-    closeSync(fd);
+    await folder.close();
   }
 }
 
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
-}
-
-/** `EACCES: permission denied` of `EACCES: permission denied, open '/x'`. */
-export function reasonOf(error: unknown): string {
-  return (error as Error).message.split(',')[0] as string;
+async function isFile(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
 }

@@ -30,3 +30,8 @@ export class DerpError extends Error {
     this.code = code;
   }
 }
+
+/** What the system says, without call and path: `EACCES: permission denied` of `EACCES: permission denied, open '/x'`. */
+export function reasonOf(error: unknown): string {
+  return (error as Error).message.split(',')[0] as string;
+}

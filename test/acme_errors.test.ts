@@ -86,7 +86,12 @@ test.each<[string, Route, Failure, RegExp]>([
     problem('serverInternal', 'lost', 404),
     /fetching the certificate: serverInternal: lost/,
   ],
-  ['a certificate that is none', 'cert', { status: 200, body: 'hello' }, /no certificate in PEM/],
+  [
+    'a certificate that is none',
+    'cert',
+    { status: 200, body: 'hello' },
+    /what the authority sent: no certificate in it/,
+  ],
   [
     'text with control characters',
     'newOrder',
@@ -141,7 +146,9 @@ test('a server without challenges that we can answer is told', async () => {
 test('a certificate for another name is not served', async () => {
   fake.wrongName = 'other.example.com';
   await start();
-  expect(await failed()).toMatch(/the certificate is not for derp\.example\.com but for DNS:other\.example\.com/);
+  expect(await failed()).toMatch(
+    /what the authority sent: not valid for "derp\.example\.com", but for DNS:other\.example\.com/,
+  );
   expect(rig.sink.certificates.size).toBe(0);
 });
 

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type AcmeOptions, acmeCertificates } from '../dist/certificates/acme.js';
 import { planAcme } from '../dist/certificates/acme_options.js';
-import type { CertificateSink } from '../dist/certificates/certificate_sink.js';
-import { canonicalAddress, isPublicAddress } from '../dist/certificates/ip_address.js';
+import { canonicalAddress, isPublicAddress } from '../dist/ip_address.js';
+import type { CertificateSink } from '../dist/tls/tls_context.js';
 import { LogWatch } from './support/log_watch.js';
 
 const nothing = () => {};
@@ -134,6 +134,10 @@ test.each([
   ['192.0.2.1', '192.0.2.1'],
   ['::ffff:192.0.2.1', '192.0.2.1'],
   ['2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
+  ['::1', '::1'],
+  ['[::1]', undefined],
+  ['192.0.2', undefined],
+  ['', undefined],
   ['fe80::1%eth0', undefined],
   ['derp.example.com', undefined],
 ])('address %s is written %s', (text, canonical) => {

@@ -9,16 +9,16 @@ import {
   BUILD_TIMEOUT,
   buildPebble,
   EAB,
-  goMissing,
   type Pebble,
   type PebbleOptions,
+  pebbleMissing,
   startPebble,
 } from './support/pebble.js';
 import { TestClock } from './support/test_clock.js';
 
 const DAY = 86_400_000;
 
-describe.skipIf(goMissing)('against Pebble', () => {
+describe.skipIf(pebbleMissing)('against Pebble', () => {
   let rig: AcmeRig;
   let pebble: Pebble;
 
@@ -56,7 +56,9 @@ describe.skipIf(goMissing)('against Pebble', () => {
     ]);
     expect((await stat(rig.path(HOST))).mode & 0o777).toBe(0o600);
     expect((await stat(rig.path('acme_account+key'))).mode & 0o777).toBe(0o600);
-    expect(source.expiry()).toEqual([{ name: HOST, notAfter: new Date(peer.valid_to) }]);
+    expect(source.expiry()).toEqual([
+      { name: HOST, notBefore: new Date(peer.valid_from), notAfter: new Date(peer.valid_to) },
+    ]);
   });
 
   test('when TLS-ALPN-01 fails, HTTP-01 is tried with a new order', async () => {

@@ -2,7 +2,6 @@
 import type { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
@@ -13,11 +12,12 @@ import { FLAGS } from '../dist/cli/flags.js';
 import { type RunningRelay, startRelay } from '../dist/cli/relay.js';
 import { ask } from './support/debug_server.js';
 import { LogWatch } from './support/log_watch.js';
-import { BUILD_TIMEOUT, buildPebble, goMissing, type Pebble, startPebble } from './support/pebble.js';
+import { BUILD_TIMEOUT, buildPebble, type Pebble, pebbleMissing, startPebble } from './support/pebble.js';
+import { freePorts } from './support/ports.js';
 
 const HOST = 'derp.example.com';
 
-describe.skipIf(goMissing !== undefined)('-certmode letsencrypt', () => {
+describe.skipIf(pebbleMissing !== undefined)('-certmode letsencrypt', () => {
   let folder: string;
   let logger: LogWatch;
   let pebble: Pebble | undefined;
@@ -58,7 +58,7 @@ describe.skipIf(goMissing !== undefined)('-certmode letsencrypt', () => {
   const kept = () => expect.poll(() => readdirSync(join(folder, 'certs'))).toContain(HOST);
 
   test('a client that comes first waits for the certificate, which is then kept, and a metric', async () => {
-    const [httpPort, httpsPort] = await freePorts();
+    const [httpPort, httpsPort] = (await freePorts(2)) as [number, number];
     await start(httpPort, httpsPort, httpsPort);
     const leaf = await leafOf(httpsPort);
     expect(leaf.subjectAltName).toBe(`DNS:${HOST}`);
@@ -72,7 +72,7 @@ describe.skipIf(goMissing !== undefined)('-certmode letsencrypt', () => {
   });
 
   test('where TLS-ALPN-01 cannot pass, the plain port answers HTTP-01', async () => {
-    const [httpPort, httpsPort, elsewhere] = await freePorts();
+    const [httpPort, httpsPort, elsewhere] = (await freePorts(3)) as [number, number, number];
     await start(httpPort, httpsPort, elsewhere);
     expect((await leafOf(httpsPort)).subjectAltName).toBe(`DNS:${HOST}`);
     const unknown = await ask(httpPort, '/.well-known/acme-challenge/x', 'GET', { Host: HOST });
@@ -80,7 +80,7 @@ describe.skipIf(goMissing !== undefined)('-certmode letsencrypt', () => {
   });
 
   test('a certificate in the folder is served without asking', async () => {
-    const [httpPort, httpsPort] = await freePorts();
+    const [httpPort, httpsPort] = (await freePorts(2)) as [number, number];
     await start(httpPort, httpsPort, httpsPort);
     const first = await leafOf(httpsPort);
     await kept();
@@ -100,17 +100,4 @@ async function leafOf(port: number): Promise<X509Certificate> {
   } finally {
     socket.destroy();
   }
-}
-
-/** Ports that were free a moment ago. */
-async function freePorts(): Promise<[number, number, number]> {
-  const servers = [createServer(), createServer(), createServer()];
-  const ports = [];
-  for (const server of servers) {
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    ports.push((server.address() as AddressInfo).port);
-  }
-  for (const server of servers) await once(server.close(), 'close');
-  return ports as [number, number, number];
 }

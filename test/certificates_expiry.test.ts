@@ -1,8 +1,15 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createPageServer, debugPages } from 'derplane';
-import { afterEach, describe, expect, test } from 'vitest';
-import { type CertificateExpiry, ExpiryWatch } from '../dist/certificates/expiry.js';
+import { afterEach, describe, expect, test, vi } from 'vitest';
+import { type CertificateLife, ExpiryWatch } from '../dist/certificates/expiry.js';
+import { certificateSource } from '../dist/certificates/source.js';
+import { makeCertificate } from './support/certificates.js';
 import { ask, end, listen } from './support/debug_server.js';
+import { FakeAcme, problem } from './support/fake_acme.js';
 import { LogWatch } from './support/log_watch.js';
+import { RecordingSink } from './support/recording_sink.js';
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -14,49 +21,96 @@ afterEach(() => {
   for (const watch of watches.splice(0)) watch.close();
 });
 
-function watch(expiries: CertificateExpiry[]) {
+/** A certificate of 90 days that ends at `end`. */
+const ending = (end: number, name = NAME): CertificateLife => ({
+  name,
+  notBefore: new Date(end - 90 * DAY),
+  notAfter: new Date(end),
+});
+
+function watch(expiries: CertificateLife[]) {
   const logger = new LogWatch();
-  const made = new ExpiryWatch(() => expiries, logger);
+  const made = new ExpiryWatch(() => expiries, logger, 'replace it');
   watches.push(made);
   return { logger, check: (at: number) => made.check(at) };
 }
 
 describe('a warning', () => {
   test('comes from 14 days before the end on, once a day however often is looked', () => {
-    const { logger, check } = watch([{ name: NAME, notAfter: new Date(NOW) }]);
+    const { logger, check } = watch([ending(NOW)]);
     for (let at = NOW - 16 * DAY; at <= NOW + 2 * DAY; at += HOUR) check(at);
     expect(logger.lines).toHaveLength(16);
-    expect(logger.lines[0]).toBe(`WARN certificate of ${NAME} expires on 2030-01-01T00:00:00.000Z, in 13 days`);
-    expect(logger.lines[12]).toMatch(/in 1 day$/);
+    expect(logger.lines[0]).toBe(
+      `WARN certificate of ${NAME} expires on 2030-01-01T00:00:00.000Z, in 13 days; replace it`,
+    );
+    expect(logger.lines[12]).toMatch(/in 1 day; replace it$/);
     expect(logger.lines[14]).toMatch(
-      /^WARN certificate of derp\.example\.com expired on 2030-01-01T00:00:00\.000Z: clients/,
+      /^WARN certificate of derp\.example\.com expired on 2030-01-01T00:00:00\.000Z: clients refuse it; replace it$/,
     );
   });
 
   test('does not come at 14 days and more', () => {
-    const { logger, check } = watch([{ name: NAME, notAfter: new Date(NOW) }]);
+    const { logger, check } = watch([ending(NOW)]);
     check(NOW - 14 * DAY);
     expect(logger.lines).toEqual([]);
   });
 
+  test('comes in the last quarter of a short life only, when a renewal is overdue', () => {
+    const sixDays = { name: NAME, notBefore: new Date(NOW - 6 * DAY), notAfter: new Date(NOW) };
+    const { logger, check } = watch([sixDays]);
+    for (let at = NOW - 6 * DAY; at <= NOW - 1.5 * DAY; at += HOUR) check(at);
+    expect(logger.lines).toEqual([]);
+    check(NOW - 1.5 * DAY + HOUR);
+    expect(logger.lines).toHaveLength(1);
+  });
+
   test('comes at once for another certificate that ends soon', () => {
-    const expiries = [{ name: NAME, notAfter: new Date(NOW) }];
+    const expiries = [ending(NOW)];
     const { logger, check } = watch(expiries);
     check(NOW - DAY);
-    expiries[0] = { name: NAME, notAfter: new Date(NOW + DAY) };
+    expiries[0] = ending(NOW + DAY);
     check(NOW - DAY + 1);
     expect(logger.lines).toHaveLength(2);
   });
 
   test('comes for each certificate, and after the clock was set back', () => {
-    const { logger, check } = watch([
-      { name: NAME, notAfter: new Date(NOW) },
-      { name: '192.0.2.1', notAfter: new Date(NOW) },
-    ]);
+    const { logger, check } = watch([ending(NOW), ending(NOW, '192.0.2.1')]);
     check(NOW - DAY);
     check(NOW - 10 * DAY);
     expect(logger.lines).toHaveLength(4);
   });
+});
+
+test('an ACME certificate whose renewal fails is warned of when it is overdue', async () => {
+  const [folder, fake] = await Promise.all([mkdtemp(join(tmpdir(), 'derplane-expiry-')), FakeAcme.listen()]);
+  const kept = await makeCertificate({
+    notBefore: new Date(Date.now() - 80 * DAY),
+    notAfter: new Date(Date.now() + 5.5 * DAY),
+  });
+  await writeFile(join(folder, NAME), kept.keyPem + kept.cert);
+  fake.failAlways('newOrder', problem('serverInternal', 'down', 400));
+  const logger = new LogWatch();
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  try {
+    const source = await certificateSource(
+      { mode: 'letsencrypt', folder, hostname: NAME, acme: { directory: fake.directory, ipCertificates: false } },
+      new RecordingSink(),
+      logger,
+    );
+    source.start();
+    await logger.line(/getting cert/);
+    vi.advanceTimersByTime(HOUR);
+    expect(logger.lines.filter((line) => line.startsWith('WARN'))).toEqual([
+      expect.stringMatching(
+        /^WARN certificate of derp\.example\.com expires on .*, in 5 days; its renewal is overdue$/,
+      ),
+    ]);
+    await source.close();
+  } finally {
+    vi.useRealTimers();
+    await fake.close();
+    await rm(folder, { recursive: true });
+  }
 });
 
 describe('the end of each certificate is a metric', () => {

@@ -13,18 +13,20 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DerpError } from 'derplane';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { filesOf, ManualCertificate } from '../dist/certificates/manual.js';
 import { type CertificateSource, certificateSource } from '../dist/certificates/source.js';
 import { makeCertificate, type TestCertificate } from './support/certificates.js';
-import { FakeSink, handshake } from './support/fake_sink.js';
 import { LogWatch } from './support/log_watch.js';
+import { RecordingSink } from './support/recording_sink.js';
+import { handshake } from './support/tls_handshake.js';
 
 const HOST = 'derp.example.com';
 const DAY = 86_400_000;
 
 let folder: string;
-let sink: FakeSink;
+let sink: RecordingSink;
 let logger: LogWatch;
 let first: TestCertificate;
 let second: TestCertificate;
@@ -35,7 +37,7 @@ beforeAll(async () => {
 });
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'derplane-manual-'));
-  sink = new FakeSink();
+  sink = new RecordingSink();
   logger = new LogWatch();
 });
 afterEach(() => {
@@ -70,15 +72,15 @@ describe('at the start', () => {
   test('the pair of a DNS name is served to those who ask for that name', async () => {
     put(first);
     const source = await start();
-    expect([...sink.served.keys()]).toEqual([HOST]);
-    await handshake(sink.served.get(HOST)![0]!, { servername: HOST, ca: first.cert });
+    expect([...sink.certificates.keys()]).toEqual([HOST]);
+    await handshake(sink.served(HOST)!, { servername: HOST, ca: first.cert });
     expect(source.pin).toBeUndefined();
   });
 
   test('the pair of an IP address is served to everybody', async () => {
     put(await makeCertificate({ names: ['192.0.2.1'] }), folder, '192.0.2.1');
     const source = await start('192.0.2.1');
-    expect([...sink.served.keys()]).toEqual(['*']);
+    expect([...sink.certificates.keys()]).toEqual(['*']);
     expect(source.pin).toMatch(/^sha256-raw:[0-9a-f]{64}$/);
   });
 
@@ -91,14 +93,14 @@ describe('at the start', () => {
   test('the end of the certificate is told', async () => {
     const notAfter = new Date(Math.floor(Date.now() / 1000) * 1000 + 30 * DAY);
     put(await makeCertificate({ notAfter }));
-    expect((await start()).expiry()).toEqual([{ name: HOST, notAfter }]);
+    expect((await start()).expiry()).toMatchObject([{ name: HOST, notAfter }]);
     expect(logger.lines).toEqual([]);
   });
 
   test('an expired certificate is served, with a warning', async () => {
     put(await makeCertificate({ notBefore: new Date(Date.now() - 9 * DAY), notAfter: new Date(Date.now() - DAY) }));
     await start();
-    expect(sink.sets).toBe(1);
+    expect(sink.calls).toHaveLength(1);
     expect(logger.lines).toEqual([
       expect.stringMatching(/^WARN certificate of derp\.example\.com expired on .*clients refuse/),
     ]);
@@ -119,7 +121,7 @@ describe('at the start', () => {
     expect(error!.message).toMatch(
       /^can not load x509 key pair for hostname ".*": .*; -certmode manual takes it from -certdir$/,
     );
-    expect(sink.sets).toBe(0);
+    expect(sink.calls).toEqual([]);
     return error!.message;
   };
 
@@ -145,7 +147,7 @@ describe('at the start', () => {
     put({ ...first, keyPem: second.keyPem });
     expect(await failing()).toContain('is not the key of the first certificate');
     put(first);
-    sink.refusing = true;
+    sink.refusal = new DerpError('ERR_DERP_CERTIFICATE', 'refused by the sink');
     expect(await failing()).toContain('refused by the sink');
   });
 
@@ -175,7 +177,7 @@ describe('while it runs', () => {
     await sink.serving(HOST, second.cert);
     await reloaded();
     expect(manual.expiry()).toHaveLength(1);
-    expect(sink.served.get(HOST)).toEqual([{ cert: second.cert, key: second.keyPem }]);
+    expect(sink.certificates.get(HOST)).toEqual([{ cert: second.cert, key: second.keyPem }]);
   });
 
   test('files renamed into their places are served', async () => {
@@ -241,7 +243,7 @@ describe('while it runs', () => {
     startQuick();
     writeFileSync(join(folder, `${HOST}.crt`), second.cert);
     await logger.line(/^ERROR .*not replaced, the one in force stays: key .* is not the key of the first certificate/);
-    expect(sink.served.get(HOST)![0]!.cert).toBe(first.cert);
+    expect(sink.served(HOST)!.cert).toBe(first.cert);
     writeFileSync(join(folder, `${HOST}.key`), second.keyPem);
     await sink.serving(HOST, second.cert);
     await reloaded();
@@ -277,13 +279,13 @@ describe('while it runs', () => {
     const manual = startQuick();
     put(await makeCertificate({ names: ['other.example.com'] }));
     await logger.line(/^ERROR .*not valid for "derp\.example\.com", but for DNS:other/);
-    sink.refusing = true;
+    sink.refusal = new DerpError('ERR_DERP_CERTIFICATE', 'refused by the sink');
     put(second);
     await logger.line(/^ERROR .*refused by the sink/);
-    expect(sink.served.get(HOST)![0]!.cert).toBe(first.cert);
-    sink.refusing = false;
+    expect(sink.served(HOST)!.cert).toBe(first.cert);
+    sink.refusal = undefined;
     manual.reload();
-    expect(sink.served.get(HOST)![0]!.cert).toBe(second.cert);
+    expect(sink.served(HOST)!.cert).toBe(second.cert);
   });
 
   test('SIGHUP reads at once, and says what became of it', async () => {
@@ -292,7 +294,7 @@ describe('while it runs', () => {
     expect(logger.lines).toEqual([`INFO certificate of ${HOST}: unchanged`]);
     put(second);
     source.reload!();
-    expect(sink.served.get(HOST)![0]!.cert).toBe(second.cert);
+    expect(sink.served(HOST)!.cert).toBe(second.cert);
     writeFileSync(join(folder, `${HOST}.key`), '');
     source.reload!();
     expect(logger.lines.at(-1)).toMatch(/^ERROR .*not replaced.*no private key in it/);
@@ -308,11 +310,19 @@ describe('while it runs', () => {
   test('the new pin of an IP address is logged, and a new certificate that ends soon warned of', async () => {
     put(await makeCertificate({ names: ['192.0.2.1'] }), folder, '192.0.2.1');
     const source = await start('192.0.2.1');
-    put(await makeCertificate({ names: ['192.0.2.1'], notAfter: new Date(Date.now() + 2 * DAY) }), folder, '192.0.2.1');
+    put(
+      await makeCertificate({
+        names: ['192.0.2.1'],
+        notBefore: new Date(Date.now() - 30 * DAY),
+        notAfter: new Date(Date.now() + 2 * DAY),
+      }),
+      folder,
+      '192.0.2.1',
+    );
     source.reload!();
     expect(logger.lines).toEqual([
       expect.stringContaining(source.pin!),
-      expect.stringMatching(/^WARN certificate of 192\.0\.2\.1 expires on .*, in 1 day$/),
+      expect.stringMatching(/^WARN certificate of 192\.0\.2\.1 expires on .*, in 1 day; put a new one in its place$/),
     ]);
   });
 

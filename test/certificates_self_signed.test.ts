@@ -11,8 +11,9 @@ import { makeMissingPair } from '../dist/certificates/self_signed.js';
 import { certificateSource } from '../dist/certificates/source.js';
 import { checkPin, formatPin, parsePin } from '../dist/tls/pin.js';
 import { makeCertificate } from './support/certificates.js';
-import { FakeSink, handshake } from './support/fake_sink.js';
 import { LogWatch } from './support/log_watch.js';
+import { RecordingSink } from './support/recording_sink.js';
+import { handshake } from './support/tls_handshake.js';
 
 const IP = '192.0.2.1';
 const DAY = 86_400_000;
@@ -35,7 +36,7 @@ const textOf = (ip = IP) =>
   spawnSync('openssl', ['x509', '-noout', '-text', '-in', filesOf(folder, ip).cert], { encoding: 'utf8' }).stdout;
 
 async function open(hostname = IP) {
-  const sink = new FakeSink();
+  const sink = new RecordingSink();
   const source = await certificateSource(
     { mode: 'manual', folder, hostname, acme: { ipCertificates: false } },
     sink,
@@ -48,8 +49,8 @@ async function open(hostname = IP) {
 describe('for an IP address without files', () => {
   test('a pair is made, which everybody is served', async () => {
     const { sink } = await open();
-    const [leaf] = await handshake(sink.served.get('*')![0]!, {
-      ca: sink.served.get('*')![0]!.cert,
+    const [leaf] = await handshake(sink.served('*')!, {
+      ca: sink.served('*')!.cert,
       servername: '',
       checkServerIdentity: () => undefined,
     });

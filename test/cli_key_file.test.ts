@@ -21,7 +21,7 @@ const modeOf = async (path: string) => (await stat(path)).mode & 0o777;
 
 test('a missing file is made with its folders, readable by the owner only, in the form of the reference', async () => {
   const path = join(folder, 'a/b/derper.key');
-  const key = loadKeyFile(path);
+  const key = await loadKeyFile(path);
   expect(await readFile(path, 'utf8')).toBe(`{\n\t"PrivateKey": "${key.serialize()}"\n}`);
   expect(await modeOf(path)).toBe(0o600);
   expect(await modeOf(join(folder, 'a'))).toBe(0o700);
@@ -30,9 +30,9 @@ test('a missing file is made with its folders, readable by the owner only, in th
 
 test('an existing file is used and not touched', async () => {
   const path = join(folder, 'derper.key');
-  const first = loadKeyFile(path);
+  const first = await loadKeyFile(path);
   const before = await stat(path);
-  expect(loadKeyFile(path).serialize()).toBe(first.serialize());
+  expect((await loadKeyFile(path)).serialize()).toBe(first.serialize());
   expect((await stat(path)).mtimeMs).toBe(before.mtimeMs);
 });
 
@@ -44,7 +44,7 @@ test.each([
   const path = join(folder, 'derper.key');
   const key = PrivateKey.generate();
   await writeFile(path, json.replace('%s', key.serialize()));
-  expect(loadKeyFile(path).serialize()).toBe(key.serialize());
+  expect((await loadKeyFile(path)).serialize()).toBe(key.serialize());
 });
 
 const SECRET = 'ab'.repeat(32);
@@ -68,7 +68,7 @@ test.each([
 ])('%s is refused, left alone, and the message does not show it', async (json) => {
   const path = join(folder, 'derper.key');
   await writeFile(path, json);
-  const message = messageOf(() => loadKeyFile(path));
+  const message = await messageOf(loadKeyFile(path));
   expect(message).toMatch(/^key file .*derper\.key: .*left as it is/);
   expect(message).not.toContain('abab');
   expect(await readFile(path, 'utf8')).toBe(json);
@@ -76,30 +76,30 @@ test.each([
 
 test('a folder, a file that is too big and a link to nowhere are refused', async () => {
   await mkdir(join(folder, 'folder'));
-  expect(messageOf(() => loadKeyFile(join(folder, 'folder')))).toContain('cannot be read: EISDIR');
+  expect(await messageOf(loadKeyFile(join(folder, 'folder')))).toContain('cannot be read: EISDIR');
   await writeFile(join(folder, 'big'), ' '.repeat(70_000));
-  expect(messageOf(() => loadKeyFile(join(folder, 'big')))).toContain('too many for a key file');
+  expect(await messageOf(loadKeyFile(join(folder, 'big')))).toContain('70000 bytes are too many (65536 at most)');
   await symlink(join(folder, 'nowhere'), join(folder, 'link'));
-  expect(messageOf(() => loadKeyFile(join(folder, 'link')))).toContain('cannot be made: EEXIST');
+  expect(await messageOf(loadKeyFile(join(folder, 'link')))).toContain('cannot be made: EEXIST');
 });
 
 test('a file where a folder should be is refused', async () => {
   await writeFile(join(folder, 'file'), '');
-  expect(messageOf(() => loadKeyFile(join(folder, 'file/derper.key')))).toContain('cannot be');
+  expect(await messageOf(loadKeyFile(join(folder, 'file/derper.key')))).toContain('cannot be');
 });
 
 // Root reads and writes everywhere.
 test.skipIf(process.getuid?.() === 0)('a file that may not be read is refused', async () => {
   const path = join(folder, 'derper.key');
-  loadKeyFile(path);
+  await loadKeyFile(path);
   await chmod(path, 0);
-  expect(messageOf(() => loadKeyFile(path))).toContain('cannot be read: EACCES');
+  expect(await messageOf(loadKeyFile(path))).toContain('cannot be read: EACCES');
 });
 
 test('relays that start at once on one path get one key', async () => {
   const path = join(folder, 'derper.key');
   const module = fileURLToPath(new URL('../dist/cli/key_file.js', import.meta.url));
-  const script = `import { loadKeyFile } from ${JSON.stringify(module)}; console.log(loadKeyFile(${JSON.stringify(path)}).serialize())`;
+  const script = `import { loadKeyFile } from ${JSON.stringify(module)}; console.log((await loadKeyFile(${JSON.stringify(path)})).serialize())`;
   const keys = await Promise.all(
     Array.from({ length: 6 }, async () => {
       const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
@@ -109,15 +109,13 @@ test('relays that start at once on one path get one key', async () => {
       return output.trim();
     }),
   );
-  expect(new Set(keys)).toEqual(new Set([loadKeyFile(path).serialize()]));
+  expect(new Set(keys)).toEqual(new Set([(await loadKeyFile(path)).serialize()]));
   expect(await readdir(folder)).toEqual(['derper.key']);
 });
 
-function messageOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    return (error as Error).message;
-  }
-  throw new Error('nothing was thrown');
+function messageOf(loading: Promise<unknown>): Promise<string> {
+  return loading.then(
+    () => 'nothing was thrown',
+    (error: Error) => error.message,
+  );
 }

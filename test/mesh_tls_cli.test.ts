@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { makeCertificate, makeChain } from './support/certificates.js';
 import { type RelayProcess, startDerplane } from './support/derplane.js';
-import { freePort } from './support/go_derper.js';
 import { connectNamed } from './support/named_client.js';
 import { stream, untilReached } from './support/packets.js';
+import { freePort } from './support/ports.js';
 
 const NAMES = ['derp1.test', 'derp2.test', 'derp3.test'] as const;
 const addressOf = (name: string) => `127.0.0.${20 + NAMES.indexOf(name as (typeof NAMES)[number])}`;

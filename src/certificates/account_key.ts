@@ -2,7 +2,7 @@
 import { createPrivateKey } from 'node:crypto';
 import type { Logger } from '../log.js';
 import type { CertificateFolder } from './certificate_folder.js';
-import { readKey } from './certificate_pair.js';
+import { parseKey } from './pem.js';
 
 /**
  * Reads the key from the first of the files `names` that exists.
@@ -14,10 +14,9 @@ export async function readAccountKey(folder: CertificateFolder, names: string[])
     const pem = await folder.read(name);
     if (pem === undefined) continue;
     try {
-      readKey(pem);
+      parseKey(pem, folder.pathOf(name));
     } catch (error) {
-      const reason = `${folder.pathOf(name)}: ${(error as Error).message}`;
-      throw new Error(`${reason}; move it away to have a new account made`, { cause: error });
+      throw new Error(`${(error as Error).message}; move it away to have a new account made`, { cause: error });
     }
     return pem;
   }

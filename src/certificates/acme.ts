@@ -3,17 +3,18 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { DerpError } from '../errors.js';
+import { canonicalAddress, isPublicAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
+import type { Certificate, CertificateSink } from '../tls/tls_context.js';
 import { accountKey, readAccountKey } from './account_key.js';
 import { AcmeChallenges } from './acme_challenges.js';
 import { type AcmeOptions, type AcmePlan, planAcme } from './acme_options.js';
 import { type ChallengeType, orderCertificate, type Wish } from './acme_order.js';
 import { AcmeAccount } from './acme_session.js';
 import { CertificateFolder } from './certificate_folder.js';
-import type { Certificate, CertificateSink } from './certificate_sink.js';
 import { addressStore, hostStore } from './certificate_store.js';
 import { type Clock, systemClock } from './clock.js';
-import { canonicalAddress, isPublicAddress } from './ip_address.js';
+import type { CertificateLife } from './expiry.js';
 import { ManagedCertificate, type ManagedCertificateOptions } from './managed_certificate.js';
 
 export type { AcmeOptions } from './acme_options.js';
@@ -37,11 +38,6 @@ const ADDRESS_PROFILE = 'shortlived';
 const HOST_ACCOUNT_KEYS: [string, ...string[]] = ['acme_account+key', 'acme_account.key'];
 const ADDRESS_ACCOUNT_KEYS: [string, ...string[]] = ['acme-account.key'];
 
-export interface CertificateExpiry {
-  name: string;
-  notAfter: Date;
-}
-
 export interface AcmeCertificates {
   /** Asks for what there is none of. Call it once the ports listen: the authority connects to them. */
   start(): void;
@@ -53,8 +49,8 @@ export interface AcmeCertificates {
    * @returns whether the request was one and is answered
    */
   challenge(request: IncomingMessage, response: ServerResponse): boolean;
-  /** What is served, and how long it is valid. */
-  expiry(): CertificateExpiry[];
+  /** What is served. */
+  expiry(): CertificateLife[];
   /** Ends orders under way; what is served stays. */
   close(): Promise<void>;
 }
@@ -143,10 +139,11 @@ class AcmeSource implements AcmeCertificates {
     return this.#challenges.handle(request, response);
   }
 
-  expiry(): CertificateExpiry[] {
-    const served: CertificateExpiry[] = [];
+  expiry(): CertificateLife[] {
+    const served: CertificateLife[] = [];
     const add = (name: string, { current }: ManagedCertificate) => {
-      if (current !== undefined) served.push({ name, notAfter: new Date(current.notAfter) });
+      if (current === undefined) return;
+      served.push({ name, notBefore: new Date(current.notBefore), notAfter: new Date(current.notAfter) });
     };
     for (const [i, certificate] of this.#host.entries()) add(hostFile(this.#plan.host as string, i > 0), certificate);
     for (const [address, certificate] of this.#addresses) add(address, certificate);

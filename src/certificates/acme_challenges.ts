@@ -1,10 +1,10 @@
 /** Answers the questions by which an ACME server makes sure that a name is ours. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from '../log.js';
+import type { CertificateSink } from '../tls/tls_context.js';
 import type { AnswerChallenge } from './acme_order.js';
 import type { CertificateFolder } from './certificate_folder.js';
-import type { CertificateSink } from './certificate_sink.js';
-import { keyThenChain } from './certificate_store.js';
+import { keyThenChain } from './pem.js';
 
 const PATH_PREFIX = '/.well-known/acme-challenge/';
 

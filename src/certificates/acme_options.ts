@@ -2,11 +2,11 @@
 import { isIP } from 'node:net';
 import { domainToASCII } from 'node:url';
 import { DerpError } from '../errors.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
+import type { CertificateSink } from '../tls/tls_context.js';
 import type { ExternalAccount } from './acme_session.js';
-import type { CertificateSink } from './certificate_sink.js';
 import type { Clock } from './clock.js';
-import { canonicalAddress } from './ip_address.js';
 
 const LETS_ENCRYPT = 'https://acme-v02.api.letsencrypt.org/directory';
 const GOOGLE = 'https://dv.acme-v02.api.pki.goog/directory';

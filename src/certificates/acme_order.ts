@@ -1,9 +1,9 @@
 /** One order at an ACME server, from the wish to the certificate (RFC 8555, section 7.4). */
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Certificate } from '../tls/tls_context.js';
 import { AcmeError, describeProblem, type Problem, printable } from './acme_error.js';
 import type { AcmeSession, Reply } from './acme_session.js';
-import type { Certificate } from './certificate_sink.js';
 
 /** Milliseconds between looks at something that the server works on, where it does not say; grows by half each time. */
 const FIRST_POLL = 250;

@@ -2,8 +2,8 @@
 import { Agent } from 'node:https';
 import { createSecureContext } from 'node:tls';
 import type { axios as AcmeAxios } from 'acme-client';
+import { rootsPem } from '../tls/roots.js';
 import { AcmeError, describeProblem, type Problem, printable, problemType } from './acme_error.js';
-import { trustedRoots } from './acme_roots.js';
 
 /** Milliseconds for one request. */
 const REQUEST_TIMEOUT = 30_000;
@@ -41,7 +41,7 @@ export function createTransport(
   env: NodeJS.ProcessEnv,
   timeout = REQUEST_TIMEOUT,
 ): AcmeTransport {
-  const agent = new Agent({ keepAlive: true, secureContext: createSecureContext({ ca: trustedRoots(env) }) });
+  const agent = new Agent({ keepAlive: true, secureContext: createSecureContext({ ca: rootsPem(env) }) });
   const client = axios.create({
     adapter: 'http',
     httpsAgent: agent,

@@ -1,8 +1,8 @@
 /** Where one certificate is kept between runs. */
-
+import type { Certificate } from '../tls/tls_context.js';
 import type { CertificateFolder } from './certificate_folder.js';
-import { type CheckedCertificate, checkPair, goKeyPem, splitKeyAndChain } from './certificate_pair.js';
-import type { Certificate } from './certificate_sink.js';
+import { checkPair, type KeyPair } from './key_pair.js';
+import { goKeyPem, keyThenChain, splitKeyAndChain } from './pem.js';
 
 export interface CertificateStore {
   /**
@@ -10,18 +10,18 @@ export interface CertificateStore {
    *
    * @throws when it cannot be read or does not fit, naming the file
    */
-  load(): Promise<CheckedCertificate | undefined>;
+  load(): Promise<KeyPair | undefined>;
   /** Replaces what is kept; when this rejects, that is still there. */
   save(certificate: Certificate): Promise<void>;
 }
 
 /** The reference's file for a DNS name: the key, then the chain. `name` is the host, for RSA keys with `+rsa` behind it. */
 export function hostStore(folder: CertificateFolder, host: string, name: string): CertificateStore {
+  const path = folder.pathOf(name);
   return {
     load: async () => {
       const text = await folder.read(name);
-      if (text === undefined) return undefined;
-      return naming(folder.pathOf(name), () => checkPair(splitKeyAndChain(text), host));
+      return text === undefined ? undefined : checkPair(splitKeyAndChain(text, path), host, { cert: path, key: path });
     },
     save: (certificate) => folder.write([{ name, text: keyThenChain(certificate) }]),
   };
@@ -30,29 +30,17 @@ export function hostStore(folder: CertificateFolder, host: string, name: string)
 /** The reference's files for an IP address, in whose name `.` stands for `:`. */
 export function addressStore(folder: CertificateFolder, address: string): CertificateStore {
   const base = address.replaceAll(':', '.');
+  const [certName, keyName] = [`${base}.crt`, `${base}.key`];
   return {
     load: async () => {
-      const [cert, key] = await Promise.all([folder.read(`${base}.crt`), folder.read(`${base}.key`)]);
+      const [cert, key] = await Promise.all([folder.read(certName), folder.read(keyName)]);
       if (cert === undefined || key === undefined) return undefined;
-      return naming(folder.pathOf(`${base}.crt`), () => checkPair({ cert, key }, address));
+      return checkPair({ cert, key }, address, { cert: folder.pathOf(certName), key: folder.pathOf(keyName) });
     },
     save: ({ cert, key }) =>
       folder.write([
-        { name: `${base}.key`, text: goKeyPem(key) },
-        { name: `${base}.crt`, text: cert, mode: 0o644 },
+        { name: keyName, text: goKeyPem(key) },
+        { name: certName, text: cert, mode: 0o644 },
       ]),
   };
-}
-
-/** The reference's way to keep a key and its chain in one file. */
-export function keyThenChain({ cert, key }: Certificate): string {
-  return goKeyPem(key) + cert;
-}
-
-function naming<T>(path: string, read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    throw new Error(`${path}: ${(error as Error).message}`, { cause: error });
-  }
 }

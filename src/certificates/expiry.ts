@@ -8,10 +8,23 @@ export interface CertificateExpiry {
   notAfter: Date;
 }
 
+/** How long it lives, by which it is told when a warning is due. */
+export interface CertificateLife extends CertificateExpiry {
+  notBefore: Date;
+}
+
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
-/** Milliseconds before the end from which on there are warnings; what renews itself has done so long before. */
-const WARNING_TIME = 14 * DAY;
+/** Longest before the end (ms) at which warnings begin. */
+const MAX_WARNING_TIME = 14 * DAY;
+
+/**
+ * Milliseconds before the end at which warnings begin: a quarter of the life, so that those of short lives come when a renewal (a third
+ * before the end) is overdue and not all the time; 14 days at most.
+ */
+function warningTime({ notBefore, notAfter }: CertificateLife): number {
+  return Math.min((notAfter.getTime() - notBefore.getTime()) / 4, MAX_WARNING_TIME);
+}
 
 /** Whole days until `date`, below 0 when it is past. */
 export function daysUntil(date: Date, now: number): number {
@@ -20,15 +33,18 @@ export function daysUntil(date: Date, now: number): number {
 
 /** Warns of certificates that end soon: once a day and certificate, and at once when a new one ends soon as well. */
 export class ExpiryWatch {
-  readonly #read: () => readonly CertificateExpiry[];
+  readonly #read: () => readonly CertificateLife[];
   readonly #logger: Logger;
+  readonly #remedy: string;
   readonly #timer: NodeJS.Timeout;
   /** By name, when which end was warned of. */
   readonly #warned = new Map<string, { notAfter: number; at: number }>();
 
-  constructor(read: () => readonly CertificateExpiry[], logger: Logger) {
+  /** @param remedy - what is said of a certificate beyond its dates */
+  constructor(read: () => readonly CertificateLife[], logger: Logger, remedy: string) {
     this.#read = read;
     this.#logger = logger;
+    this.#remedy = remedy;
     // Hourly against the wall clock: a timer of days would run by another clock when this one is set.
     this.#timer = setInterval(() => this.check(), HOUR).unref();
   }
@@ -36,11 +52,12 @@ export class ExpiryWatch {
   /** Looks now. */
   check(now = Date.now()): void {
     const expiries = this.#read();
-    for (const { name, notAfter } of expiries) {
+    for (const certificate of expiries) {
+      const { name, notAfter } = certificate;
       const end = notAfter.getTime();
       const last = this.#warned.get(name);
       const due = last === undefined || last.notAfter !== end || Math.abs(now - last.at) >= DAY;
-      if (end - now >= WARNING_TIME || !due) continue;
+      if (end - now >= warningTime(certificate) || !due) continue;
       this.#warned.set(name, { notAfter: end, at: now });
       this.#warn(name, notAfter, now);
     }
@@ -52,9 +69,10 @@ export class ExpiryWatch {
     const date = notAfter.toISOString();
     const days = daysUntil(notAfter, now);
     if (now > notAfter.getTime()) {
-      this.#logger.warn({}, `certificate of ${name} expired on ${date}: clients refuse it; put a new one in its place`);
+      this.#logger.warn({}, `certificate of ${name} expired on ${date}: clients refuse it; ${this.#remedy}`);
     } else {
-      this.#logger.warn({}, `certificate of ${name} expires on ${date}, in ${days === 1 ? '1 day' : `${days} days`}`);
+      const rest = days === 1 ? '1 day' : `${days} days`;
+      this.#logger.warn({}, `certificate of ${name} expires on ${date}, in ${rest}; ${this.#remedy}`);
     }
   }
 

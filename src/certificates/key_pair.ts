@@ -1,30 +1,29 @@
-/** A certificate and its key as files hold them. */
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
-import { isIP } from 'node:net';
-import { reasonOf } from '../durable_file.js';
-import { DerpError } from '../errors.js';
-import type { Certificate } from './certificate_sink.js';
+/** A certificate with its key: whether they belong together, and to a name. */
+import type { KeyObject, X509Certificate } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { readBounded } from '../bounded_file.js';
+import { DerpError, reasonOf } from '../errors.js';
+import { canonicalAddress } from '../ip_address.js';
+import type { Certificate } from '../tls/tls_context.js';
+import { broken, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
 
-/** Where the halves of a pair are. */
+/** Where the halves of a pair are: paths, or what errors call them. */
 export interface PairFiles {
   cert: string;
   key: string;
 }
 
+/** A chain, the leaf first, and the leaf's key. */
 export interface KeyPair extends Certificate {
-  leaf: X509Certificate;
+  readonly leaf: X509Certificate;
+  /** Milliseconds since 1970. */
+  readonly notBefore: number;
+  /** Milliseconds since 1970. */
+  readonly notAfter: number;
 }
 
 /** Bytes of a file; a chain has about 5,000. */
 const MAX_SIZE = 256 * 1024;
-/** The curves that every TLS client knows. */
-const CURVES = new Set(['prime256v1', 'secp384r1', 'secp521r1']);
-
-interface Block {
-  label: string;
-  pem: string;
-}
 
 /**
  * Reads a chain (the leaf first) and the leaf's key: RSA, ECDSA or Ed25519, as PKCS #8, PKCS #1 or SEC 1. Both files may hold other
@@ -34,90 +33,64 @@ interface Block {
  *   system's error
  */
 export function readKeyPair(files: PairFiles): KeyPair {
-  const chain = readChain(files.cert);
-  const { key, pem } = readKey(files.key);
-  const leaf = chain[0]!.certificate;
-  if (!leaf.checkPrivateKey(key)) throw mismatch(files, chain.slice(1), key);
-  return { leaf, cert: chain.map((entry) => `${entry.pem}\n`).join(''), key: `${pem}\n` };
+  return parsePair({ cert: readText(files.cert), key: readText(files.key) }, files);
 }
 
 /** @throws as {@link readKeyPair} */
-export function readKey(path: string): { key: KeyObject; pem: string } {
-  const block = readBlocks(path).find(({ label }) => /(?:^| )PRIVATE KEY$/.test(label));
-  if (block === undefined) {
-    throw broken(path, 'no private key in it; it takes PEM that begins with "-----BEGIN PRIVATE KEY-----"');
-  }
-  return { key: parseKey(path, block), pem: block.pem };
+export function readKey(path: string): PemKey {
+  return parseKey(readText(path), path);
+}
+
+/**
+ * Checks that a chain and a key belong together and to `name`. Dates are read, not judged.
+ *
+ * @param where - what errors name
+ * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying what does not fit
+ */
+export function checkPair(certificate: Certificate, name: string, where: PairFiles): KeyPair {
+  const pair = parsePair(certificate, where);
+  checkName(pair, name, where);
+  return pair;
+}
+
+/** @throws {@link DerpError} `ERR_DERP_CERTIFICATE` when a certificate is not valid for `name`, saying for which it is */
+export function checkName({ leaf }: KeyPair, name: string, where: PairFiles): void {
+  if (isValidFor(leaf, name)) return;
+  const names = leaf.subjectAltName ?? 'nothing';
+  throw broken(where.cert, `not valid for ${JSON.stringify(name)}, but for ${names.slice(0, 500)}`);
 }
 
 /** Whether a certificate names `hostname` (DNS name or IP address) as one of its alternative names; its common name does not count. */
 export function isValidFor(leaf: X509Certificate, hostname: string): boolean {
-  const ip = addressOf(hostname);
+  const ip = canonicalAddress(hostname);
   if (ip !== undefined) return leaf.checkIP(ip) !== undefined;
   return leaf.checkHost(hostname.replace(/\.$/, ''), { subject: 'never' }) !== undefined;
 }
 
-/** The IP address that a host name is, IPv4 never as v4-in-v6; undefined for a DNS name. */
-export function addressOf(hostname: string): string | undefined {
-  return isIP(hostname) === 0 || hostname.includes('%') ? undefined : hostname.replace(/^::ffff:(?=[\d.]+$)/i, '');
+function parsePair(texts: Certificate, where: PairFiles): KeyPair {
+  const chain = parseChain(texts.cert, where.cert);
+  const { key, pem } = parseKey(texts.key, where.key);
+  const leaf = chain[0]!.certificate;
+  if (!leaf.checkPrivateKey(key)) throw mismatch(where, chain.slice(1), key);
+  const [notBefore, notAfter] = [Date.parse(leaf.validFrom), Date.parse(leaf.validTo)];
+  return { leaf, notBefore, notAfter, cert: joined(chain), key: `${pem}\n` };
 }
 
-function readChain(path: string): { certificate: X509Certificate; pem: string }[] {
-  const blocks = readBlocks(path).filter(({ label }) => label === 'CERTIFICATE');
-  if (blocks.length === 0) {
-    throw broken(path, 'no certificate in it; it takes PEM that begins with "-----BEGIN CERTIFICATE-----"');
-  }
-  return blocks.map(({ pem }, index) => {
-    try {
-      return { certificate: new X509Certificate(pem), pem };
-    } catch (error) {
-      throw broken(path, `certificate ${index + 1} of ${blocks.length} in it is unreadable`, error);
-    }
-  });
-}
-
-function parseKey(path: string, { label, pem }: Block): KeyObject {
-  if (label === 'ENCRYPTED PRIVATE KEY' || /^Proc-Type: 4,ENCRYPTED/m.test(pem)) {
-    throw broken(path, 'the key is encrypted; take its passphrase away (openssl pkey -in FILE -out FILE)');
-  }
-  let key: KeyObject;
-  try {
-    key = createPrivateKey(pem);
-  } catch (error) {
-    throw broken(path, 'the private key in it is unreadable; it takes PKCS #8, PKCS #1 or SEC 1', error);
-  }
-  const type = key.asymmetricKeyType;
-  const curve = key.asymmetricKeyDetails?.namedCurve;
-  if (type === 'rsa' || type === 'ed25519' || (type === 'ec' && CURVES.has(curve ?? ''))) return key;
-  throw broken(path, `a key of the kind ${curve ?? type}; it takes RSA, ECDSA (P-256, P-384, P-521) and Ed25519`);
-}
-
-function mismatch(files: PairFiles, others: { certificate: X509Certificate }[], key: KeyObject): DerpError {
+function mismatch(where: PairFiles, others: PemCertificate[], key: KeyObject): DerpError {
   const place = others.findIndex(({ certificate }) => certificate.checkPrivateKey(key));
   const reason =
     place < 0
-      ? `is not the key of the first certificate in ${files.cert}`
-      : `belongs to certificate ${place + 2} in ${files.cert}; the certificate of the relay must come first there`;
-  return new DerpError('ERR_DERP_CERTIFICATE', `key ${files.key}: ${reason}`);
-}
-
-function readBlocks(path: string): Block[] {
-  const blocks = readText(path).matchAll(/-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-(?!----)[^-]*)*-----END \1-----/g);
-  return [...blocks].map(([pem, label]) => ({ pem, label: label! }));
+      ? `is not the key of the first certificate in ${where.cert}`
+      : `belongs to certificate ${place + 2} in ${where.cert}; the certificate of the relay must come first there`;
+  return new DerpError('ERR_DERP_CERTIFICATE', `key ${where.key}: ${reason}`);
 }
 
 function readText(path: string): string {
   try {
-    const stats = statSync(path);
-    if (!stats.isFile()) throw broken(path, 'no regular file');
-    if (stats.size > MAX_SIZE) throw broken(path, `${stats.size} bytes are too many, it takes ${MAX_SIZE} at most`);
-    return readFileSync(path, 'latin1');
+    if (!statSync(path).isFile()) throw broken(path, 'no regular file');
+    return readBounded(path, MAX_SIZE).toString('latin1');
   } catch (error) {
     if (error instanceof DerpError) throw error;
     throw broken(path, reasonOf(error), error);
   }
-}
-
-function broken(path: string, reason: string, cause?: unknown): DerpError {
-  return new DerpError('ERR_DERP_CERTIFICATE', `${path}: ${reason}`, { cause });
 }

@@ -1,10 +1,10 @@
 /** One certificate that is kept valid: read from disk, asked for, renewed. */
 import type { Logger } from '../log.js';
+import type { Certificate } from '../tls/tls_context.js';
 import { AcmeError } from './acme_error.js';
-import { type CheckedCertificate, checkPair } from './certificate_pair.js';
-import type { Certificate } from './certificate_sink.js';
 import type { CertificateStore } from './certificate_store.js';
 import type { Clock } from './clock.js';
+import { checkPair, type KeyPair } from './key_pair.js';
 import { firstRetryDelay, renewalRetryDelay, renewalTime } from './renewal.js';
 
 /** Longest that a timer is trusted: clocks jump, machines sleep. */
@@ -12,6 +12,9 @@ const MAX_SLEEP = 60 * 60_000;
 
 /** Milliseconds by which a clock may be behind that of an authority without being called wrong. */
 const CLOCK_TOLERANCE = 60_000;
+
+/** What is wrong with a new certificate is the authority's fault. */
+const ANSWER = { cert: 'what the authority sent', key: 'the new key' };
 
 export interface ManagedCertificateOptions {
   /** DNS name or IP address. */
@@ -26,7 +29,7 @@ export interface ManagedCertificateOptions {
   /** Whether renewals are spread at random, and failed ones wait 30 to 60 min instead of 1 min doubling to 30. */
   relaxed: boolean;
   /** Serves it from now on; throws when it cannot be served. */
-  serve: (certificate: CheckedCertificate) => void;
+  serve: (certificate: KeyPair) => void;
   /** Whether handshakes should wait for a first certificate. */
   expect: (expected: boolean) => void;
   /** Said behind the line about a new certificate. */
@@ -41,7 +44,7 @@ export class ManagedCertificate {
   readonly #stop = new AbortController();
   /** Spreads this certificate's renewals: 0 to 1. */
   readonly #spread: number;
-  #current: CheckedCertificate | undefined;
+  #current: KeyPair | undefined;
   /** Served, but not on disk yet. */
   #unsaved: Certificate | undefined;
   #wanted = false;
@@ -61,7 +64,7 @@ export class ManagedCertificate {
   }
 
   /** What is served, valid or not. */
-  get current(): CheckedCertificate | undefined {
+  get current(): KeyPair | undefined {
     return this.#current;
   }
 
@@ -127,11 +130,11 @@ export class ManagedCertificate {
     return renewalTime(this.#current, this.#spread) - this.#options.clock.now();
   }
 
-  #isValid(certificate: CheckedCertificate | undefined): boolean {
+  #isValid(certificate: KeyPair | undefined): boolean {
     return certificate !== undefined && this.#options.clock.now() < certificate.notAfter;
   }
 
-  #isBetter(kept: CheckedCertificate): boolean {
+  #isBetter(kept: KeyPair): boolean {
     return this.#isValid(kept) && (this.#current === undefined || kept.notAfter > this.#current.notAfter);
   }
 
@@ -152,7 +155,7 @@ export class ManagedCertificate {
   }
 
   /** What is on disk, where another relay may have put a newer one; what is unusable is told once and left alone. */
-  async #load(): Promise<CheckedCertificate | undefined> {
+  async #load(): Promise<KeyPair | undefined> {
     try {
       const kept = await this.#options.store.load();
       this.#saidAboutFile = '';
@@ -175,7 +178,7 @@ export class ManagedCertificate {
         ? new AcmeError(`not done within ${orderTimeout / 60_000} min`, { cause: error })
         : error;
     });
-    const checked = checkPair(certificate, name);
+    const checked = checkPair(certificate, name, ANSWER);
     this.#install(checked);
     this.#failures = 0;
     logger.info({}, `derper: acme: got cert for ${name} (${expiry(checked)})${hint ?? ''}`);
@@ -198,7 +201,7 @@ export class ManagedCertificate {
     }
   }
 
-  #serve(certificate: CheckedCertificate): boolean {
+  #serve(certificate: KeyPair): boolean {
     try {
       this.#install(certificate);
       return true;
@@ -209,7 +212,7 @@ export class ManagedCertificate {
     }
   }
 
-  #install(certificate: CheckedCertificate): void {
+  #install(certificate: KeyPair): void {
     this.#options.serve(certificate);
     this.#current = certificate;
     this.#expect(false);
@@ -244,7 +247,7 @@ export class ManagedCertificate {
   }
 
   /** A certificate that is new and due at once means a clock far ahead; asking on would only use up the authority's patience. */
-  #distrustClock(certificate: CheckedCertificate): void {
+  #distrustClock(certificate: KeyPair): void {
     const { name, clock, logger } = this.#options;
     this.#notBefore = clock.monotonic() + renewalRetryDelay(Math.random());
     logger.warn({}, `derper: acme: cert for ${name} is new (${expiry(certificate)}), but ${this.#clockSays()}`);
@@ -255,6 +258,6 @@ export class ManagedCertificate {
   }
 }
 
-function expiry({ notAfter }: CheckedCertificate): string {
+function expiry({ notAfter }: KeyPair): string {
   return `expires ${new Date(notAfter).toISOString()}`;
 }

@@ -2,11 +2,12 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import { formatPin } from '../tls/pin.js';
-import type { CertificateSink } from './certificate_sink.js';
-import type { CertificateExpiry } from './expiry.js';
-import { addressOf, isValidFor, type KeyPair, type PairFiles, readKeyPair } from './key_pair.js';
+import type { CertificateSink } from '../tls/tls_context.js';
+import type { CertificateLife } from './expiry.js';
+import { checkName, type KeyPair, type PairFiles, readKeyPair } from './key_pair.js';
 
 /** Milliseconds between two looks at the files: two `stat` calls. They find what no watch of a folder sees, as a link's far end. */
 const POLL_INTERVAL = 1_000;
@@ -57,8 +58,9 @@ export class ManualCertificate {
     return formatPin(this.#pair.leaf.raw);
   }
 
-  expiry(): CertificateExpiry[] {
-    return [{ name: this.#options.hostname, notAfter: new Date(this.#pair.leaf.validTo) }];
+  expiry(): CertificateLife[] {
+    const { notBefore, notAfter } = this.#pair;
+    return [{ name: this.#options.hostname, notBefore: new Date(notBefore), notAfter: new Date(notAfter) }];
   }
 
   /** Reads the files now, and says what became of it. */
@@ -92,8 +94,8 @@ export class ManualCertificate {
       const pair = this.#load();
       if (pair.cert === before.cert && pair.key === before.key) return true;
       this.#pair = pair;
-      const pin = addressOf(hostname) === undefined ? '' : `, ${this.pin}`;
-      logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.leaf.validTo)}${pin}`);
+      const pin = canonicalAddress(hostname) === undefined ? '' : `, ${this.pin}`;
+      logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.notAfter)}${pin}`);
       onChange?.();
       return true;
     } catch (error) {
@@ -109,21 +111,15 @@ export class ManualCertificate {
   #load(): KeyPair {
     const { hostname, sink, logger } = this.#options;
     const pair = readKeyPair(this.#files);
-    if (!isValidFor(pair.leaf, hostname)) {
-      const names = pair.leaf.subjectAltName ?? 'nothing';
-      throw new DerpError(
-        'ERR_DERP_CERTIFICATE',
-        `${this.#files.cert}: not valid for ${JSON.stringify(hostname)}, but for ${names.slice(0, 500)}`,
-      );
-    }
-    if (Date.parse(pair.leaf.validFrom) > Date.now()) {
-      const date = isoDate(pair.leaf.validFrom);
+    checkName(pair, hostname, this.#files);
+    if (pair.notBefore > Date.now()) {
+      const date = isoDate(pair.notBefore);
       logger.warn(
         {},
         `certificate of ${hostname}: not valid before ${date}, clients refuse it until then; is the clock right?`,
       );
     }
-    sink.set(addressOf(hostname) === undefined ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
+    sink.set(canonicalAddress(hostname) === undefined ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
     return pair;
   }
 
@@ -142,6 +138,6 @@ function stateOf(path: string): string {
   }
 }
 
-function isoDate(text: string): string {
-  return new Date(text).toISOString();
+function isoDate(time: number): string {
+  return new Date(time).toISOString();
 }

@@ -1,8 +1,8 @@
 /** A certificate that a relay makes for itself where it has no name, only an IP address: clients know it by its pin. */
 import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, webcrypto } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { createFile, reasonOf, replaceFile } from '../durable_file.js';
-import { DerpError } from '../errors.js';
+import { createFile, type FileContent, replaceFiles } from '../durable_file.js';
+import { DerpError, reasonOf } from '../errors.js';
 import type { Logger } from '../log.js';
 import { type PairFiles, readKey } from './key_pair.js';
 
@@ -17,11 +17,11 @@ export async function makeMissingPair(files: PairFiles, ip: string, logger: Logg
   const newKey = !existsSync(files.key);
   const orphan = newKey && existsSync(files.cert);
   if (!newKey && existsSync(files.cert)) return false;
-  if (newKey) write(files.key, () => createFile(files.key, generateKey(), 0o600));
+  if (newKey) await write(createFile, { path: files.key, text: generateKey(), mode: 0o600 });
   // Read back: another relay that starts in the same folder may have been faster, and there must be one pair.
   const text = await selfSigned(readKey(files.key).key, ip);
   if (orphan) logger.warn({}, `${files.cert}: its key ${files.key} is missing, so both are made anew`);
-  write(files.cert, () => (orphan ? replaceFile(files.cert, text, 0o644) : createFile(files.cert, text, 0o644)));
+  await write(orphan ? replaceFiles : createFile, { path: files.cert, text, mode: 0o644 });
   return true;
 }
 
@@ -80,10 +80,10 @@ function serialNumber(): string {
   return bytes.toString('hex');
 }
 
-function write(path: string, make: () => unknown): void {
+async function write(make: (file: FileContent) => Promise<unknown>, file: FileContent): Promise<void> {
   try {
-    make();
+    await make(file);
   } catch (error) {
-    throw new DerpError('ERR_DERP_CERTIFICATE', `${path}: cannot be made: ${reasonOf(error)}`, { cause: error });
+    throw new DerpError('ERR_DERP_CERTIFICATE', `${file.path}: cannot be made: ${reasonOf(error)}`, { cause: error });
   }
 }

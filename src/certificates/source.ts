@@ -1,11 +1,11 @@
 /** Where a relay's certificates come from. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { DerpError } from '../errors.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
+import type { CertificateSink } from '../tls/tls_context.js';
 import type { AcmeOptions } from './acme.js';
-import type { CertificateSink } from './certificate_sink.js';
 import { type CertificateExpiry, ExpiryWatch } from './expiry.js';
-import { addressOf } from './key_pair.js';
 import { filesOf, ManualCertificate, type ManualOptions } from './manual.js';
 import { makeMissingPair } from './self_signed.js';
 
@@ -62,13 +62,17 @@ async function acmeSource(
   // Loaded only here: it costs a start with other certificates some of the time in which clients wait.
   const { acmeCertificates } = await import('./acme.js');
   const source = await acmeCertificates({ ...acme, mode, certDir: folder, hostname, sink, logger });
+  const watch = new ExpiryWatch(() => source.expiry(), logger, 'its renewal is overdue');
   return {
     expiry: () => source.expiry(),
     pin: undefined,
     start: () => source.start(),
     wanted: (name) => source.wanted(name),
     challenge: (request, response) => source.challenge(request, response),
-    close: () => source.close(),
+    close: () => {
+      watch.close();
+      return source.close();
+    },
   };
 }
 
@@ -77,9 +81,9 @@ async function manualSource(
   sink: CertificateSink,
   logger: Logger,
 ): Promise<CertificateSource> {
-  const ip = addressOf(hostname);
+  const ip = canonicalAddress(hostname);
   const certificate = await openManual({ folder, hostname, sink, logger, onChange: () => watch.check() }, ip);
-  const watch = new ExpiryWatch(() => certificate.expiry(), logger);
+  const watch = new ExpiryWatch(() => certificate.expiry(), logger, 'put a new one in its place');
   watch.check();
   return {
     expiry: () => certificate.expiry(),

@@ -1,6 +1,7 @@
 /** The relay's key on disk: `{"PrivateKey": "privkey:<64 hex>"}`, readable by both derplane and the reference. */
-import { readFileSync, statSync } from 'node:fs';
-import { createFile, reasonOf } from '../durable_file.js';
+import { readIfThere } from '../bounded_file.js';
+import { createFile } from '../durable_file.js';
+import { reasonOf } from '../errors.js';
 import { goString, readGoObject } from '../protocol/go_json.js';
 import { PrivateKey } from '../protocol/key.js';
 import { StartError } from './exit.js';
@@ -14,11 +15,11 @@ const MAX_SIZE = 64 * 1024;
  *
  * @throws {@link StartError} when the file cannot be read or made, or holds no key; an existing file is never changed
  */
-export function loadKeyFile(path: string): PrivateKey {
+export async function loadKeyFile(path: string): Promise<PrivateKey> {
   const found = read(path);
   if (found !== undefined) return parse(path, found);
   const key = PrivateKey.generate();
-  if (create(path, key)) return key;
+  if (await create(path, key)) return key;
   const other = read(path);
   if (other === undefined) throw new StartError(`key file ${path}: appeared and disappeared while it was being made`);
   return parse(path, other);
@@ -26,13 +27,8 @@ export function loadKeyFile(path: string): PrivateKey {
 
 function read(path: string): Buffer | undefined {
   try {
-    const { size } = statSync(path);
-    if (size > MAX_SIZE)
-      throw new StartError(`key file ${path}: ${size} bytes are too many for a key file; it was left as it is`);
-    return readFileSync(path);
+    return readIfThere(path, MAX_SIZE);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    if (error instanceof StartError) throw error;
     throw new StartError(`key file ${path}: cannot be read: ${reasonOf(error)}`, { cause: error });
   }
 }
@@ -57,9 +53,10 @@ function parse(path: string, json: Buffer): PrivateKey {
 }
 
 /** Makes the file whole or not at all; false when another process was faster. */
-function create(path: string, key: PrivateKey): boolean {
+async function create(path: string, key: PrivateKey): Promise<boolean> {
   try {
-    return createFile(path, `{\n\t"PrivateKey": ${JSON.stringify(key.serialize())}\n}`, 0o600);
+    const text = `{\n\t"PrivateKey": ${JSON.stringify(key.serialize())}\n}`;
+    return await createFile({ path, text, mode: 0o600 });
   } catch (error) {
     throw new StartError(`key file ${path}: cannot be made: ${reasonOf(error)}`, { cause: error });
   }

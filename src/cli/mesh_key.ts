@@ -1,7 +1,8 @@
 /** The secret that the relays of a region share, from where operators keep it. */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { reasonOf } from '../durable_file.js';
+import { readBounded } from '../bounded_file.js';
+import { reasonOf } from '../errors.js';
 import { isMeshKey } from '../protocol/mesh_key.js';
 import { StartError } from './exit.js';
 
@@ -38,9 +39,7 @@ export function loadMeshKey(source: MeshKeySource): string {
 
 function read(path: string): string {
   try {
-    const { size } = statSync(path);
-    if (size > MAX_SIZE) throw new Error(`${size} bytes are too many for a mesh key`);
-    return readFileSync(path, 'latin1');
+    return readBounded(path, MAX_SIZE).toString('latin1');
   } catch (error) {
     throw new StartError(`-mesh-psk-file ${path}: cannot be read: ${reasonOf(error)}`, { cause: error });
   }

@@ -41,7 +41,7 @@ export interface RunningRelay {
 export async function startRelay(config: RelayConfig, logger: Logger): Promise<RunningRelay> {
   if (config.dev) logger.info({}, 'Running in dev mode.');
   for (const warning of config.warnings) logger.warn({}, warning);
-  const key = config.keyFile === undefined ? PrivateKey.generate() : loadKeyFile(config.keyFile);
+  const key = config.keyFile === undefined ? PrivateKey.generate() : await loadKeyFile(config.keyFile);
   const tls = config.tls && (await openTls(config.tls.certificates, logger));
   const relay = await serveAll(config, key, tls, logger).catch(async (error: unknown) => {
     await tls?.source.close();

@@ -1,5 +1,5 @@
 /** The file of `-rate-config`, as the reference reads it. */
-import { readFileSync, statSync } from 'node:fs';
+import { readBounded } from '../bounded_file.js';
 import { goInteger, type JsonValue, readGoObject } from '../protocol/go_json.js';
 
 /** What the file says; zero where it says nothing. */
@@ -44,9 +44,7 @@ export function parseRateConfig(json: Buffer): RateConfig {
 
 function readSmallFile(path: string): Buffer {
   try {
-    const { size } = statSync(path);
-    if (size > MAX_SIZE) throw new Error(`${size} bytes are too many`);
-    return readFileSync(path);
+    return readBounded(path, MAX_SIZE);
   } catch (cause) {
     throw new Error(`error reading rate config: ${(cause as Error).message}`, { cause });
   }

@@ -1,40 +1,32 @@
 import { lookup } from 'node:dns/promises';
-import type { Server as HttpServer, IncomingMessage } from 'node:http';
+import type { Server as HttpServer } from 'node:http';
 import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
-import { isDerpPath, isDerpUpgrade } from '../handshake/request.js';
 import { type Logger, silentLogger } from '../log.js';
-import { type ConnectionId, HandshakeStart, type RelayEvent } from '../native.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
-import { type PrivateKey, PublicKey, secretOf } from '../protocol/key.js';
+import { type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
 import { Shards } from '../shard/shards.js';
+import { ConsistencyChecks } from './consistency_checks.js';
 import * as defaults from './defaults.js';
 import { drain } from './drain.js';
+import { EmbeddedConnections } from './embedded.js';
+import { dispatch, type Hearers } from './events.js';
 import { Forwarders } from './forwarders.js';
 import { Mesh } from './mesh.js';
 import { parseMeshHost } from './mesh_host.js';
 import type { CloseOptions, Listener, ListenOptions, RateLimit, ServerOptions } from './options.js';
 import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
-import { refuseUpgrade } from './refusal.js';
 import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
 import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
-import { remoteOf, takeOver } from './takeover.js';
+import { remoteOf } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
-
-/** A consistency check under way: the shards that have not answered, and what the others found. */
-interface PendingCheck {
-  left: number;
-  violations: string[];
-  /** Undefined: the relay was closed meanwhile. */
-  resolve: (violations: string[] | undefined) => void;
-}
 
 /**
  * A DERP relay. It listens itself ({@link Server.listen}), or serves connections of somebody's `http.Server` ({@link Server.attach})
@@ -56,13 +48,11 @@ export class Server {
   readonly #mesh: Mesh;
   readonly #traffic: Traffic;
   readonly #listeners = new Set<Listener>();
-  readonly #attached = new Map<HttpServer, (request: IncomingMessage, socket: Duplex, head: Buffer) => void>();
   readonly #pages: PageConnections;
   readonly #tls: TlsListeners;
-  /** What waits for the end of a connection that was given to accept(). */
-  readonly #ends = new Map<ConnectionId, () => void>();
-  readonly #checks = new Map<number, PendingCheck>();
-  #nextTicket = 1;
+  readonly #embedded: EmbeddedConnections;
+  readonly #checks: ConsistencyChecks;
+  readonly #hearers: Hearers;
   #meshKey: string | undefined;
   readonly #meshInsecureHttp: boolean;
   #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
@@ -94,7 +84,7 @@ export class Server {
       publicKey: privateKey.publicKey.bytes,
       meshWriteTimeout: this.#options.writeTimeout === 0 ? 0 : defaults.MESH_WRITE_TIMEOUT,
       disableFighters: this.#options.duplicatePolicy === 'disable-fighters',
-      onEvents: (events) => this.#onEvents(events),
+      onEvents: (events) => dispatch(events, this.#hearers),
       onLost: (index, reason) => this.#onShardLost(index, reason),
     });
     this.#shards.relay.setMeshKey(this.meshKey);
@@ -111,6 +101,8 @@ export class Server {
     });
     this.#pages = new PageConnections(this.#shards.relay);
     this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
+    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#logger);
+    this.#checks = new ConsistencyChecks(this.#shards.relay, this.#options.shards);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
     this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
     this.#mesh = new Mesh({
@@ -121,6 +113,18 @@ export class Server {
       meshKey: () => this.meshKey,
       trust: meshTrust,
     });
+    this.#hearers = {
+      relay: this.#shards.relay,
+      logger: this.#logger,
+      forwarders: this.#forwarders,
+      checks: this.#checks,
+      traffic: this.#traffic,
+      pages: this.#pages,
+      tls: this.#tls,
+      mesh: this.#mesh,
+      embedded: this.#embedded,
+      isClosing: () => this.#closing !== undefined,
+    };
     for (const host of meshHosts) this.#mesh.add(host);
   }
 
@@ -277,20 +281,7 @@ export class Server {
    */
   attach(httpServer: HttpServer): void {
     this.#assertOpen();
-    if (!this.#options.derp || this.#attached.has(httpServer)) return;
-    const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      // Node took its own listener away: without one, a reset would end the process.
-      socket.on('error', () => socket.destroy());
-      const { upgrade } = request.headers;
-      const protocols = request.headers['sec-websocket-protocol'];
-      if (isDerpPath(request.url ?? '') && isDerpUpgrade(upgrade, protocols)) {
-        void this.#upgrade(request, socket, head);
-      } else if (httpServer.listenerCount('upgrade') === 1) {
-        refuseUpgrade(request, socket);
-      }
-    };
-    this.#attached.set(httpServer, onUpgrade);
-    httpServer.on('upgrade', onUpgrade);
+    if (this.#options.derp) this.#embedded.attach(httpServer);
   }
 
   /**
@@ -306,7 +297,7 @@ export class Server {
   async accept(socket: Duplex, head: Uint8Array = Buffer.alloc(0), remoteAddress?: string): Promise<void> {
     if (this.#closing !== undefined) socket.destroy();
     this.#assertOpen();
-    await this.#admit(socket, head, remoteAddress ?? remoteOf(socket), HandshakeStart.DERP, false);
+    await this.#embedded.admit(socket, head, remoteAddress ?? remoteOf(socket));
   }
 
   /**
@@ -329,11 +320,7 @@ export class Server {
    */
   async consistencyCheck(): Promise<void> {
     this.#assertOpen();
-    const ticket = this.#nextTicket++;
-    const violations = await new Promise<string[] | undefined>((resolve) => {
-      this.#checks.set(ticket, { left: this.#options.shards, violations: [], resolve });
-      this.#shards.relay.consistencyCheck(ticket);
-    });
+    const violations = await this.#checks.run();
     if (violations === undefined) throw this.#closedError();
     if (violations.length > 0) throw new DerpError('ERR_DERP_CONSISTENCY', violations.join('; '));
   }
@@ -390,7 +377,7 @@ export class Server {
 
   async #close(drainTime: number): Promise<void> {
     for (const listener of [...this.#listeners]) listener.close();
-    for (const [httpServer, onUpgrade] of this.#attached) httpServer.off('upgrade', onUpgrade);
+    this.#embedded.detach();
     const meshClosed = this.#mesh.close();
     if (drainTime > 0) {
       const clients = () => Number(sumCounters(this.#shards.counters).gauge_current_connections);
@@ -400,11 +387,9 @@ export class Server {
     this.#pages.close();
     this.#tls.close();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
-    for (const resolve of this.#ends.values()) resolve();
-    this.#ends.clear();
+    this.#embedded.close();
     this.#traffic.close();
-    for (const check of this.#checks.values()) check.resolve(undefined);
-    this.#checks.clear();
+    this.#checks.close();
   }
 
   #assertOpen(): void {
@@ -414,103 +399,6 @@ export class Server {
   #closedError(): DerpError {
     const cause = this.#failure;
     return new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
-  }
-
-  /** An upgrade that Node's HTTP server received. */
-  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const start = request.headers['derp-fast-start'] === '1' ? HandshakeStart.DERP : HandshakeStart.ANSWER;
-    const notIdeal = (request.headers['ideal-node'] ?? '') !== '';
-    await this.#admit(socket, head, remoteOf(request.socket), start, notIdeal);
-  }
-
-  /** Takes a stream over and resolves when its connection has ended. */
-  async #admit(socket: Duplex, head: Uint8Array, remote: string, start: number, notIdeal: boolean): Promise<void> {
-    const { relay } = this.#shards;
-    try {
-      const id = await takeOver(relay, socket, head, remote);
-      const ended = new Promise<void>((resolve) => {
-        this.#ends.set(id, resolve);
-      });
-      relay.startHandshake(id, start, notIdeal);
-      await ended;
-    } catch (error) {
-      // The connection went before a handshake could begin, or there are too many: it is closed, and that is all there is to say.
-      this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
-    }
-  }
-
-  #ended(id: ConnectionId): void {
-    this.#ends.get(id)?.();
-    this.#ends.delete(id);
-  }
-
-  #onEvents(events: RelayEvent[]): void {
-    for (const event of events) {
-      try {
-        this.#onEvent(event);
-      } catch (error) {
-        // An embedder's logger or HTTP server threw: the other events of the batch are not to blame.
-        process.emitWarning(`derplane: handling a ${event.type} event: ${(error as Error).message}`);
-        if (event.type === 'http') this.#shards.relay.discard(event.id);
-      }
-    }
-  }
-
-  #onEvent(event: RelayEvent): void {
-    switch (event.type) {
-      case 'forward':
-        void this.#forwarders.forward(event.source, event.destination, event.packet);
-        break;
-      case 'check':
-        this.#checked(event.ticket, event.shard, event.violations);
-        break;
-      case 'traffic':
-        this.#traffic.take(event.ticket, event.records, event.last);
-        break;
-      case 'http':
-        if (event.malformed !== '') {
-          this.#logger.debug({ remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
-        }
-        if (this.#closing === undefined) this.#pages.serve(event.id, event.listener);
-        else this.#shards.relay.discard(event.id);
-        break;
-      case 'failed': {
-        const failure = HANDSHAKE_FAILURES[event.failure];
-        const level = failure === 'internal' ? 'error' : failure === 'tls' ? 'info' : 'debug';
-        const what =
-          failure === 'tls'
-            ? `http: TLS handshake error from ${event.remote}: ${event.text}`
-            : `derp: ${event.remote}: receive client key: ${event.text}`;
-        this.#logger[level]({ remote: event.remote, failure }, what);
-        if (event.notify) this.#ended(event.id);
-        break;
-      }
-      case 'wanted':
-        this.#tls.wanted(event.listener, event.name);
-        break;
-      case 'link':
-        this.#mesh.linkUp(event.id, event.peers);
-        break;
-      case 'closed': {
-        if (this.#mesh.connectionEnded(event.id, { reason: event.text, peers: event.peers })) break;
-        const key = PublicKey.fromBytes(event.key).shortString();
-        this.#logger.debug(
-          { remote: event.remote, reason: event.reason },
-          `derp client ${event.remote}${key}: ${event.text}`,
-        );
-        if (event.notify) this.#ended(event.id);
-        break;
-      }
-    }
-  }
-
-  #checked(ticket: number, shard: number, violations: string[]): void {
-    const check = this.#checks.get(ticket);
-    if (check === undefined) return;
-    check.violations.push(...violations.map((text) => `shard ${shard}: ${text}`));
-    if (--check.left > 0) return;
-    this.#checks.delete(ticket);
-    check.resolve(check.violations);
   }
 
   /** Keys of a lost shard can reach nobody, so the relay must not go on as if all were well. */

@@ -20,7 +20,7 @@ let client: NativeTlsClient | undefined;
  * @throws DerpError `ERR_DERP_CERTIFICATE` when a file that a variable names is unreadable
  */
 export function tlsClient(): NativeTlsClient {
-  client ??= new native.TlsClient(rootsPem());
+  client ??= new native.TlsClient(rootsPem(process.env));
   return client;
 }
 
@@ -45,8 +45,11 @@ export function rootsClient(ca: string, option: string): NativeTlsClient {
 
 let last: { ca: string; client: NativeTlsClient } | undefined;
 
-function rootsPem(): string {
-  const { SSL_CERT_FILE, NODE_EXTRA_CA_CERTS } = process.env;
+/**
+ * The certificates of all roots, in PEM.
+ * @throws DerpError `ERR_DERP_CERTIFICATE` when a file that a variable names is unreadable
+ */
+export function rootsPem({ SSL_CERT_FILE, NODE_EXTRA_CA_CERTS }: NodeJS.ProcessEnv): string {
   const bundles = [rootCertificates.join('\n'), SSL_CERT_FILE ? named('SSL_CERT_FILE', SSL_CERT_FILE) : systemBundle()];
   if (NODE_EXTRA_CA_CERTS) bundles.push(named('NODE_EXTRA_CA_CERTS', NODE_EXTRA_CA_CERTS));
   return bundles.join('\n');

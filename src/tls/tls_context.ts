@@ -1,6 +1,6 @@
 /** Who a relay is to those who connect over TLS. */
-import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
+import { canonicalAddress } from '../ip_address.js';
 import { type NativeTlsServer, native } from '../native.js';
 
 /** A certificate with its key. */
@@ -92,14 +92,20 @@ export class TlsContext {
   }
 }
 
+/** Where sources of certificates put them. */
+export type CertificateSink = Pick<
+  TlsContext,
+  'set' | 'delete' | 'setChallenge' | 'deleteChallenge' | 'expect' | 'unexpect'
+>;
+
 /** @internal What a listener and the relay's key need of a context. */
 export function nativeOf(context: TlsContext): NativeTlsServer {
   return context[NATIVE];
 }
 
+/** Addresses as the kernel writes them: `::1`, not `0:0:0:0:0:0:0:1`. */
 function canonical(name: string): string {
-  // As the kernel writes addresses: `::1`, not `0:0:0:0:0:0:0:1`, and without the zone of a link-local one.
-  return isIP(name) === 6 ? new URL(`http://[${name.replace(/%.*/, '')}]`).hostname.slice(1, -1) : name;
+  return canonicalAddress(name) ?? name;
 }
 
 function certified(name: string, act: () => void): void {

@@ -32,7 +32,7 @@ export class Program {
 
   /** Resolves with the first line it ever wrote that matches; rejects if it ends or `PATIENCE` passes without one. */
   line(pattern: RegExp): Promise<string> {
-    return this.#withPatience(this.#lines.next(pattern), `no line ${pattern}`);
+    return this.#withPatience(this.#lines.line(pattern), `no line ${pattern}`);
   }
 
   /** Resolves with what it wrote once it ended; rejects if that was not with 0. */

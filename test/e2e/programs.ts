@@ -11,7 +11,6 @@ const TAILSCALE: GoProgram[] = ['tailscaled', 'tailscale', 'derpprobe'].map((nam
   module: 'tailscale.com',
   version: GO_DERPER_VERSION,
   folder: `cmd/${name}`,
-  versionArgs: ['--version'],
 }));
 
 const HEADSCALE: GoProgram = {
@@ -19,7 +18,6 @@ const HEADSCALE: GoProgram = {
   module: 'github.com/juanfont/headscale',
   version: '0.29.2',
   folder: 'cmd/headscale',
-  versionArgs: ['version'],
 };
 
 /** Why the suite cannot run here, or `undefined`. */

@@ -3,14 +3,12 @@ import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { readdir, rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { AcmeRig, HOST } from '../support/acme_rig.js';
-import { BUILD_TIMEOUT, buildPebble, goMissing, type Pebble, startPebble } from '../support/pebble.js';
-
-const source = fileURLToPath(new URL('.', import.meta.url));
-const program = fileURLToPath(new URL('../../.cache/autocertinterop', import.meta.url));
+import { buildOwn } from '../support/go_programs.js';
+import { BUILD_TIMEOUT, buildPebble, type Pebble, pebbleMissing, startPebble } from '../support/pebble.js';
+import { goMissing } from './derpinterop.js';
 
 /** A server that nobody is. */
 const NOWHERE = 'https://127.0.0.1:1/';
@@ -21,17 +19,14 @@ interface Leaves {
   rsa: string;
 }
 
-describe.skipIf(goMissing)('the folder of the reference', () => {
+describe.skipIf(goMissing ?? pebbleMissing)('the folder of the reference', () => {
   let rig: AcmeRig;
+  let program: string;
   let pebble: Pebble | undefined;
 
   beforeAll(async () => {
     await buildPebble();
-    await promisify(execFile)('go', ['build', '-p', '2', '-o', program, './autocertinterop'], {
-      cwd: source,
-      env: { ...process.env, GOTOOLCHAIN: 'local' },
-      timeout: BUILD_TIMEOUT,
-    });
+    program = await buildOwn('autocertinterop', BUILD_TIMEOUT);
   }, BUILD_TIMEOUT);
 
   beforeEach(async () => {

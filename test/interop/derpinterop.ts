@@ -1,13 +1,11 @@
 /** Builds and runs `derpinterop`, the program in Go that drives a relay with Tailscale's own client, or is Tailscale's own relay. */
-import { execFile, spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { buildOwn, skipBecause, whyNoGo } from '../support/go_programs.js';
 
-const source = fileURLToPath(new URL('.', import.meta.url));
-const program = fileURLToPath(new URL('../../.cache/derpinterop', import.meta.url));
-const environment = { ...process.env, GOTOOLCHAIN: 'local' };
+let program: string;
 
 /** Milliseconds that a first build may take, downloads included. */
 export const BUILD_TIMEOUT = 600_000;
@@ -16,7 +14,7 @@ export const BUILD_TIMEOUT = 600_000;
 const CHECK_TIMEOUT = 120_000;
 
 /** Why the program cannot be built, or `undefined`. With `CI=true` a missing Go is an error. */
-export const goMissing: string | undefined = whyMissing();
+export const goMissing: string | undefined = skipBecause(whyNoGo());
 
 export interface CheckOptions {
   url: string;
@@ -34,11 +32,7 @@ export interface CheckOptions {
 
 /** Builds the program; Go's own cache makes this quick when nothing changed. */
 export async function buildDerpinterop(): Promise<void> {
-  await promisify(execFile)('go', ['build', '-p', '2', '-o', program, './derpinterop'], {
-    cwd: source,
-    env: environment,
-    timeout: BUILD_TIMEOUT,
-  });
+  program = await buildOwn('derpinterop', BUILD_TIMEOUT);
 }
 
 /** Runs one check; rejects with what the program said when it failed. */
@@ -110,13 +104,4 @@ export async function startGoRelay(listen: string, meshKey: string, key: string)
       await closed;
     },
   };
-}
-
-function whyMissing(): string | undefined {
-  const go = spawnSync('go', ['version'], { env: environment, encoding: 'utf8' });
-  if (go.status === 0) return undefined;
-  const reason = `no Go to build test/interop with: ${go.error?.message ?? go.stderr}`;
-  if (process.env.CI === 'true') throw new Error(reason);
-  console.warn(`skipped: ${reason}`);
-  return reason;
 }

@@ -9,7 +9,6 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { makeCertificate, makeChain } from '../support/certificates.js';
 import {
   buildGoDerper,
-  freePort,
   GO_DERPER_TIMEOUT,
   type GoDerper,
   goDerperMissing,
@@ -17,6 +16,7 @@ import {
 } from '../support/go_derper.js';
 import { connectNamed } from '../support/named_client.js';
 import { nextPacket, type Party, stream, untilReached } from '../support/packets.js';
+import { freePort } from '../support/ports.js';
 
 const MESH_KEY = '7d'.repeat(32);
 /** `derper` waits 5 s between attempts. */

@@ -53,7 +53,7 @@ export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {})
     lines.end();
     return { code, signal, stdout: output.stdout, stderr: lines.all() };
   });
-  const serving = await lines.next(/derper: serving on (\S+?)(?:"| |$)/);
+  const serving = await lines.line(/derper: serving on (\S+?)(?:"| |$)/);
   const address = serving.match(/derper: serving on ([^\s"]+)/)![1]!;
   return {
     pid: child.pid!,
@@ -62,7 +62,7 @@ export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {})
     startTime: performance.now() - startedAt,
     stdout: () => output.stdout,
     stderr: () => lines.all(),
-    line: (pattern) => lines.next(pattern),
+    line: (pattern) => lines.line(pattern),
     kill: (signal) => void child.kill(signal),
     ended,
   };

@@ -7,11 +7,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer, connect as tcpConnect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { build, type GoProgram, pathOf, skipBecause, whyMissing } from './go_programs.js';
+import { LineWatch } from './line_watch.js';
+import { freePort, isListening } from './ports.js';
 
 /** Version of tailscale.com that derplane is held against. */
 export const GO_DERPER_VERSION = '1.102.5';
@@ -26,7 +26,6 @@ const derper: GoProgram = {
   module: 'tailscale.com',
   version: GO_DERPER_VERSION,
   folder: 'cmd/derper',
-  versionArgs: ['-version'],
 };
 
 /** Why the Go relay cannot be had, or `undefined` when it can. */
@@ -94,8 +93,7 @@ async function start(program: string, port: number, options: GoDerperOptions): P
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
-  const lines: string[] = [];
-  createInterface({ input: child.stderr }).on('line', (line) => lines.push(line));
+  const lines = new LineWatch('go derper', child.stderr);
   const exited = once(child, 'close');
   let closing: Promise<void> | undefined;
   const close = () => {
@@ -107,7 +105,7 @@ async function start(program: string, port: number, options: GoDerperOptions): P
     return closing;
   };
   const failed = exited.then(() => {
-    throw new Error(`go derper ended before it answered: ${lines.join('\n')}`);
+    throw new Error(`go derper ended before it answered: ${lines.all()}`);
   });
   try {
     await Promise.race([failed, untilAnswers(address, port)]);
@@ -117,33 +115,14 @@ async function start(program: string, port: number, options: GoDerperOptions): P
   }
   failed.catch(() => undefined);
   const url = tls === undefined ? `http://${address}:${port}/derp` : `https://${tls.hostname}:${port}/derp`;
-  return { url, port, process: child, log: () => lines.join('\n'), close };
+  return { url, port, process: child, log: () => lines.all(), close };
 }
 
 /** Resolves once something accepts on the port; derper has no event for it (it logs "serving on" before it listens). */
 async function untilAnswers(address: string, port: number): Promise<void> {
   const deadline = Date.now() + START_TIMEOUT;
-  for (;;) {
-    const socket = tcpConnect(port, address);
-    try {
-      await once(socket, 'connect');
-      return;
-    } catch (error) {
-      if (Date.now() > deadline) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    } finally {
-      socket.destroy();
-    }
+  while (!(await isListening(port, address))) {
+    if (Date.now() > deadline) throw new Error(`go derper does not listen after ${START_TIMEOUT / 1000} s`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
   }
-}
-
-/** A port that was free just now. */
-export async function freePort(host = '127.0.0.1'): Promise<number> {
-  const server = createServer().listen(0, host);
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port from the kernel');
-  return address.port;
 }

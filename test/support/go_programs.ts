@@ -1,5 +1,6 @@
 /** Programs in Go that tests run, built once into `.cache/go-bin`. */
 import { execFile, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 const goBin = fileURLToPath(new URL('../../.cache/go-bin/', import.meta.url));
+const ownModule = fileURLToPath(new URL('../interop/', import.meta.url));
 const environment = { ...process.env, GOBIN: goBin, GOTOOLCHAIN: 'local' };
 
 /** A program of a public module. */
@@ -18,8 +20,6 @@ export interface GoProgram {
   readonly version: string;
   /** Where the main package is in the module. */
   readonly folder: string;
-  /** Arguments that make it print its version. */
-  readonly versionArgs: string[];
 }
 
 /** Where the program is once it is built. */
@@ -27,10 +27,10 @@ export function pathOf(program: GoProgram): string {
   return join(goBin, program.name);
 }
 
-/** Tells whether the program is there, whole and of its version. */
-export function isBuilt(program: GoProgram): boolean {
-  const run = spawnSync(pathOf(program), program.versionArgs, { encoding: 'utf8' });
-  return run.status === 0 && run.stdout.includes(program.version);
+/** Tells whether the program is there and of its version, which Go writes into what it builds. */
+function isBuilt(program: GoProgram): boolean {
+  const path = pathOf(program);
+  return existsSync(path) && readFileSync(path).includes(`mod\t${program.module}\tv${program.version}\t`);
 }
 
 /**
@@ -56,10 +56,26 @@ export async function build(programs: GoProgram[], timeout: number): Promise<voi
 /** Why the programs cannot be had, or `undefined` when they can: built already, or with a Go to build them. */
 export function whyMissing(programs: GoProgram[]): string | undefined {
   if (programs.every(isBuilt)) return undefined;
+  const reason = whyNoGo();
+  return reason && `${programs.map(({ name }) => name).join(', ')}: not built, and ${reason}`;
+}
+
+/** Why nothing can be built, or `undefined`. */
+export function whyNoGo(): string | undefined {
   const go = spawnSync('go', ['version'], { env: environment, encoding: 'utf8' });
-  if (go.status === 0) return undefined;
-  const names = programs.map(({ name }) => name).join(', ');
-  return `${names}: not built, and there is no Go to build with: ${go.error?.message ?? go.stderr}`;
+  return go.status === 0 ? undefined : `there is no Go to build with: ${go.error?.message ?? go.stderr}`;
+}
+
+/**
+ * Builds a program of `test/interop`; Go's own cache makes this quick when nothing changed.
+ *
+ * @returns its path
+ */
+export async function buildOwn(name: string, timeout: number): Promise<string> {
+  const path = join(goBin, name);
+  const args = ['build', '-p', '2', '-o', path, `./${name}`];
+  await promisify(execFile)('go', args, { cwd: ownModule, env: environment, timeout });
+  return path;
 }
 
 /** Passes the reason for skipping tests on and says it; with `CI=true` it throws, so that CI never passes by skipping. */

@@ -1,19 +1,22 @@
 /** Runs Pebble, Let's Encrypt's ACME server for tests, and the DNS server that goes with it. */
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
+import { makeCertificate } from './certificates.js';
+import { build, type GoProgram, pathOf, skipBecause, whyMissing } from './go_programs.js';
+import { LineWatch } from './line_watch.js';
+import { freePorts, isListening } from './ports.js';
 
-const VERSION = 'v2.8.0';
-const MODULE = 'github.com/letsencrypt/pebble/v2';
-const programs = fileURLToPath(new URL(`../../.cache/pebble-${VERSION}`, import.meta.url));
-const environment = { ...process.env, GOTOOLCHAIN: 'local' };
+const [PEBBLE, DNS] = ['pebble', 'pebble-challtestsrv'].map((name) => ({
+  name,
+  module: 'github.com/letsencrypt/pebble/v2',
+  version: '2.8.0',
+  folder: `cmd/${name}`,
+})) as [GoProgram, GoProgram];
 
 /** Milliseconds that a first build may take, downloads included. */
 export const BUILD_TIMEOUT = 600_000;
@@ -21,8 +24,8 @@ export const BUILD_TIMEOUT = 600_000;
 /** Starts that may fail because somebody took a port first. */
 const STARTS = 5;
 
-/** Why Pebble cannot be built, or `undefined`. With `CI=true` a missing Go is an error. */
-export const goMissing: string | undefined = whyMissing();
+/** Why Pebble cannot be had, or `undefined`. With `CI=true` that is an error. */
+export const pebbleMissing: string | undefined = skipBecause(whyMissing([PEBBLE, DNS]));
 
 export const EAB = { kid: 'kid-1', key: 'zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W' };
 
@@ -56,13 +59,7 @@ export interface Pebble {
 
 /** Builds the programs, unless that was done before. */
 export async function buildPebble(): Promise<void> {
-  if (existsSync(join(programs, 'pebble')) && existsSync(join(programs, 'pebble-challtestsrv'))) return;
-  await mkdir(programs, { recursive: true });
-  const packages = ['pebble', 'pebble-challtestsrv'].map((name) => `${MODULE}/cmd/${name}@${VERSION}`);
-  await promisify(execFile)('go', ['install', '-p', '2', ...packages], {
-    env: { ...environment, GOBIN: programs },
-    timeout: BUILD_TIMEOUT,
-  });
+  await build([PEBBLE, DNS], BUILD_TIMEOUT);
 }
 
 /** Starts both programs. All names lead to 127.0.0.1. */
@@ -77,14 +74,19 @@ export async function startPebble(options: PebbleOptions): Promise<Pebble> {
 }
 
 async function tryStart(options: PebbleOptions): Promise<Pebble> {
-  const [apiPort, managementPort, dnsPort, dnsManagementPort] = await freePorts(4);
+  const [apiPort, managementPort, dnsPort, dnsManagementPort] = (await freePorts(4)) as [
+    number,
+    number,
+    number,
+    number,
+  ];
   const folder = await mkdtemp(join(tmpdir(), 'derplane-pebble-'));
   const certificate = await makeServerCertificate(folder);
   if (options.rootFile !== undefined) await copyFile(certificate.cert, options.rootFile);
   await writeFile(join(folder, 'config.json'), config(options, certificate, apiPort, managementPort));
-  const dns = new Program('pebble-challtestsrv', dnsFlags(dnsPort, dnsManagementPort), {});
+  const dns = new Program(DNS, dnsFlags(dnsPort, dnsManagementPort), {});
   const server = new Program(
-    'pebble',
+    PEBBLE,
     ['-config', join(folder, 'config.json'), '-dnsserver', `127.0.0.1:${dnsPort}`, '-strict'],
     {
       PEBBLE_VA_NOSLEEP: '1',
@@ -110,33 +112,29 @@ async function tryStart(options: PebbleOptions): Promise<Pebble> {
       const { status } = await fetch(`http://127.0.0.1:${dnsManagementPort}/set-servfail`, { method: 'POST', body });
       if (status !== 200) throw new Error(`pebble-challtestsrv: /set-servfail: HTTP status ${status}`);
     },
-    log: () => server.output,
+    log: () => server.lines.all(),
     close,
   };
 }
 
 class Program {
-  output = '';
-  readonly #child: ChildProcess;
+  readonly lines: LineWatch;
+  readonly #child: ChildProcessByStdio<null, Readable, Readable>;
   readonly #ended: Promise<unknown>;
 
-  constructor(name: string, flags: string[], env: Record<string, string>) {
-    this.#child = spawn(join(programs, name), flags, {
-      env: { ...environment, ...env },
+  constructor(program: GoProgram, flags: string[], env: Record<string, string>) {
+    this.#child = spawn(pathOf(program), flags, {
+      env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      stream?.on('data', (chunk) => {
-        this.output += chunk;
-      });
-    }
+    this.lines = new LineWatch(program.name, this.#child.stdout, this.#child.stderr);
     this.#ended = once(this.#child, 'close');
   }
 
   /** Resolves once somebody listens on the port; rejects when the program ended instead. */
   async answers(port: number): Promise<void> {
     while (!(await isListening(port))) {
-      if (this.#child.exitCode !== null) throw new Error(`${this.#child.spawnfile} ended: ${this.output}`);
+      if (this.#child.exitCode !== null) throw new Error(`${this.#child.spawnfile} ended: ${this.lines.all()}`);
       await sleep(20);
     }
   }
@@ -179,44 +177,8 @@ function config(
 
 /** A self-signed certificate for localhost, which is its own root. */
 async function makeServerCertificate(folder: string): Promise<{ cert: string; key: string }> {
-  const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
-  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-days', '2'];
-  const kind = ['-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-  await promisify(execFile)('openssl', ['req', ...kind, ...subject, '-keyout', key, '-out', cert]);
-  return { cert, key };
-}
-
-/** Ports that were free a moment ago, TCP and (as good as certainly) UDP. */
-async function freePorts(count: number): Promise<[number, number, number, number]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports as [number, number, number, number];
-}
-
-async function isListening(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
-  }
-}
-
-function whyMissing(): string | undefined {
-  const go = spawnSync('go', ['version'], { env: environment, encoding: 'utf8' });
-  if (go.status === 0) return undefined;
-  const reason = `no Go to build Pebble with: ${go.error?.message ?? go.stderr}`;
-  if (process.env.CI === 'true') throw new Error(reason);
-  console.warn(`skipped: ${reason}`);
-  return reason;
+  const files = { cert: join(folder, 'cert.pem'), key: join(folder, 'key.pem') };
+  const { cert, keyPem } = await makeCertificate({ names: ['localhost', '127.0.0.1'] });
+  await Promise.all([writeFile(files.cert, cert), writeFile(files.key, keyPem)]);
+  return files;
 }

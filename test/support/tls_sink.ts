@@ -2,36 +2,24 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import tls from 'node:tls';
-import { checkPair } from '../../dist/certificates/certificate_pair.js';
-import type { Certificate, CertificateSink } from '../../dist/certificates/certificate_sink.js';
+import type { Certificate } from 'derplane';
+import { RecordingSink } from './recording_sink.js';
 
 /** ALPN protocol of TLS-ALPN-01 validations. */
 const ACME_PROTOCOL = 'acme-tls/1';
 
-interface Call {
-  method: 'set' | 'delete' | 'setChallenge' | 'deleteChallenge' | 'expect' | 'unexpect';
-  name: string;
-}
-
-export class TlsSink implements CertificateSink {
-  /** Everything that was asked of it, in order. */
-  readonly calls: Call[] = [];
-  readonly certificates = new Map<string, Certificate[]>();
-  readonly challenges = new Map<string, Certificate>();
-  readonly expected = new Set<string>();
+export class TlsSink extends RecordingSink {
   /** Called once per expected name for which a handshake waits. */
   onWanted: (name: string) => void = () => {};
   /** Whether TLS-ALPN-01 validations fail. */
   hidesChallenges = false;
-  /** Thrown by `set`. */
-  refusal: Error | undefined;
   readonly #asked = new Set<string>();
-  readonly #waiting = new Set<() => void>();
   readonly #tls: tls.Server;
   readonly #acme: tls.Server;
   readonly #listener: Server;
 
   private constructor() {
+    super();
     this.#tls = tls.createServer({
       ALPNProtocols: ['http/1.1'],
       SNICallback: answer((name) => this.#contextFor(name)),
@@ -63,43 +51,14 @@ export class TlsSink implements CertificateSink {
     await once(this.#listener, 'close');
   }
 
-  set(name: string, certificates: Certificate[]): void {
-    if (this.refusal !== undefined) throw this.refusal;
-    for (const certificate of certificates) if (name !== '*') checkPair(certificate, name);
-    this.certificates.set(name, certificates);
-    this.#note('set', name);
-  }
-
-  delete(name: string): void {
-    this.certificates.delete(name);
-    this.#note('delete', name);
-  }
-
-  setChallenge(name: string, certificate: Certificate): void {
-    this.challenges.set(name, certificate);
-    this.#note('setChallenge', name);
-  }
-
-  deleteChallenge(name: string): void {
-    this.challenges.delete(name);
-    this.#note('deleteChallenge', name);
-  }
-
-  expect(name: string): void {
-    this.expected.add(name);
+  override expect(name: string): void {
     this.#asked.delete(name);
-    this.#note('expect', name);
+    super.expect(name);
   }
 
-  unexpect(name: string): void {
-    this.expected.delete(name);
+  override unexpect(name: string): void {
     this.#asked.delete(name);
-    this.#note('unexpect', name);
-  }
-
-  /** Resolves once `holds`. */
-  async until(holds: () => boolean): Promise<void> {
-    while (!holds()) await new Promise<void>((resolve) => this.#waiting.add(resolve));
+    super.unexpect(name);
   }
 
   /** The certificate that a client with this SNI is answered with; rejects when the handshake fails. Without SNI: for 127.0.0.1. */
@@ -143,12 +102,6 @@ export class TlsSink implements CertificateSink {
       await this.until(() => this.calls.length > before);
     }
     return contextOf((this.certificates.get(name) ?? this.certificates.get('*'))?.[0]);
-  }
-
-  #note(method: Call['method'], name: string): void {
-    this.calls.push({ method, name });
-    for (const wake of this.#waiting) wake();
-    this.#waiting.clear();
   }
 }
 

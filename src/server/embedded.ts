@@ -1,0 +1,85 @@
+/** Connections that an embedder brings: upgrades of its HTTP servers, and streams. */
+import type { Server as HttpServer, IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { isDerpPath, isDerpUpgrade } from '../handshake/request.js';
+import type { Logger } from '../log.js';
+import { type ConnectionId, HandshakeStart, type NativeRelay } from '../native.js';
+import { refuseUpgrade } from './refusal.js';
+import { remoteOf, takeOver } from './takeover.js';
+
+type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+
+export class EmbeddedConnections {
+  readonly #relay: NativeRelay;
+  readonly #logger: Logger;
+  readonly #servers = new Map<HttpServer, OnUpgrade>();
+  /** What waits for the end of a connection. */
+  readonly #ends = new Map<ConnectionId, () => void>();
+
+  constructor(relay: NativeRelay, logger: Logger) {
+    this.#relay = relay;
+    this.#logger = logger;
+  }
+
+  /** Takes a server's DERP upgrades from now on. Idempotent. */
+  attach(httpServer: HttpServer): void {
+    if (this.#servers.has(httpServer)) return;
+    const onUpgrade: OnUpgrade = (request, socket, head) => {
+      // Node took its own listener away: without one, a reset would end the process.
+      socket.on('error', () => socket.destroy());
+      const { upgrade } = request.headers;
+      const protocols = request.headers['sec-websocket-protocol'];
+      if (isDerpPath(request.url ?? '') && isDerpUpgrade(upgrade, protocols)) {
+        void this.#upgrade(request, socket, head);
+      } else if (httpServer.listenerCount('upgrade') === 1) {
+        refuseUpgrade(request, socket);
+      }
+    };
+    this.#servers.set(httpServer, onUpgrade);
+    httpServer.on('upgrade', onUpgrade);
+  }
+
+  /** Takes no more upgrades. */
+  detach(): void {
+    for (const [httpServer, onUpgrade] of this.#servers) httpServer.off('upgrade', onUpgrade);
+  }
+
+  /** Takes a stream over and resolves when its connection has ended. */
+  async admit(
+    socket: Duplex,
+    head: Uint8Array,
+    remote: string,
+    start: number = HandshakeStart.DERP,
+    notIdeal = false,
+  ): Promise<void> {
+    try {
+      const id = await takeOver(this.#relay, socket, head, remote);
+      const ended = new Promise<void>((resolve) => {
+        this.#ends.set(id, resolve);
+      });
+      this.#relay.startHandshake(id, start, notIdeal);
+      await ended;
+    } catch (error) {
+      // The connection went before a handshake could begin, or there are too many: it is closed, and that is all there is to say.
+      this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
+    }
+  }
+
+  /** Tells who waits that a connection has ended. */
+  ended(id: ConnectionId): void {
+    this.#ends.get(id)?.();
+    this.#ends.delete(id);
+  }
+
+  /** All have ended. */
+  close(): void {
+    for (const resolve of this.#ends.values()) resolve();
+    this.#ends.clear();
+  }
+
+  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const start = request.headers['derp-fast-start'] === '1' ? HandshakeStart.DERP : HandshakeStart.ANSWER;
+    const notIdeal = (request.headers['ideal-node'] ?? '') !== '';
+    await this.admit(socket, head, remoteOf(request.socket), start, notIdeal);
+  }
+}

@@ -1,0 +1,98 @@
+/** What shards and handshake threads tell: each event to whom it concerns, or into the log. */
+import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
+import type { Logger } from '../log.js';
+import type { NativeRelay, RelayEvent } from '../native.js';
+import { PublicKey } from '../protocol/key.js';
+import type { ConsistencyChecks } from './consistency_checks.js';
+import type { EmbeddedConnections } from './embedded.js';
+import type { Forwarders } from './forwarders.js';
+import type { Mesh } from './mesh.js';
+import type { PageConnections } from './page_connections.js';
+import type { TlsListeners } from './tls_listeners.js';
+import type { Traffic } from './traffic.js';
+
+/** Who hears of events. */
+export interface Hearers {
+  relay: NativeRelay;
+  logger: Logger;
+  forwarders: Forwarders;
+  checks: ConsistencyChecks;
+  traffic: Traffic;
+  pages: PageConnections;
+  tls: TlsListeners;
+  mesh: Mesh;
+  embedded: EmbeddedConnections;
+  isClosing: () => boolean;
+}
+
+export function dispatch(events: RelayEvent[], hearers: Hearers): void {
+  for (const event of events) {
+    try {
+      handle(event, hearers);
+    } catch (error) {
+      // An embedder's logger or HTTP server threw: the other events of the batch are not to blame.
+      process.emitWarning(`derplane: handling a ${event.type} event: ${(error as Error).message}`);
+      if (event.type === 'http') hearers.relay.discard(event.id);
+    }
+  }
+}
+
+function handle(event: RelayEvent, hearers: Hearers): void {
+  switch (event.type) {
+    case 'forward':
+      void hearers.forwarders.forward(event.source, event.destination, event.packet);
+      break;
+    case 'check':
+      hearers.checks.take(event.ticket, event.shard, event.violations);
+      break;
+    case 'traffic':
+      hearers.traffic.take(event.ticket, event.records, event.last);
+      break;
+    case 'http':
+      handleHttp(event, hearers);
+      break;
+    case 'failed':
+      handleFailed(event, hearers);
+      break;
+    case 'wanted':
+      hearers.tls.wanted(event.listener, event.name);
+      break;
+    case 'link':
+      hearers.mesh.linkUp(event.id, event.peers);
+      break;
+    case 'closed':
+      handleClosed(event, hearers);
+      break;
+  }
+}
+
+type EventOf<Type extends RelayEvent['type']> = Extract<RelayEvent, { type: Type }>;
+
+/** A connection that is no DERP upgrade. */
+function handleHttp(event: EventOf<'http'>, { relay, logger, pages, isClosing }: Hearers): void {
+  if (event.malformed !== '') {
+    logger.debug({ remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
+  }
+  if (isClosing()) relay.discard(event.id);
+  else pages.serve(event.id, event.listener);
+}
+
+/** A handshake that came to nothing. */
+function handleFailed(event: EventOf<'failed'>, { logger, embedded }: Hearers): void {
+  const failure = HANDSHAKE_FAILURES[event.failure];
+  const level = failure === 'internal' ? 'error' : failure === 'tls' ? 'info' : 'debug';
+  const what =
+    failure === 'tls'
+      ? `http: TLS handshake error from ${event.remote}: ${event.text}`
+      : `derp: ${event.remote}: receive client key: ${event.text}`;
+  logger[level]({ remote: event.remote, failure }, what);
+  if (event.notify) embedded.ended(event.id);
+}
+
+/** A client or a link that ended. */
+function handleClosed(event: EventOf<'closed'>, { logger, mesh, embedded }: Hearers): void {
+  if (mesh.connectionEnded(event.id, { reason: event.text, peers: event.peers })) return;
+  const key = PublicKey.fromBytes(event.key).shortString();
+  logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
+  if (event.notify) embedded.ended(event.id);
+}
