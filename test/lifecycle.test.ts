@@ -58,7 +58,8 @@ it.each([
     // The first 80 fill caches and let the heaps find their size.
     const [early, late] = [usages[3] as Usage, usages.at(-1) as Usage];
     expect(late.fds).toBeLessThanOrEqual(early.fds);
-    expect(late.threads).toBe(early.threads);
+    // A thread that was joined may show for a moment longer; one left behind each time would be 100 and more.
+    expect(late.threads).toBeLessThan(early.threads + 10);
     expect(late.rss - early.rss).toBeLessThan(16 * MIB);
   },
 );
