@@ -24,7 +24,9 @@ int readSpan(BIO* bio, char* to, size_t room, size_t* got) {
 
 int writeSpan(BIO* bio, const char* from, size_t size, size_t* written) {
   std::vector<uint8_t>& output = *spanOf(bio).output;
-  output.insert(output.end(), from, from + size);
+  // As bytes of the vector's own type they are copied at once, else one by one.
+  const auto* bytes = reinterpret_cast<const uint8_t*>(from);
+  output.insert(output.end(), bytes, bytes + size);
   *written = size;
   return 1;
 }
