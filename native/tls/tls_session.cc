@@ -70,7 +70,7 @@ SecureSession::Status TlsSession::read(uint8_t* to, size_t room, size_t& got) {
   got = 0;
   if (failed_) return Status::kFailed;
   if (ended_) return Status::kEnd;
-  ERR_clear_error();
+  forgetOpenSslErrors();
   const int result = SSL_read_ex(ssl_.get(), to, room, &got);
   if (result == 1) return Status::kOk;
   got = 0;
@@ -124,7 +124,7 @@ SecureSession::Status TlsSession::fail(std::string why) {
 size_t TlsSession::write(const iovec* iov, uint32_t count, size_t max) {
   thread_local uint8_t plaintext[kMaxRecord];
   if (failed_) return 0;
-  ERR_clear_error();
+  forgetOpenSslErrors();
   size_t sealed = 0;
   size_t filled = 0;
   const auto seal = [&](const uint8_t* data, size_t size) {
