@@ -164,7 +164,7 @@ async function throughStream(relay: TestRelay, body: () => Promise<unknown>): Pr
 
 async function limited(relay: TestRelay, a: RawClient, b: RawClient, look: Look): Promise<void> {
   relay.server.setRateLimit(1);
-  // The first may be read before the shard hears of the limit, the second fills the bucket's place.
+  // The first may be read before the shard hears of the limit; the next one nearly empties the bucket.
   const packets = 4;
   for (let n = 0; n < packets; n++)
     a.push(frame(Frame.sendPacket, Buffer.concat([b.publicKey.bytes, patterned(65_000)])));
