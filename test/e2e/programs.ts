@@ -20,8 +20,9 @@ const HEADSCALE: GoProgram = {
   folder: 'cmd/headscale',
 };
 
-/** Why the suite cannot run here, or `undefined`. */
-export const e2eMissing: string | undefined = skipBecause(whyNoNetwork() ?? whyMissing([...TAILSCALE, HEADSCALE]));
+/** Why the suite cannot run here, or `undefined`. What can be installed must be there in CI; what the kernel refuses nobody can install. */
+export const e2eMissing: string | undefined =
+  skipBecause(whyNoNetwork() ?? whyMissing([...TAILSCALE, HEADSCALE])) ?? whatKernelRefuses();
 
 /** Builds what is not built yet: minutes the first time. */
 export async function buildPrograms(): Promise<void> {
@@ -47,4 +48,25 @@ function whyNoNetwork(): string | undefined {
     if (error) return `the suite needs the command ${command}: ${error.message}`;
   }
   return undefined;
+}
+
+/** Says so if this machine makes no namespaces: a container may not let even root make them. */
+function whatKernelRefuses(): string | undefined {
+  const name = `derplane-e2e-${process.pid}-try`;
+  try {
+    for (const args of [
+      ['netns', 'add', name],
+      ['-n', name, 'link', 'add', 'try0', 'type', 'bridge'],
+      ['-n', name, 'link', 'add', 'try1', 'type', 'veth', 'peer', 'name', 'try2'],
+    ]) {
+      const { status, stderr } = spawnSync('ip', args, { encoding: 'utf8' });
+      if (status === 0) continue;
+      const reason = `this machine makes no network namespaces: ip ${args.join(' ')}: ${stderr.trim()}`;
+      console.warn(`skipped: ${reason}`);
+      return reason;
+    }
+    return undefined;
+  } finally {
+    spawnSync('ip', ['netns', 'delete', name]);
+  }
 }
