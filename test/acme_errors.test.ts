@@ -137,6 +137,16 @@ test.each([
   expect(rig.sink.challenges.size).toBe(0);
 });
 
+test('why the first challenge failed is told too when there is no second order', async () => {
+  fake.challengeError = challengeProblem('connection', 'port 443 is closed');
+  const line = failed();
+  await start();
+  await fake.requested('newOrder');
+  fake.failNext('newOrder', problem('rateLimited', 'too many orders', 429, { 'Retry-After': '7200' }));
+  expect(await line).toMatch(/tls-alpn-01: connection: port 443 is closed.*http-01: new order: rateLimited: too many/);
+  expect(await line).toMatch(/next attempt in 120 min/);
+});
+
 test('a server without challenges that we can answer is told', async () => {
   fake.challenges = ['dns-01'];
   await start();

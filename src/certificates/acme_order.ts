@@ -80,7 +80,10 @@ export async function orderCertificate(
 async function authorizedOrder(session: AcmeSession, wish: Wish, answer: AnswerChallenge): Promise<ReadyOrder> {
   const failures: AcmeError[] = [];
   for (const type of wish.challenges) {
-    const order = await newOrder(session, wish);
+    const order = await newOrder(session, wish).catch((error: AcmeError) => {
+      // Why the challenges before failed is what an operator can mend.
+      throw error instanceof AcmeError && failures.length > 0 ? together([...failures, error.during(type)]) : error;
+    });
     try {
       await authorize(session, order, type, answer);
       await settled<Order>(session, 'waiting for the order', order.url, ['ready', 'valid']);
@@ -91,8 +94,19 @@ async function authorizedOrder(session: AcmeSession, wish: Wish, answer: AnswerC
       await abandon(session, order.authorizations);
     }
   }
+  throw together(failures);
+}
+
+/** One error for all; its kind is the last one's. */
+function together(failures: AcmeError[]): AcmeError {
   const retryAfter = Math.max(0, ...failures.map((failure) => failure.retryAfter ?? 0));
-  throw new AcmeError(failures.map(({ message }) => message).join('; '), { retryAfter, cause: failures[0] });
+  const { status, type } = failures.at(-1) ?? {};
+  return new AcmeError(failures.map(({ message }) => message).join('; '), {
+    status,
+    type,
+    retryAfter,
+    cause: failures[0],
+  });
 }
 
 async function newOrder(
