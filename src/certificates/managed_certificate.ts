@@ -183,7 +183,7 @@ export class ManagedCertificate {
     this.#failures = 0;
     logger.info({}, `derper: acme: got cert for ${name} (${expiry(checked)})${hint ?? ''}`);
     if (this.#untilRenewal() <= 0) this.#distrustClock(checked);
-    await this.#save(certificate);
+    await this.#save(checked);
   }
 
   /** What cannot be kept is tried again with each look at the clock, and told once. */
