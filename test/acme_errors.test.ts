@@ -43,6 +43,18 @@ test.each<[string, Route, Failure, RegExp]>([
     /registering the account: .*newAccount/,
   ],
   [
+    'an order that is a web page',
+    'newOrder',
+    { status: 200, body: '<html>' },
+    /new order: the answer is no JSON object/,
+  ],
+  [
+    'an authorization that is a web page',
+    'authz',
+    { status: 200, body: '<html>' },
+    /reading the authorization: the answer is no JSON object/,
+  ],
+  [
     'no account allowed',
     'account',
     problem('unauthorized', 'account is deactivated', 403),

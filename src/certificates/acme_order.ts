@@ -41,7 +41,7 @@ interface Order {
 
 interface Authorization {
   status: string;
-  challenges: { type: string; url: string; token: string; error?: Problem }[];
+  challenges?: { type: string; url: string; token: string; error?: Problem }[];
 }
 
 /** An order that may be finalized. */
@@ -113,7 +113,7 @@ async function newOrder(
   session: AcmeSession,
   { name, profile }: Wish,
 ): Promise<ReadyOrder & { authorizations: string[] }> {
-  const { data, location } = await session.post<Order>('new order', await session.resource('newOrder'), {
+  const { data, location } = await session.ask<Order>('new order', await session.resource('newOrder'), {
     identifiers: [{ type: isIP(name) === 0 ? 'dns' : 'ip', value: name }],
     ...(profile !== undefined && { profile }),
   });
@@ -128,9 +128,9 @@ async function authorize(
   answer: AnswerChallenge,
 ): Promise<void> {
   for (const url of order.authorizations) {
-    const { data: authorization } = await session.post<Authorization>('reading the authorization', url);
+    const { data: authorization } = await session.ask<Authorization>('reading the authorization', url);
     if (authorization.status !== 'pending') continue;
-    const challenge = authorization.challenges.find((offered) => offered.type === type);
+    const challenge = authorization.challenges?.find((offered) => offered.type === type);
     if (challenge === undefined) throw new AcmeError('the server does not offer it for this name');
     const takeBack = await answer(type, challenge.token, await session.keyAuthorization(challenge.token));
     try {
@@ -150,7 +150,7 @@ async function settled<T extends Order | Authorization>(
   wanted: string[],
 ): Promise<T> {
   for (let delay = FIRST_POLL; ; delay = Math.min(delay * 1.5, MAX_POLL)) {
-    const { data, retryAfter }: Reply<T> = await session.post<T>(step, url);
+    const { data, retryAfter }: Reply<T> = await session.ask<T>(step, url);
     if (wanted.includes(data.status)) return data;
     if (!['pending', 'ready', 'processing'].includes(data.status)) throw failureIn(data);
     await sleep(Math.min(retryAfter || delay, MAX_POLL), undefined, { signal: session.signal, ref: false });
@@ -158,16 +158,16 @@ async function settled<T extends Order | Authorization>(
 }
 
 function failureIn(data: Order | Authorization): AcmeError {
-  const failed = 'challenges' in data ? data.challenges.find(({ error }) => error !== undefined) : data;
-  if (failed?.error === undefined) return new AcmeError(`it became ${printable(String(data.status))} without a reason`);
-  return new AcmeError(describeProblem(failed.error));
+  const problem = 'finalize' in data ? data.error : data.challenges?.find(({ error }) => error !== undefined)?.error;
+  if (problem === undefined) return new AcmeError(`it became ${printable(String(data.status))} without a reason`);
+  return new AcmeError(describeProblem(problem));
 }
 
 /** Gives back authorizations that still wait, since servers limit how many may. */
 async function abandon(session: AcmeSession, urls: string[]): Promise<void> {
   for (const url of urls) {
     try {
-      const { data } = await session.post<Authorization>('reading the authorization', url);
+      const { data } = await session.ask<Authorization>('reading the authorization', url);
       if (data.status === 'pending')
         await session.post('giving the authorization back', url, { status: 'deactivated' });
     } catch (error) {
