@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -85,4 +85,11 @@ test('addresses are hosts too where they have certificates', async () => {
     expect((await get(`${PATH}/abc`, host)).status).toBe(200);
   }
   expect((await get(`${PATH}/abc`, 'other.example.com')).status).toBe(403);
+});
+
+test('a token that cannot be read is told once, however many strangers ask for it', async () => {
+  await waiting();
+  await mkdir(rig.path('broken+http-01'));
+  for (let i = 0; i < 3; i++) expect((await get(`${PATH}/broken`, HOST)).status).toBe(404);
+  expect(rig.log.lines.filter((line) => /a challenge token: .*broken/.test(line))).toHaveLength(1);
 });

@@ -43,6 +43,18 @@ test.each<[string, Route, Failure, RegExp]>([
     /registering the account: .*newAccount/,
   ],
   [
+    'an order that is a web page',
+    'newOrder',
+    { status: 200, body: '<html>' },
+    /new order: the answer is no JSON object/,
+  ],
+  [
+    'an authorization that is a web page',
+    'authz',
+    { status: 200, body: '<html>' },
+    /reading the authorization: the answer is no JSON object/,
+  ],
+  [
     'no account allowed',
     'account',
     problem('unauthorized', 'account is deactivated', 403),
@@ -135,6 +147,16 @@ test.each([
   expect(line).toMatch(new RegExp(`http-01: ${expected.source}`));
   expect(fake.orders).toHaveLength(2);
   expect(rig.sink.challenges.size).toBe(0);
+});
+
+test('why the first challenge failed is told too when there is no second order', async () => {
+  fake.challengeError = challengeProblem('connection', 'port 443 is closed');
+  const line = failed();
+  await start();
+  await fake.requested('newOrder');
+  fake.failNext('newOrder', problem('rateLimited', 'too many orders', 429, { 'Retry-After': '7200' }));
+  expect(await line).toMatch(/tls-alpn-01: connection: port 443 is closed.*http-01: new order: rateLimited: too many/);
+  expect(await line).toMatch(/next attempt in 120 min/);
 });
 
 test('a server without challenges that we can answer is told', async () => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { accountKey } from '../dist/certificates/account_key.js';
 import type { AcmeOptions } from '../dist/certificates/acme.js';
 import { CertificateFolder } from '../dist/certificates/certificate_folder.js';
 import { AcmeRig, HOST } from './support/acme_rig.js';
@@ -180,6 +181,25 @@ describe.skipIf(!canMount)('a full disk', () => {
     expect(await Promise.all(['a.key', 'a.crt'].map((name) => folder.read(name)))).toEqual(['old key', 'old chain']);
     expect((await readdir(disk)).sort()).toEqual(['a.crt', 'a.key']);
   });
+});
+
+test('what is kept is what the next start reads, whatever an authority writes around its certificates', async () => {
+  fake.writeChain = (pem) => `issued for you\r\n${pem.replaceAll('\n', '\r\n')}\r\n\r\n`;
+  const source = await start();
+  await rig.log.line(/got cert/);
+  await source.close();
+  const { length } = fake.orders;
+  await start();
+  await rig.log.line(/loaded cached cert/);
+  expect(fake.orders).toHaveLength(length);
+  expect(await readFile(rig.path(HOST), 'utf8')).toMatch(/-----END CERTIFICATE-----\n$/);
+});
+
+test('two relays that start at once in one folder get one account', async () => {
+  const folder = new CertificateFolder(rig.path('shared'));
+  const keys = await Promise.all([1, 2, 3].map(() => accountKey(folder, ['account.key'], rig.log)()));
+  expect(new Set(keys).size).toBe(1);
+  expect(await readFile(rig.path('shared/account.key'), 'utf8')).toBe(keys[0]);
 });
 
 test('a folder that is missing is made for its owner only', async () => {

@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { axios } from 'acme-client';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AcmeOptions } from '../dist/certificates/acme.js';
@@ -208,6 +208,23 @@ describe('a source of certificates', () => {
     await start();
     expect(await rig.log.line(/getting cert/)).toMatch(/next attempt in 1 min/);
     expect((await rig.sink.handshake(HOST)).fingerprint256).toBe(fingerprint256);
+  });
+
+  test('a certificate that comes into the folder while the authority holds us back is taken within the hour', async () => {
+    const first = await served();
+    await first.close();
+    const kept = await readFile(rig.path(HOST));
+    await rm(rig.path(HOST));
+    rig.sink.certificates.clear();
+    fake.failAlways('newOrder', problem('rateLimited', 'come tomorrow', 429, { 'Retry-After': '86400' }));
+    await start();
+    expect(await rig.log.line(/getting cert/)).toMatch(/next attempt in 1440 min/);
+    await clock.sleeping();
+    await writeFile(rig.path(HOST), kept);
+    clock.pass(HOUR);
+    await rig.log.line(/loaded cached cert/);
+    expect((await rig.sink.handshake(HOST)).subjectaltname).toBe(`DNS:${HOST}`);
+    expect(fake.orders).toHaveLength(1);
   });
 
   test('a newer certificate that another relay put into the folder is taken instead of a new order', async () => {

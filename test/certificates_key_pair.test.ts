@@ -72,6 +72,15 @@ describe('refused with one line that names the file is', () => {
     return 'read';
   };
 
+  test('a certificate with a date that is none', () => {
+    const der = Buffer.from(made.ec.der);
+    const utcTime = Buffer.of(0x17, 0x0d);
+    const notAfter = der.indexOf(utcTime, der.indexOf(utcTime) + 1);
+    der.write('99', notAfter + 4); // the month
+    const cert = `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`;
+    expect(refusal(cert, made.ec.keyPem)).toMatch(/x\.crt: the dates .* are unreadable/);
+  });
+
   test('an encrypted key', () => {
     const options = { cipher: 'aes-256-cbc', passphrase: 'x', format: 'pem' } as const;
     const pkcs8 = made.ec.key.export({ ...options, type: 'pkcs8' }) as string;

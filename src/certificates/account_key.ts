@@ -45,8 +45,12 @@ async function readOrMake(folder: CertificateFolder, names: [string, ...string[]
   const { crypto } = await import('acme-client');
   const made = createPrivateKey((await crypto.createPrivateEcdsaKey()).toString());
   const pem = made.export({ format: 'pem', type: 'sec1' }).toString();
-  await folder.write([{ name: names[0], text: pem }]).catch((error: Error) => {
-    logger.error({}, `derper: acme: the account's key is not kept on disk: ${error.message}`);
-  });
-  return pem;
+  try {
+    if (await folder.create({ name: names[0], text: pem })) return pem;
+  } catch (error) {
+    logger.error({}, `derper: acme: the account's key is not kept on disk: ${(error as Error).message}`);
+    return pem;
+  }
+  // Another relay that shares the folder was faster. There must be one account: a binding registers no second one.
+  return readOrMake(folder, names, logger);
 }

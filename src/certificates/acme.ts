@@ -254,11 +254,21 @@ class AcmeSource implements AcmeCertificates {
 
   /** Lets handshakes at the addresses of this machine wait for a certificate, which is asked for when the first one does. */
   #scanAddresses(): void {
-    for (const { address } of Object.values(networkInterfaces()).flatMap((found) => found ?? [])) {
-      const canonical = canonicalAddress(address);
-      if (canonical !== undefined) this.#addAddress(canonical, 'ask');
-    }
+    const own = localAddresses();
+    if (this.#addresses.size + own.size > MAX_ADDRESSES) this.#forgetOthers(own);
+    for (const address of own) this.#addAddress(address, 'ask');
     this.#cancelScan = this.#clock.after(ADDRESS_SCAN_INTERVAL, () => this.#scanAddresses());
+  }
+
+  /** Makes room: machines whose addresses change would otherwise use all of it up in time. */
+  #forgetOthers(own: ReadonlySet<string>): void {
+    for (const [address, certificate] of this.#addresses) {
+      if (own.has(address) || address === this.#plan.address) continue;
+      this.#addresses.delete(address);
+      void certificate.close();
+      this.#sink.unexpect(address);
+      this.#sink.delete(address);
+    }
   }
 
   /** An operator whose machine sits behind address translation would wait in vain. */
@@ -277,4 +287,9 @@ class AcmeSource implements AcmeCertificates {
 
 function hostFile(host: string, isRsa: boolean): string {
   return isRsa ? `${host}+rsa` : host;
+}
+
+function localAddresses(): Set<string> {
+  const found = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  return new Set(found.map(({ address }) => canonicalAddress(address)).filter((address) => address !== undefined));
 }

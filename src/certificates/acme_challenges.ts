@@ -24,6 +24,8 @@ export interface ChallengesOptions {
 export class AcmeChallenges {
   readonly #options: ChallengesOptions;
   readonly #tokens = new Map<string, string>();
+  /** Whether it was said, since the last challenge of ours, that a file cannot be read. */
+  #saidAboutFile = false;
 
   constructor(options: ChallengesOptions) {
     this.#options = options;
@@ -65,7 +67,10 @@ export class AcmeChallenges {
     try {
       return await this.#options.folder.read(name);
     } catch (error) {
-      this.#options.logger.warn({}, `derper: acme: a challenge token: ${(error as Error).message}`);
+      // Anybody may ask, as often as they like.
+      if (!this.#saidAboutFile)
+        this.#options.logger.warn({}, `derper: acme: a challenge token: ${(error as Error).message}`);
+      this.#saidAboutFile = true;
       return undefined;
     }
   }
@@ -73,6 +78,7 @@ export class AcmeChallenges {
   async #answerHttp(token: string, keyAuthorization: string): Promise<() => Promise<void>> {
     const file = TOKEN.test(token) ? `${token}+http-01` : undefined;
     this.#tokens.set(token, keyAuthorization);
+    this.#saidAboutFile = false;
     if (file !== undefined) await this.#keep(file, keyAuthorization);
     return async () => {
       this.#tokens.delete(token);

@@ -41,7 +41,7 @@ interface Order {
 
 interface Authorization {
   status: string;
-  challenges: { type: string; url: string; token: string; error?: Problem }[];
+  challenges?: { type: string; url: string; token: string; error?: Problem }[];
 }
 
 /** An order that may be finalized. */
@@ -80,7 +80,10 @@ export async function orderCertificate(
 async function authorizedOrder(session: AcmeSession, wish: Wish, answer: AnswerChallenge): Promise<ReadyOrder> {
   const failures: AcmeError[] = [];
   for (const type of wish.challenges) {
-    const order = await newOrder(session, wish);
+    const order = await newOrder(session, wish).catch((error: AcmeError) => {
+      // Why the challenges before failed is what an operator can mend.
+      throw error instanceof AcmeError && failures.length > 0 ? together([...failures, error.during(type)]) : error;
+    });
     try {
       await authorize(session, order, type, answer);
       await settled<Order>(session, 'waiting for the order', order.url, ['ready', 'valid']);
@@ -91,15 +94,26 @@ async function authorizedOrder(session: AcmeSession, wish: Wish, answer: AnswerC
       await abandon(session, order.authorizations);
     }
   }
+  throw together(failures);
+}
+
+/** One error for all; its kind is the last one's. */
+function together(failures: AcmeError[]): AcmeError {
   const retryAfter = Math.max(0, ...failures.map((failure) => failure.retryAfter ?? 0));
-  throw new AcmeError(failures.map(({ message }) => message).join('; '), { retryAfter, cause: failures[0] });
+  const { status, type } = failures.at(-1) ?? {};
+  return new AcmeError(failures.map(({ message }) => message).join('; '), {
+    status,
+    type,
+    retryAfter,
+    cause: failures[0],
+  });
 }
 
 async function newOrder(
   session: AcmeSession,
   { name, profile }: Wish,
 ): Promise<ReadyOrder & { authorizations: string[] }> {
-  const { data, location } = await session.post<Order>('new order', await session.resource('newOrder'), {
+  const { data, location } = await session.ask<Order>('new order', await session.resource('newOrder'), {
     identifiers: [{ type: isIP(name) === 0 ? 'dns' : 'ip', value: name }],
     ...(profile !== undefined && { profile }),
   });
@@ -114,9 +128,9 @@ async function authorize(
   answer: AnswerChallenge,
 ): Promise<void> {
   for (const url of order.authorizations) {
-    const { data: authorization } = await session.post<Authorization>('reading the authorization', url);
+    const { data: authorization } = await session.ask<Authorization>('reading the authorization', url);
     if (authorization.status !== 'pending') continue;
-    const challenge = authorization.challenges.find((offered) => offered.type === type);
+    const challenge = authorization.challenges?.find((offered) => offered.type === type);
     if (challenge === undefined) throw new AcmeError('the server does not offer it for this name');
     const takeBack = await answer(type, challenge.token, await session.keyAuthorization(challenge.token));
     try {
@@ -136,7 +150,7 @@ async function settled<T extends Order | Authorization>(
   wanted: string[],
 ): Promise<T> {
   for (let delay = FIRST_POLL; ; delay = Math.min(delay * 1.5, MAX_POLL)) {
-    const { data, retryAfter }: Reply<T> = await session.post<T>(step, url);
+    const { data, retryAfter }: Reply<T> = await session.ask<T>(step, url);
     if (wanted.includes(data.status)) return data;
     if (!['pending', 'ready', 'processing'].includes(data.status)) throw failureIn(data);
     await sleep(Math.min(retryAfter || delay, MAX_POLL), undefined, { signal: session.signal, ref: false });
@@ -144,16 +158,16 @@ async function settled<T extends Order | Authorization>(
 }
 
 function failureIn(data: Order | Authorization): AcmeError {
-  const failed = 'challenges' in data ? data.challenges.find(({ error }) => error !== undefined) : data;
-  if (failed?.error === undefined) return new AcmeError(`it became ${printable(String(data.status))} without a reason`);
-  return new AcmeError(describeProblem(failed.error));
+  const problem = 'finalize' in data ? data.error : data.challenges?.find(({ error }) => error !== undefined)?.error;
+  if (problem === undefined) return new AcmeError(`it became ${printable(String(data.status))} without a reason`);
+  return new AcmeError(describeProblem(problem));
 }
 
 /** Gives back authorizations that still wait, since servers limit how many may. */
 async function abandon(session: AcmeSession, urls: string[]): Promise<void> {
   for (const url of urls) {
     try {
-      const { data } = await session.post<Authorization>('reading the authorization', url);
+      const { data } = await session.ask<Authorization>('reading the authorization', url);
       if (data.status === 'pending')
         await session.post('giving the authorization back', url, { status: 'deactivated' });
     } catch (error) {

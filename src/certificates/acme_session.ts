@@ -118,6 +118,13 @@ export class AcmeSession {
     return { data: data as T, location: headers.location, retryAfter: parseRetryAfter(headers['retry-after']) };
   }
 
+  /** As {@link post}, of what must be answered with a JSON object; no member of it is checked. */
+  async ask<T extends object>(step: string, url: string, payload?: object): Promise<Reply<T>> {
+    const reply = await this.post<T>(step, url, payload);
+    if (typeof reply.data === 'object' && reply.data !== null) return reply;
+    throw new AcmeError(`${step}: the answer is no JSON object; is something between this machine and the server?`);
+  }
+
   /** What proves to the server that we hold the account: RFC 8555, section 8.1. */
   keyAuthorization(token: string): Promise<string> {
     return this.#client.getChallengeKeyAuthorization({ type: 'http-01', token, url: '', status: 'pending' });

@@ -2,7 +2,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readIfThere } from '../bounded_file.js';
-import { replaceFiles } from '../durable_file.js';
+import { createFile, replaceFiles } from '../durable_file.js';
 
 /** Bytes of a file that is read; a chain with its key has less than ten thousand. */
 const MAX_SIZE = 1024 * 1024;
@@ -39,6 +39,15 @@ export class CertificateFolder {
   /** Makes the folder (0700) where there is none. */
   async make(): Promise<void> {
     await mkdir(this.#path, { recursive: true, mode: 0o700 });
+  }
+
+  /** Writes a file that is not there yet; false when there is one, which stays. */
+  async create({ name, text, mode = 0o600 }: FolderEntry): Promise<boolean> {
+    try {
+      return await createFile({ path: this.pathOf(name), text, mode });
+    } catch (error) {
+      throw new Error(`${this.#path}: ${(error as Error).message}`, { cause: error });
+    }
   }
 
   /** Writes files that belong together: none is replaced before all are on disk. */

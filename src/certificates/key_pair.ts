@@ -73,6 +73,7 @@ function parsePair(texts: Certificate, where: PairFiles): KeyPair {
   const leaf = chain[0]!.certificate;
   if (!leaf.checkPrivateKey(key)) throw mismatch(where, chain.slice(1), key);
   const [notBefore, notAfter] = [Date.parse(leaf.validFrom), Date.parse(leaf.validTo)];
+  if (Number.isNaN(notBefore + notAfter)) throw broken(where.cert, 'the dates in the first certificate are unreadable');
   return { leaf, notBefore, notAfter, cert: joined(chain), key: `${pem}\n` };
 }
 

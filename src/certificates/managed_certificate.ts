@@ -107,8 +107,14 @@ export class ManagedCertificate {
   }
 
   #wake(): void {
-    if (this.#unsaved === undefined) this.#check();
-    else this.#run(this.#save(this.#unsaved));
+    if (this.#unsaved !== undefined) this.#run(this.#save(this.#unsaved));
+    else if (this.#isHeldBack()) this.#run(this.#lookAgain());
+    else this.#check();
+  }
+
+  /** Whether a new certificate is due, but must not be asked for yet. */
+  #isHeldBack(): boolean {
+    return this.#untilRenewal() <= 0 && this.#notBefore > this.#options.clock.monotonic();
   }
 
   #run(work: Promise<void>): void {
@@ -140,10 +146,7 @@ export class ManagedCertificate {
 
   async #renew(): Promise<void> {
     const kept = await this.#load();
-    if (kept !== undefined && this.#isBetter(kept) && this.#serve(kept) && this.#untilRenewal() > 0) {
-      this.#options.logger.info({}, `derper: acme: loaded cached cert for ${this.#options.name} (${expiry(kept)})`);
-      return;
-    }
+    if (kept !== undefined && this.#take(kept)) return;
     try {
       await this.#order();
     } catch (error) {
@@ -152,6 +155,19 @@ export class ManagedCertificate {
       if (kept !== undefined && this.#current === undefined) this.#serve(kept);
       this.#fail(error);
     }
+  }
+
+  /** An authority may hold us back for a day; what somebody put into the folder in the meantime is taken within the hour. */
+  async #lookAgain(): Promise<void> {
+    const kept = await this.#load();
+    if (kept !== undefined) this.#take(kept);
+  }
+
+  /** Serves what is on disk if it is better; whether that makes a new one needless. */
+  #take(kept: KeyPair): boolean {
+    if (!this.#isBetter(kept) || !this.#serve(kept) || this.#untilRenewal() <= 0) return false;
+    this.#options.logger.info({}, `derper: acme: loaded cached cert for ${this.#options.name} (${expiry(kept)})`);
+    return true;
   }
 
   /** What is on disk, where another relay may have put a newer one; what is unusable is told once and left alone. */
@@ -183,7 +199,7 @@ export class ManagedCertificate {
     this.#failures = 0;
     logger.info({}, `derper: acme: got cert for ${name} (${expiry(checked)})${hint ?? ''}`);
     if (this.#untilRenewal() <= 0) this.#distrustClock(checked);
-    await this.#save(certificate);
+    await this.#save(checked);
   }
 
   /** What cannot be kept is tried again with each look at the clock, and told once. */

@@ -1,6 +1,7 @@
 /** Plain HTTP listeners of the program beside the relay's own. */
 import type { Server as HttpServer } from 'node:http';
-import type { Address } from './address.js';
+import type { Logger } from '../log.js';
+import { type Address, formatAddress } from './address.js';
 
 export interface HttpListener {
   /** With the port that was taken where it was 0. */
@@ -8,15 +9,34 @@ export interface HttpListener {
   close(): Promise<void>;
 }
 
-/** @throws the system's error when `server` cannot listen there */
-export function listenHttp(server: HttpServer, { host, port }: Address): Promise<HttpListener> {
+/** Milliseconds between two lines about connections that cannot be accepted. */
+const TROUBLE_INTERVAL = 60_000;
+
+/**
+ * Listens. A connection that cannot be accepted later (no file descriptors left, for instance) is logged, once a minute at most.
+ *
+ * @throws the system's error when `server` cannot listen there
+ */
+export function listenHttp(server: HttpServer, { host, port }: Address, logger: Logger): Promise<HttpListener> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.listen({ ...(host !== '' && { host }), port }, () => {
+      const address = { host, port: (server.address() as { port: number }).port };
       server.off('error', reject);
-      resolve({ address: { host, port: (server.address() as { port: number }).port }, close: () => close(server) });
+      server.on('error', acceptTrouble(address, logger));
+      resolve({ address, close: () => close(server) });
     });
   });
+}
+
+function acceptTrouble(address: Address, logger: Logger): (error: NodeJS.ErrnoException) => void {
+  let quietUntil = 0;
+  return ({ code, message }) => {
+    const now = performance.now();
+    if (now < quietUntil) return;
+    quietUntil = now + TROUBLE_INTERVAL;
+    logger.error({ code }, `derper: accept on ${formatAddress(address)}: ${code ?? message}; the connection is lost`);
+  };
 }
 
 function close(server: HttpServer): Promise<void> {

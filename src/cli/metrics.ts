@@ -36,7 +36,7 @@ export async function serveMetrics(
   options: DebugPagesOptions,
   logger: Logger,
 ): Promise<HttpListener> {
-  const listener = await listenHttp(createMetricsServer({ ...options, host: address.host }), address);
+  const listener = await listenHttp(createMetricsServer({ ...options, host: address.host }), address, logger);
   logger.info({}, `derper: serving metrics on ${formatAddress(listener.address)}`);
   return listener;
 }

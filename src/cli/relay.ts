@@ -106,7 +106,7 @@ async function servePlain(
 ): Promise<HttpListener> {
   const server = boundedServer(plainPages({ pages, challenge: source.challenge }));
   server.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
-  const listener = await listenHttp(server, address);
+  const listener = await listenHttp(server, address, logger);
   logger.info({}, `derper: serving plain HTTP on ${formatAddress(listener.address)}`);
   return listener;
 }

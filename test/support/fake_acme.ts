@@ -54,6 +54,8 @@ export class FakeAcme {
   challenges = ['http-01', 'tls-alpn-01', 'dns-01'];
   /** Name that certificates are made for instead of the one that was asked for. */
   wrongName: string | undefined;
+  /** Makes of a chain's PEM what is sent. */
+  writeChain = (pem: string) => pem;
   /** Problem with which every challenge ends. */
   challengeError: object | undefined;
   readonly #failures = new Map<Route, (Failure | 'silence')[]>();
@@ -139,7 +141,9 @@ export class FakeAcme {
       case 'order':
         return send(response, 200, this.#order(id, order));
       case 'cert':
-        response.writeHead(200, { 'Content-Type': 'application/pem-certificate-chain' }).end(order.certificate);
+        response
+          .writeHead(200, { 'Content-Type': 'application/pem-certificate-chain' })
+          .end(this.writeChain(order.certificate as string));
     }
   }
 
