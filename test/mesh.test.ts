@@ -1,60 +1,27 @@
 /** Three relays of one region on addresses of their own, all with the same list of hosts. */
-import { createPageServer, HttpClient, PrivateKey, Server } from 'derplane';
+import { HttpClient, PrivateKey, Server } from 'derplane';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LogWatch } from './support/log_watch.js';
 import { nextPacket, stream, untilReached } from './support/packets.js';
 import { discoPacket, RawClient } from './support/raw_client.js';
+import { MESH_KEY, RegionRelay } from './support/region_relay.js';
 import { SHARD_COUNTS } from './support/relay.js';
 
-const MESH_KEY = 'a7'.repeat(32);
 const ADDRESSES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'];
 
-/** One relay of the region, which can be ended and started again on its port. */
-class RegionRelay {
-  readonly key = PrivateKey.generate();
-  readonly #shards: number;
-  readonly address: string;
-  server!: Server;
-  log!: LogWatch;
-  port = 0;
-
-  constructor(shards: number, address: string) {
-    this.#shards = shards;
-    this.address = address;
-  }
-
-  async start(hosts: string[] = []): Promise<void> {
-    this.log = new LogWatch();
-    this.server = new Server(this.key, {
-      shards: this.#shards,
-      handshakeThreads: 1,
-      meshKey: MESH_KEY,
-      meshRetryInterval: 20,
-      meshWith: hosts,
-      logger: this.log,
-    });
-    const listener = await this.server.listen({ host: this.address, port: this.port, httpServer: createPageServer() });
-    this.port = listener.port;
-  }
-
+class PlainRelay extends RegionRelay {
   get host(): string {
     return `http://${this.address}:${this.port}`;
-  }
-
-  figure(...path: string[]): number {
-    return Number(
-      path.reduce<unknown>((value, name) => (value as Record<string, unknown>)[name], this.server.expVar()),
-    );
   }
 }
 
 describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (shards) => {
-  let relays: RegionRelay[];
+  let relays: PlainRelay[];
   let clients: HttpClient[];
 
   beforeEach(async () => {
     clients = [];
-    relays = ADDRESSES.map((address) => new RegionRelay(shards, address));
+    relays = ADDRESSES.map((address) => new PlainRelay(shards, address));
     for (const relay of relays) await relay.start();
     for (const relay of relays) for (const { host } of relays) relay.server.addMeshPeer(host);
     await Promise.all(relays.map(({ log }) => log.line(/self-connect/)));
@@ -68,7 +35,7 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
     await Promise.all(relays.map(({ server }) => server.close()));
   });
 
-  async function connect(relay: RegionRelay, key = PrivateKey.generate()): Promise<HttpClient> {
+  async function connect(relay: PlainRelay, key = PrivateKey.generate()): Promise<HttpClient> {
     const client = new HttpClient(key, `${relay.host}/derp`);
     clients.push(client);
     await client.connect();
@@ -84,7 +51,7 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
   }
 
   /** Waits until packets from a client of `relay` reach all of `peers`. */
-  async function untilKnown(relay: RegionRelay, peers: HttpClient[]): Promise<void> {
+  async function untilKnown(relay: PlainRelay, peers: HttpClient[]): Promise<void> {
     const probe = await connect(relay);
     for (const peer of peers) await untilReached(probe, peer);
     probe.close();

@@ -2,16 +2,16 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
-import { createPageServer, HttpClient, PrivateKey, Server, type ServerOptions, TlsContext } from 'derplane';
+import { HttpClient, PrivateKey, Server, type ServerOptions, TlsContext } from 'derplane';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FrameType, frameOf } from '../dist/protocol/frame.js';
 import { type CertificateWish, makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
 import { FakeRelay } from './support/fake_relay.js';
 import { LogWatch } from './support/log_watch.js';
 import { nextPacket, stream, untilReached } from './support/packets.js';
+import { MESH_KEY, RegionRelay } from './support/region_relay.js';
 import { SHARD_COUNTS } from './support/relay.js';
 
-const MESH_KEY = 'a7'.repeat(32);
 const PATIENCE = { timeout: 20_000 };
 const ADDRESSES = ['127.0.0.2', '127.0.0.3', '127.0.0.4'];
 
@@ -27,43 +27,20 @@ async function certified(wish: CertificateWish) {
   return { cert: leaf.cert + chain.intermediate.cert, key: leaf.keyPem };
 }
 
-/** One relay of the region, which can be ended and started again on its port. */
-class RegionRelay {
-  readonly key = PrivateKey.generate();
-  readonly #shards: number;
-  readonly address: string;
-  readonly name: string;
-  server!: Server;
+/** A relay of the region with a name that only its certificate proves. */
+class NamedRelay extends RegionRelay {
+  readonly name = `derp${this.address.at(-1)}.test`;
   tls!: TlsContext;
-  log!: LogWatch;
-  port = 0;
 
-  constructor(shards: number, address: string) {
-    this.#shards = shards;
-    this.address = address;
-    this.name = `derp${address.at(-1)}.test`;
-  }
-
-  async start(hosts: string[] = []): Promise<void> {
-    this.log = new LogWatch();
+  override async start(hosts: string[] = []): Promise<void> {
     this.tls = new TlsContext();
     this.tls.set(this.name, [await certified({ names: [this.name] })]);
     // Clients of the tests know no name.
     this.tls.set(this.address, [await certified({ names: [this.address] })]);
-    this.server = new Server(this.key, {
-      shards: this.#shards,
-      handshakeThreads: 1,
-      meshKey: MESH_KEY,
-      meshRetryInterval: 20,
-      meshWith: hosts,
-      meshCa: chain.root.cert,
-      logger: this.log,
-    });
-    const options = { host: this.address, port: this.port, tls: this.tls, httpServer: createPageServer() };
-    this.port = (await this.server.listen(options)).port;
+    await super.start(hosts, { meshCa: chain.root.cert }, this.tls);
   }
 
-  /** As in the list of a region: a name that only the certificate proves, and where it is. */
+  /** As in the list of a region: the name, and where it is. */
   get host(): string {
     return `${this.name}:${this.port}/${this.address}`;
   }
@@ -72,25 +49,19 @@ class RegionRelay {
     return `https://${this.address}:${this.port}/derp`;
   }
 
-  figure(...path: string[]): number {
-    return Number(
-      path.reduce<unknown>((value, name) => (value as Record<string, unknown>)[name], this.server.expVar()),
-    );
-  }
-
   /** What was logged of a link to `other`. */
-  linesOf(other: RegionRelay): string[] {
+  linesOf(other: NamedRelay): string[] {
     return this.log.lines.filter((line) => line.includes(`mesh("${other.name}:${other.port}"): `));
   }
 }
 
 describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (shards) => {
-  let relays: [RegionRelay, RegionRelay, RegionRelay];
+  let relays: [NamedRelay, NamedRelay, NamedRelay];
   let clients: HttpClient[];
 
   beforeEach(async () => {
     clients = [];
-    relays = ADDRESSES.map((address) => new RegionRelay(shards, address)) as typeof relays;
+    relays = ADDRESSES.map((address) => new NamedRelay(shards, address)) as typeof relays;
     for (const relay of relays) await relay.start();
     for (const relay of relays) for (const { host } of relays) relay.server.addMeshPeer(host);
     await Promise.all(relays.map(({ log }) => log.line(/self-connect/)));
@@ -103,7 +74,7 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
     await Promise.all(relays.map(({ server }) => server.close()));
   });
 
-  async function connectTo(relay: RegionRelay): Promise<HttpClient> {
+  async function connectTo(relay: NamedRelay): Promise<HttpClient> {
     const client = new HttpClient(PrivateKey.generate(), relay.url, { ca: chain.root.cert });
     clients.push(client);
     await client.connect();
