@@ -237,7 +237,8 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   return result;
 }
 
-double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt) {
+double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt,
+                                std::unique_ptr<TlsSession> session) {
   if (!exempt && core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
     core_->refused.fetch_add(1, std::memory_order_relaxed);
     throwCode(env, "budget", "too many handshakes in progress");
@@ -254,6 +255,11 @@ double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, c
     throwCode(env, "budget", "handshakes in progress hold too many bytes");
     return 0;
   }
+  if (session != nullptr) {
+    connection->output = session->takeOutput();
+    session->setOutput(&connection->output);
+    connection->tls = std::move(session);
+  }
   return static_cast<double>(ConnectionTable::instance().add(std::move(connection)));
 }
 
@@ -268,16 +274,8 @@ Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
-  const double id = addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3]));
-  if (id == 0) return env.Undefined();
-  if (std::unique_ptr<TlsSession> session = TlsSessionWrap::takeFrom(info[4])) {
-    Connection* connection = ConnectionTable::instance().borrow(static_cast<uint64_t>(id));
-    connection->output = session->takeOutput();
-    session->setOutput(&connection->output);
-    connection->tls = std::move(session);
-    ConnectionTable::instance().giveBack(static_cast<uint64_t>(id));
-  }
-  return Napi::Number::New(env, id);
+  return Napi::Number::New(
+      env, addConnection(env, std::move(fd), info[1], info[2], boolOf(info[3]), TlsSessionWrap::takeFrom(info[4])));
 }
 
 Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
@@ -290,7 +288,7 @@ Napi::Value RelayWrap::socketPair(const Napi::CallbackInfo& info) {
   }
   Fd ours(ends[0]);
   Fd theirs(ends[1]);
-  const double id = addConnection(env, std::move(ours), info[0], info[1], boolOf(info[2]));
+  const double id = addConnection(env, std::move(ours), info[0], info[1], boolOf(info[2]), nullptr);
   if (id == 0) return env.Undefined();
   const auto result = Napi::Object::New(env);
   result.Set("id", Napi::Number::New(env, id));

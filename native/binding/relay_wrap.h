@@ -8,6 +8,7 @@
 
 #include "../io/listener.h"
 #include "../io/relay_core.h"
+#include "../tls/tls_session.h"
 #include "env.h"
 
 namespace derplane {
@@ -55,7 +56,9 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
 
   // Makes a connection of `fd`; throws and returns 0 when the relay is full or closed.
   // `exempt`: a connection that the relay itself made is not refused because strangers are many.
-  double addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt);
+  // `session`: what `head` was opened by; null for a plain connection.
+  double addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt,
+                       std::unique_ptr<TlsSession> session);
   bool ready(Napi::Env env);
 
   std::shared_ptr<RelayCore> core_;

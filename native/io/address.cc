@@ -43,6 +43,11 @@ std::string localAddressText(int fd) {
   return ip.starts_with('[') ? ip.substr(1, ip.size() - 2) : ip;
 }
 
+bool isIpAddress(const std::string& text) {
+  uint8_t bytes[16];
+  return inet_pton(AF_INET, text.c_str(), bytes) == 1 || inet_pton(AF_INET6, text.c_str(), bytes) == 1;
+}
+
 std::string addressText(const Address& address) {
   static constexpr Address kUnknown{};
   if (std::memcmp(address.ip, kUnknown.ip, 16) == 0 && address.port == 0) return "";

@@ -15,6 +15,9 @@ Address peerAddress(int fd);
 // Our own address of a connected socket without its port, IPv4 never as v4-in-v6; empty when it has none.
 std::string localAddressText(int fd);
 
+// Whether a text is a numeric address, IPv6 without brackets.
+bool isIpAddress(const std::string& text);
+
 // `192.0.2.1:443` or `[2001:db8::1]:443`; IPv4 never as v4-in-v6; empty for an unknown address.
 std::string addressText(const Address& address);
 

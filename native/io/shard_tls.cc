@@ -21,7 +21,6 @@ constexpr size_t kMaxUnsent = 2 * kSealAtOnce;
 
 void Shard::startTls(Client& client, Connection& connection) {
   client.tls = new TlsChannel{.session = std::move(connection.tls), .unsent = std::move(connection.output)};
-  client.tls->tls13 = client.tls->session->isTls13();
   router_.counters().add(client.tls->gauge());
   countUnsent(client);
   client.tls->session->setOutput(&sealed_);

@@ -1,8 +1,9 @@
 #include "tls_client.h"
 
-#include <arpa/inet.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+
+#include "../io/address.h"
 
 namespace derplane {
 namespace {
@@ -24,11 +25,6 @@ size_t addRoots(X509_STORE* store, const std::string& pem) {
   }
   ERR_clear_error();
   return added;
-}
-
-bool isAddress(const std::string& host) {
-  uint8_t bytes[16];
-  return ::inet_pton(AF_INET, host.c_str(), bytes) == 1 || ::inet_pton(AF_INET6, host.c_str(), bytes) == 1;
 }
 
 }  // namespace
@@ -65,7 +61,7 @@ std::unique_ptr<TlsSession> TlsClient::connect(const Target& target, std::string
     X509_VERIFY_PARAM* param = SSL_get0_param(ssl.get());
     // As browsers and Go: names come from the subject alternative names only.
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    ok = ok && (isAddress(target.verify_host)
+    ok = ok && (isIpAddress(target.verify_host)
                     ? X509_VERIFY_PARAM_set1_ip_asc(param, target.verify_host.c_str()) == 1
                     : X509_VERIFY_PARAM_set1_host(param, target.verify_host.c_str(), target.verify_host.size()) == 1);
     SSL_set_verify(ssl.get(), SSL_VERIFY_PEER, nullptr);

@@ -1,10 +1,10 @@
 #include "tls_server.h"
 
-#include <arpa/inet.h>
 #include <openssl/pem.h>
 
 #include <algorithm>
 
+#include "../io/address.h"
 #include "tls_session.h"
 
 namespace derplane {
@@ -18,11 +18,6 @@ std::string lowerCase(std::string name) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
   return name;
-}
-
-bool isAddress(const std::string& name) {
-  uint8_t bytes[16];
-  return ::inet_pton(AF_INET, name.c_str(), bytes) == 1 || ::inet_pton(AF_INET6, name.c_str(), bytes) == 1;
 }
 
 // A cursor over a TLS vector; every read says whether there were enough bytes.
@@ -267,7 +262,7 @@ TlsServer::CtxPtr TlsServer::find(const Hello& hello, const std::string& local_a
   const std::lock_guard lock(mutex_);
   if (hello.challenge) return lookUp(challenges_, hello.name);
   // An address may be asked for by name only where it is the connection's.
-  if (by_address || !isAddress(name)) {
+  if (by_address || !isIpAddress(name)) {
     if (CtxPtr identity = lookUp(identities_, name)) return identity;
     if (isExpected(name, by_address)) {
       awaited = name;

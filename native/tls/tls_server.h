@@ -22,7 +22,7 @@ struct CertificatePem {
   std::string key;
 };
 
-class TlsServer final : public SecureServer, public std::enable_shared_from_this<TlsServer> {
+class TlsServer final : public SecureServer {
  public:
   // The name that stands for every name; in expect(): for every address of this host.
   static constexpr const char* kAnyName = "*";

@@ -89,13 +89,10 @@ SecureSession::Status TlsSession::statusOf(int result) {
   if (span_.blocked) return fail("too many records without data");
   switch (error) {
     case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
       if (!established() && handshake_bytes_ > kMaxHandshakeBytes) return fail("the handshake is too long");
       keepUnread();
-      return Status::kWantBytes;
-    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
-      if (handshake_bytes_ > kMaxHandshakeBytes) return fail("the handshake is too long");
-      keepUnread();
-      return Status::kWantCertificate;
+      return error == SSL_ERROR_WANT_READ ? Status::kWantBytes : Status::kWantCertificate;
     case SSL_ERROR_ZERO_RETURN:
       ended_ = true;
       return Status::kEnd;
@@ -129,7 +126,10 @@ size_t TlsSession::write(const iovec* iov, uint32_t count, size_t max) {
   size_t filled = 0;
   const auto seal = [&](const uint8_t* data, size_t size) {
     size_t written = 0;
-    if (SSL_write_ex(ssl_.get(), data, size, &written) != 1) return false;
+    if (SSL_write_ex(ssl_.get(), data, size, &written) != 1) {
+      fail(takeOpenSslError());
+      return false;
+    }
     sealed += size;
     return true;
   };
@@ -140,12 +140,12 @@ size_t TlsSession::write(const iovec* iov, uint32_t count, size_t max) {
     while (left > 0) {
       const size_t part = std::min(left, kMaxRecord - filled);
       if (part == kMaxRecord) {  // a whole record lies there already
-        if (!seal(at, part)) return fail(takeOpenSslError()), 0;
+        if (!seal(at, part)) return 0;
       } else {
         std::memcpy(plaintext + filled, at, part);
         filled += part;
         if (filled == kMaxRecord) {
-          if (!seal(plaintext, filled)) return fail(takeOpenSslError()), 0;
+          if (!seal(plaintext, filled)) return 0;
           filled = 0;
         }
       }
@@ -153,7 +153,7 @@ size_t TlsSession::write(const iovec* iov, uint32_t count, size_t max) {
       left -= part;
     }
   }
-  if (filled > 0 && !seal(plaintext, filled)) return fail(takeOpenSslError()), 0;
+  if (filled > 0 && !seal(plaintext, filled)) return 0;
   return sealed;
 }
 

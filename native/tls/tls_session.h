@@ -32,7 +32,6 @@ class TlsSession final : public SecureSession {
   // The rest concerns the handshake, and the control plane.
   // Goes on with the handshake as far as what was fed allows; kOk: established.
   Status handshake();
-  SSL* ssl() { return ssl_.get(); }
   void setWanted(std::string name) { wanted_ = std::move(name); }
   void setFailure(std::string why) { failure_ = std::move(why); }
   // Of a connection to a listener: the address that it came to, and the number of the relay that listens.
