@@ -31,8 +31,8 @@ export interface RelayAnswer {
 }
 
 const { shards, mesh, certificateFolder } = JSON.parse(process.argv[2]!) as RelayArguments;
-const server = new Server(PrivateKey.generate(), { shards, ...(mesh && { meshKey: '5e'.repeat(32) }) });
-const second = mesh ? new Server(PrivateKey.generate(), { shards, meshKey: server.meshKey }) : undefined;
+const server = new Server(PrivateKey.generate(), { shards, ...(mesh && { mesh: { key: '5e'.repeat(32) } }) });
+const second = mesh ? new Server(PrivateKey.generate(), { shards, mesh: { key: server.meshKey } }) : undefined;
 await Promise.all([server.ready(), second?.ready()]);
 const ready = second === undefined ? await listenAlone() : await listenTogether(second);
 

@@ -2,9 +2,9 @@
 export type { CertificateExpiry } from './certificates/expiry.js';
 export { Client } from './client/client.js';
 export type { Conn } from './client/conn.js';
-export { HttpClient, type HttpClientOptions, type ReceivedDetail } from './client/http_client.js';
 export * from './client/messages.js';
 export type { ClientInfoOptions, ClientOptions } from './client/options.js';
+export { type ReceivedDetail, RelayClient, type RelayClientOptions } from './client/relay_client.js';
 export type { WatchLoopEnd, WatchLoopOptions } from './client/watch_loop.js';
 export { DerpError, type DerpErrorCode } from './errors.js';
 export { type DebugAccess, debugAccess } from './http/debug_access.js';
@@ -22,7 +22,11 @@ export type {
   Listener,
   ListenOptions,
   RateLimit,
+  ServerHandshakeOptions,
+  ServerMeshOptions,
   ServerOptions,
+  ServerQueueOptions,
+  ServerTimeoutOptions,
 } from './server/options.js';
 export { Server } from './server/server.js';
 export type { Stats } from './server/stats.js';

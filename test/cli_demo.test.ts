@@ -53,7 +53,11 @@ test('a server that is no relay is told apart', async () => {
 
 test.each([
   [['-url', 'nonsense'], 1, /^derplane: .*nonsense.*\n$/],
-  [['-count', '0'], 2, /^invalid value "0" for flag -count: must be 1 to 1000000\nUsage of derplane demo/],
+  [
+    ['-count', '0'],
+    2,
+    /^invalid value "0" for flag -count: must be an integer from 1 to 1000000\nUsage of derplane demo/,
+  ],
   [['stray'], 2, /^unexpected argument: stray\nUsage of derplane demo/],
 ])('demo %j is refused', async (args, code, message) => {
   const ended = await derplane(['demo', ...args]);

@@ -110,11 +110,14 @@ describe('wrong flags', () => {
     [['-http-port', '1.5'], 'invalid value "1.5" for flag -http-port: parse error'],
     [['-http-port', '99999999999999999999'], 'invalid value "99999999999999999999" for flag -http-port: parse error'],
     [['-tcp-write-timeout', '2'], 'invalid value "2" for flag -tcp-write-timeout: parse error'],
-    [['-tcp-write-timeout', '-2s'], 'invalid value "-2s" for flag -tcp-write-timeout: must be 0s to'],
-    [['-tcp-keepalive-time', '10h'], 'invalid value "10h" for flag -tcp-keepalive-time: must be 1s to 9h6m7s'],
-    [['-shards', '65'], 'invalid value "65" for flag -shards: must be 0 to 64'],
+    [['-tcp-write-timeout', '-2s'], 'invalid value "-2s" for flag -tcp-write-timeout: must be a duration from 0s to'],
+    [
+      ['-tcp-keepalive-time', '10h'],
+      'invalid value "10h" for flag -tcp-keepalive-time: must be a duration from 1s to 9h6m7s',
+    ],
+    [['-shards', '64'], 'invalid value "64" for flag -shards: must be an integer from 1 to 63, or 0'],
     [['-shards', 'x', '-shards', '1'], 'invalid value "x" for flag -shards: parse error'],
-    [['-queue-depth', '0'], 'invalid value "0" for flag -queue-depth: must be 1 to 65536'],
+    [['-queue-depth', '0'], 'invalid value "0" for flag -queue-depth: must be an integer from 1 to 65536'],
     [['-log-format', 'xml'], 'invalid value "xml" for flag -log-format: must be text, json'],
     [['-log-level', 'loud'], 'invalid value "loud" for flag -log-level: must be debug, info, warn, error'],
     [['-accept-connection-limit', 'x'], 'invalid value "x" for flag -accept-connection-limit: parse error'],
@@ -246,10 +249,9 @@ describe('what the flags ask for', () => {
     const { server } = config([...args, '-queue-depth', '7']);
     expect(server).toMatchObject({
       shards: 3,
-      handshakeThreads: 2,
-      ringBytes: 1048576,
-      writeTimeout: 3000,
-      queueDepth: 7,
+      handshake: { threads: 2 },
+      timeouts: { write: 3000 },
+      queues: { depth: 7, ringBytes: 1048576 },
     });
     const { tcpKeepaliveTime, tcpUserTimeout } = config([
       '-dev',
@@ -263,7 +265,7 @@ describe('what the flags ask for', () => {
 
   test('the default numbers of threads are left to the server', () => {
     expect(Object.keys(config(['-dev']).server)).not.toContain('shards');
-    expect(Object.keys(config(['-dev']).server)).not.toContain('handshakeThreads');
+    expect(config(['-dev']).server.handshake).not.toHaveProperty('threads');
   });
 
   test.each([
@@ -274,7 +276,7 @@ describe('what the flags ask for', () => {
     [['-queue-depth', '5'], '7', 5],
   ])('queue depth of %j with the variable %j is %i', (args, text, depth) => {
     const env = { TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: text };
-    expect(config(['-dev', ...args], env).server.queueDepth).toBe(depth);
+    expect(config(['-dev', ...args], env).server.queues?.depth).toBe(depth);
   });
 
   test.each(['x', '1.5', '70000'])('the queue depth variable %j is refused', (text) => {

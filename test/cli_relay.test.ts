@@ -7,7 +7,7 @@ import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
-import { HttpClient, PrivateKey } from 'derplane';
+import { PrivateKey, RelayClient } from 'derplane';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { derplane, type RelayProcess, startDerplane } from './support/derplane.js';
 import { expectRelay } from './support/exchange.js';
@@ -170,7 +170,7 @@ describe('-dev', () => {
 describe('signals', () => {
   test.each(['SIGTERM', 'SIGINT'] as const)('%s ends it with exit code 0, clients or not', async (signal) => {
     const relay = await start();
-    const client = new HttpClient(PrivateKey.generate(), `http://${relay.address}/derp`);
+    const client = new RelayClient(PrivateKey.generate(), `http://${relay.address}/derp`);
     await client.connect();
     // The relay announces its end: the client may notice the end itself, or that there is nobody to go back to.
     const code = expect.stringMatching(/^ERR_DERP_(?:CLOSED|CONNECT)$/);
@@ -181,7 +181,7 @@ describe('signals', () => {
     client.close();
   });
 
-  async function receiveAll(client: HttpClient): Promise<never> {
+  async function receiveAll(client: RelayClient): Promise<never> {
     for (;;) await client.recv();
   }
 

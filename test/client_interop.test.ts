@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Client } from '../dist/client/client.js';
-import { HttpClient, type HttpClientOptions } from '../dist/client/http_client.js';
 import type { ReceivedMessage } from '../dist/client/messages.js';
+import { RelayClient, type RelayClientOptions } from '../dist/client/relay_client.js';
 import { PrivateKey, type PublicKey } from '../dist/protocol/key.js';
 import { GO_DERPER_TIMEOUT, type GoDerper, goDerperMissing, startGoDerper } from './support/go_derper.js';
 
@@ -17,7 +17,7 @@ describe.skipIf(goDerperMissing !== undefined)('against the Go derper', () => {
   let folder: string;
   let keyFile: string;
   let relay: GoDerper;
-  const opened: HttpClient[] = [];
+  const opened: RelayClient[] = [];
 
   const start = (port?: number) =>
     startGoDerper({
@@ -42,8 +42,8 @@ describe.skipIf(goDerperMissing !== undefined)('against the Go derper', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  async function newClient(options: HttpClientOptions = {}): Promise<HttpClient> {
-    const client = new HttpClient(PrivateKey.generate(), relay.url, options);
+  async function newClient(options: RelayClientOptions = {}): Promise<RelayClient> {
+    const client = new RelayClient(PrivateKey.generate(), relay.url, options);
     opened.push(client);
     await client.connect();
     return client;
@@ -143,7 +143,7 @@ describe.skipIf(goDerperMissing !== undefined)('against the Go derper', () => {
     expect((await next(mesh, 'peerGone')).peer.equals(peer.publicKey)).toBe(true);
   });
 
-  async function untilPresent(mesh: HttpClient, key: PublicKey) {
+  async function untilPresent(mesh: RelayClient, key: PublicKey) {
     for (;;) {
       const message = await next(mesh, 'peerPresent');
       if (message.key.equals(key)) return message;
@@ -158,7 +158,7 @@ describe.skipIf(goDerperMissing !== undefined)('against the Go derper', () => {
 
   it('a path without DERP is an HTTP status error', async () => {
     for (const fastStart of [false, true]) {
-      const client = new HttpClient(PrivateKey.generate(), new URL('/derp/probe', relay.url), { fastStart });
+      const client = new RelayClient(PrivateKey.generate(), new URL('/derp/probe', relay.url), { fastStart });
       opened.push(client);
       await expect(client.connect()).rejects.toThrow(expect.objectContaining({ code: 'ERR_DERP_HTTP_STATUS' }));
     }

@@ -1,17 +1,17 @@
 /** What a client does when its relay announces that it restarts. */
-import { HttpClient, PrivateKey } from 'derplane';
+import { PrivateKey, RelayClient } from 'derplane';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AnnouncedRestart } from '../dist/client/restart.js';
 import { FrameType, frameOf } from '../dist/protocol/frame.js';
 import { type FakeConnection, FakeRelay } from './support/fake_relay.js';
 
 let relay: FakeRelay;
-let client: HttpClient;
+let client: RelayClient;
 let first: FakeConnection;
 
 beforeEach(async () => {
   relay = await FakeRelay.start();
-  client = new HttpClient(PrivateKey.generate(), relay.url);
+  client = new RelayClient(PrivateKey.generate(), relay.url);
   [, first] = await Promise.all([client.connect(), relay.client()]);
   expect(await client.recv()).toMatchObject({ type: 'serverInfo' });
 });

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { rootCertificates, type TLSSocket } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { HttpClient, type HttpClientOptions, PrivateKey } from 'derplane';
+import { PrivateKey, RelayClient, type RelayClientOptions } from 'derplane';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { formatPin } from '../dist/tls/pin.js';
 import { type CertificateWish, makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
@@ -17,7 +17,7 @@ const DAY = 86_400_000;
 const withCode = (code: string) => expect.objectContaining({ name: 'DerpError', code });
 
 const relays: FakeRelay[] = [];
-const clients: HttpClient[] = [];
+const clients: RelayClient[] = [];
 let root: TestCertificate;
 
 beforeAll(async () => {
@@ -37,20 +37,20 @@ async function present(...certificates: TestCertificate[]): Promise<FakeRelay> {
   return relay;
 }
 
-function clientOf(relay: FakeRelay, options: HttpClientOptions, host = 'localhost'): HttpClient {
-  const client = new HttpClient(PrivateKey.generate(), `https://${host}:${relay.port}/derp`, options);
+function clientOf(relay: FakeRelay, options: RelayClientOptions, host = 'localhost'): RelayClient {
+  const client = new RelayClient(PrivateKey.generate(), `https://${host}:${relay.port}/derp`, options);
   clients.push(client);
   return client;
 }
 
 /** Connects, and tells by what name the relay was asked for. */
-async function expectTrust(relay: FakeRelay, options: HttpClientOptions, host?: string): Promise<string | undefined> {
+async function expectTrust(relay: FakeRelay, options: RelayClientOptions, host?: string): Promise<string | undefined> {
   const [, { socket }] = await Promise.all([clientOf(relay, options, host).connect(), relay.client()]);
   return (socket as TLSSocket).servername || undefined;
 }
 
 /** The message of a refusal, in which the URL stands. */
-async function expectRefusal(relay: FakeRelay, options: HttpClientOptions, host = 'localhost'): Promise<string> {
+async function expectRefusal(relay: FakeRelay, options: RelayClientOptions, host = 'localhost'): Promise<string> {
   const connecting = clientOf(relay, options, host).connect();
   await expect(connecting).rejects.toThrow(withCode('ERR_DERP_CERTIFICATE'));
   const { message } = await connecting.then(
@@ -234,7 +234,7 @@ describe('ca', () => {
   it.each(['', ' \n', 'hello', '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n'])(
     'must have a certificate: %j has none',
     (ca) => {
-      const make = () => new HttpClient(PrivateKey.generate(), 'https://localhost/derp', { ca });
+      const make = () => new RelayClient(PrivateKey.generate(), 'https://localhost/derp', { ca });
       expect(make).toThrow(withCode('ERR_DERP_CERTIFICATE'));
       expect(make).toThrow(/^ca: there is no (PEM )?certificate/);
     },

@@ -6,7 +6,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { HttpClient, type HttpClientOptions, PrivateKey } from 'derplane';
+import { PrivateKey, RelayClient, type RelayClientOptions } from 'derplane';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { FrameType, frameOf } from '../dist/protocol/frame.js';
 import { makeCertificate, type TestCertificate } from './support/certificates.js';
@@ -31,8 +31,8 @@ afterEach(async () => {
   for (const end of ends.splice(0).reverse()) await end();
 });
 
-function clientOf(url: string, options: HttpClientOptions = {}): HttpClient {
-  const client = new HttpClient(PrivateKey.generate(), url, { ca: leaf.cert, ...options });
+function clientOf(url: string, options: RelayClientOptions = {}): RelayClient {
+  const client = new RelayClient(PrivateKey.generate(), url, { ca: leaf.cert, ...options });
   ends.push(() => client.close());
   return client;
 }
@@ -84,7 +84,7 @@ function cutAfter(relay: FakeRelay, count: number, then: (socket: Socket) => voi
   });
 }
 
-async function failureOf(url: string, options?: HttpClientOptions): Promise<{ code: string; message: string }> {
+async function failureOf(url: string, options?: RelayClientOptions): Promise<{ code: string; message: string }> {
   const error = await clientOf(url, options)
     .connect()
     .then(
@@ -307,7 +307,7 @@ it('a program that failed in every way ends by itself', async () => {
   const relay = await fakeRelay();
   const wrongName = await makeCertificate({ names: ['other.example'] });
   const other = await fakeRelay({ cert: wrongName.cert, key: wrongName.keyPem });
-  const dials: [string, HttpClientOptions][] = [
+  const dials: [string, RelayClientOptions][] = [
     [await serverOf((socket) => socket.write('hello there\r\n')), {}],
     [await serverOf(() => undefined), { connectTimeout: SHORT }],
     [await serverOf((socket) => socket.once('data', () => socket.write(alert(40)))), {}],

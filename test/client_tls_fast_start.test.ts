@@ -1,7 +1,7 @@
 /** A client that learns the relay's key from its meta certificate: ClientInfo goes out with the request. */
 import { X509Certificate } from 'node:crypto';
 import type { TlsOptions } from 'node:tls';
-import { createPageServer, HttpClient, type HttpClientOptions, PrivateKey, Server, TlsContext } from 'derplane';
+import { createPageServer, PrivateKey, RelayClient, type RelayClientOptions, Server, TlsContext } from 'derplane';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { Box } from '../dist/protocol/box.js';
 import { FrameType, serverKeyFrame } from '../dist/protocol/frame.js';
@@ -14,7 +14,7 @@ const MESH_KEY = 'cd'.repeat(32);
 const withCode = (code: string) => expect.objectContaining({ name: 'DerpError', code });
 
 const relays: FakeRelay[] = [];
-const clients: HttpClient[] = [];
+const clients: RelayClient[] = [];
 let leaf: TestCertificate;
 
 beforeAll(async () => {
@@ -44,8 +44,8 @@ async function tellingRelay(tls?: TlsOptions): Promise<FakeRelay> {
 }
 
 /** A connection on which the client has not been told anything. */
-async function begin(relay: FakeRelay, options: HttpClientOptions = {}) {
-  const client = new HttpClient(PrivateKey.generate(), relay.url, { ca: leaf.cert, ...options });
+async function begin(relay: FakeRelay, options: RelayClientOptions = {}) {
+  const client = new RelayClient(PrivateKey.generate(), relay.url, { ca: leaf.cert, ...options });
   clients.push(client);
   const connecting = client.connect();
   connecting.catch(() => undefined);
@@ -134,7 +134,7 @@ describe('a meta certificate', () => {
 describe('the key that it tells', () => {
   it('must be the one that is wanted, else nothing is said', async () => {
     const relay = await tellingRelay();
-    const client = new HttpClient(PrivateKey.generate(), relay.url, {
+    const client = new RelayClient(PrivateKey.generate(), relay.url, {
       ca: leaf.cert,
       serverPublicKey: PrivateKey.generate().publicKey,
     });
@@ -200,20 +200,20 @@ describe('an HTTP answer in fast start over TLS', () => {
 });
 
 it('the relay of this package tells its key', async () => {
-  const server = new Server(PrivateKey.generate(), { shards: 1, handshakeThreads: 1 });
+  const server = new Server(PrivateKey.generate(), { shards: 1, handshake: { threads: 1 } });
   const tls = new TlsContext();
   tls.set('*', [{ cert: leaf.cert, key: leaf.keyPem }]);
   const { port } = await server.listen({ host: '127.0.0.1', port: 0, tls, httpServer: createPageServer() });
   const url = `https://127.0.0.1:${port}/derp`;
   try {
-    const wrong = new HttpClient(PrivateKey.generate(), url, {
+    const wrong = new RelayClient(PrivateKey.generate(), url, {
       ca: leaf.cert,
       serverPublicKey: PrivateKey.generate().publicKey,
     });
     clients.push(wrong);
     // It is the certificate that tells: ServerKey would not be compared, but fail to open.
     await expect(wrong.connect()).rejects.toThrow('not the one wanted');
-    const client = new HttpClient(PrivateKey.generate(), url, { ca: leaf.cert });
+    const client = new RelayClient(PrivateKey.generate(), url, { ca: leaf.cert });
     clients.push(client);
     await client.connect();
     expect(client.serverPublicKey?.equals(server.publicKey)).toBe(true);

@@ -1,5 +1,5 @@
 /** The watch loop: who is connected to a relay, over reconnects. */
-import { HttpClient, type PeerGoneMessage, type PeerPresentMessage, PrivateKey, type PublicKey } from 'derplane';
+import { type PeerGoneMessage, type PeerPresentMessage, PrivateKey, type PublicKey, RelayClient } from 'derplane';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FrameType, frameOf } from '../dist/protocol/frame.js';
 import { type FakeConnection, FakeRelay } from './support/fake_relay.js';
@@ -38,13 +38,13 @@ const gone = (key: PublicKey, reason: number) => frameOf(FrameType.PEER_GONE, ke
 
 describe('a watch loop', () => {
   let relay: FakeRelay;
-  let client: HttpClient;
+  let client: RelayClient;
   let changes: Changes;
   let log: LogWatch;
 
   beforeEach(async () => {
     relay = await FakeRelay.start();
-    client = new HttpClient(PrivateKey.generate(), relay.url, { meshKey: MESH_KEY });
+    client = new RelayClient(PrivateKey.generate(), relay.url, { meshKey: MESH_KEY });
     changes = new Changes();
     log = new LogWatch();
   });
@@ -127,16 +127,16 @@ describe('a watch loop', () => {
   });
 
   it('needs a mesh key', async () => {
-    const plain = new HttpClient(PrivateKey.generate(), relay.url);
+    const plain = new RelayClient(PrivateKey.generate(), relay.url);
     await expect(plain.runWatchConnectionLoop(changes)).rejects.toMatchObject({ code: 'ERR_DERP_NO_MESH_KEY' });
   });
 });
 
 describe('a watch loop on a relay', () => {
   it('makes a mesh of JavaScript forwarders', () =>
-    withRelay({ shards: 2, meshKey: MESH_KEY }, (here) =>
-      withRelay({ shards: 2, meshKey: MESH_KEY }, async (there) => {
-        const link = new HttpClient(here.server.privateKey, there.url, { meshKey: MESH_KEY });
+    withRelay({ shards: 2, mesh: { key: MESH_KEY } }, (here) =>
+      withRelay({ shards: 2, mesh: { key: MESH_KEY } }, async (there) => {
+        const link = new RelayClient(here.server.privateKey, there.url, { meshKey: MESH_KEY });
         const ended = link.runWatchConnectionLoop({
           add: ({ key }) => here.server.addPacketForwarder(key, link),
           remove: ({ peer }) => here.server.removePacketForwarder(peer, link),

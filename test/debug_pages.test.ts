@@ -24,7 +24,7 @@ const PATHS = ['/debug/', '/debug/vars', '/debug/varz', '/debug/check', '/debug/
 
 describe('debug pages', () => {
   test('an index shows what an operator looks for first, and links to the others', () =>
-    withRelay({ shards: 1, meshKey: 'ab'.repeat(32) }, ({ server }) =>
+    withRelay({ shards: 1, mesh: { key: 'ab'.repeat(32) } }, ({ server }) =>
       withPages({ relay: server, hostname: '<derp>.example', version: '9.8.7' }, async (port) => {
         const { status, headers, body } = await ask(port, '/debug/');
         expect(status).toBe(200);
@@ -240,7 +240,7 @@ describe('/debug/traffic', () => {
   test('ends when the relay closes', () =>
     withRelay({ shards: 1 }, async ({ server }) => {
       const { Server, PrivateKey } = await import('derplane');
-      const other = new Server(PrivateKey.generate(), { shards: 1, handshakeThreads: 1 });
+      const other = new Server(PrivateKey.generate(), { shards: 1, handshake: { threads: 1 } });
       await withPages({ relay: other }, async (port) => {
         const answer = ask(port, '/debug/traffic');
         await once(get({ port, host: '127.0.0.1', path: '/debug/', agent: false }), 'response');

@@ -7,6 +7,8 @@ import { promisify } from 'node:util';
 import * as derplane from 'derplane';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as defaults from '../dist/server/defaults.js';
+import { OPTION_RANGES } from '../dist/server/option_ranges.js';
+import { resolveOptions } from '../dist/server/resolve_options.js';
 import { startDerplane } from './support/derplane.js';
 
 const root = new URL('../', import.meta.url);
@@ -57,6 +59,18 @@ describe('examples', () => {
   });
 });
 
+/** Default of each option that has one number for every machine, by its path. */
+function defaultValues(): Record<string, number> {
+  const { mesh, handshake, timeouts, queues } = resolveOptions({});
+  const { threads: _byCores, ...bounds } = handshake;
+  const groups = { mesh: { retryInterval: mesh.retryInterval }, handshake: bounds, timeouts, queues };
+  const paths = Object.entries(groups).flatMap(([group, options]) =>
+    Object.entries(options).map(([name, value]) => [`${group}.${name}`, value]),
+  );
+  const { TCP_KEEPALIVE_TIME: tcpKeepaliveTime, TCP_USER_TIMEOUT: tcpUserTimeout } = defaults;
+  return { ...Object.fromEntries(paths), tcpKeepaliveTime, tcpUserTimeout };
+}
+
 /** Names in a TypeScript source, read as text. */
 async function members(path: string, begin: string, member: RegExp): Promise<string[]> {
   const source = await read(path);
@@ -77,22 +91,33 @@ describe('it tells of', () => {
     for (const name of [...names, 'closed']) expect(headings).toMatch(new RegExp(`[\`\\s]${name}[\`(]`));
   });
 
-  test.each(['ServerOptions', 'ListenOptions'])('every option of %s', async (name) => {
+  test.each([
+    ['ServerOptions', ''],
+    ['ServerMeshOptions', 'mesh.'],
+    ['ServerHandshakeOptions', 'handshake.'],
+    ['ServerTimeoutOptions', 'timeouts.'],
+    ['ServerQueueOptions', 'queues.'],
+    ['ListenOptions', ''],
+  ])('every option of %s', async (name, prefix) => {
     const options = await members('src/server/options.ts', `export interface ${name} {`, /^ {2}(\w+)\??:/gm);
-    expect(options.length).toBeGreaterThan(4);
-    expect(firstCells).toEqual(expect.arrayContaining(options));
+    const groups = new Set(['mesh', 'handshake', 'timeouts', 'queues']);
+    const leaves = options.filter((option) => prefix !== '' || !groups.has(option));
+    expect(leaves.length).toBeGreaterThan(2);
+    expect(firstCells).toEqual(expect.arrayContaining(leaves.map((option) => `${prefix}${option}`)));
   });
 
-  test('every default number as it is', () => {
-    const rows = new Map(
-      [...api.matchAll(/^\| `(\w+)` \| [^|]*\| ([\d,]+) \|/gm)].map(([, name, value]) => [name, value]),
+  test('the range and the default of every option that is a number, as they are', () => {
+    const rows = [...api.matchAll(/^\| `([\w.]+)` \|[^|]*\| ([\d,]+) to ([\d,]+) \|([^|]*)\|/gm)];
+    const number = (text: string) => Number(text.trim().replaceAll(',', ''));
+    const ranges = Object.fromEntries(
+      rows.map(([, option, min, max]) => [option, { min: number(min!), max: number(max!) }]),
     );
-    const constant = (option: string) => option.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
-    expect(rows.size).toBeGreaterThan(8);
-    for (const [option, value] of rows) {
-      expect(`${option} ${value!.replaceAll(',', '')}`).toBe(
-        `${option} ${(defaults as Record<string, number>)[constant(option!)]}`,
-      );
+    const { drainTime: _ofClose, ...documented } = OPTION_RANGES;
+    expect(ranges).toEqual(documented);
+    const values = new Map(Object.entries(defaultValues()));
+    for (const [, option, , , value] of rows) {
+      const known = values.get(option!);
+      if (known !== undefined) expect(`${option} ${number(value!)}`).toBe(`${option} ${known}`);
     }
   });
 

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server as HttpServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { HttpClient, PrivateKey, Server } from 'derplane';
+import { PrivateKey, RelayClient, Server } from 'derplane';
 import { describe, expect, it } from 'vitest';
 import { startDerplane } from './support/derplane.js';
 import { RawClient } from './support/raw_client.js';
@@ -14,7 +14,11 @@ import { SHARD_COUNTS } from './support/relay.js';
 const RESTARTING = 0x15;
 
 async function start(shards: number): Promise<{ server: Server; port: number }> {
-  const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1, meshKey: 'dd'.repeat(32) });
+  const server = new Server(PrivateKey.generate(), {
+    shards,
+    handshake: { threads: 1 },
+    mesh: { key: 'dd'.repeat(32) },
+  });
   const { port } = await server.listen({ host: '127.0.0.1', port: 0 });
   return { server, port };
 }
@@ -116,7 +120,7 @@ it('clients of this library come back to the relay that follows, having lost not
     '-drain-time=300ms',
   ];
   const first = await startDerplane(args('127.0.0.1:0'));
-  const client = new HttpClient(PrivateKey.generate(), `http://${first.address}/derp`);
+  const client = new RelayClient(PrivateKey.generate(), `http://${first.address}/derp`);
   await client.connect();
   const seen: string[] = [];
   const reading = (async () => {

@@ -10,7 +10,7 @@ const policies = ['last-writer-active', 'disable-fighters'] as const;
 describe.each(SHARD_COUNTS)('connections of one key at a relay with %i shard(s)', (shards) => {
   describe.each(placements(shards))('sender and they %s', (placement) => {
     describe.each(policies)('policy %s', (duplicatePolicy) => {
-      const shared = sharedRelay({ shards, meshKey, duplicatePolicy });
+      const shared = sharedRelay({ shards, mesh: { key: meshKey }, duplicatePolicy });
       const withShared = (body: (relay: TestRelay) => Promise<void>) => body(shared());
 
       it('the newest is active at once, however many there are', () =>
@@ -111,7 +111,7 @@ describe.each(SHARD_COUNTS)('connections of one key at a relay with %i shard(s)'
     });
 
     describe('policy last-writer-active', () => {
-      const shared = sharedRelay({ shards, meshKey });
+      const shared = sharedRelay({ shards, mesh: { key: meshKey } });
       const withShared = (body: (relay: TestRelay) => Promise<void>) => body(shared());
 
       it.each<[string, (speaker: RawClient, relay: TestRelay) => Promise<unknown>]>([

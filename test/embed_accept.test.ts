@@ -69,7 +69,7 @@ describe.each(SHARD_COUNTS)('accept() of a relay with %i shard(s)', (shards) => 
       }));
 
     it('resolves when the server is closed', async () => {
-      const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1 });
+      const server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 } });
       const adopted = await accepted(server, link);
       const shaking = await link();
       const unfinished = server.accept(shaking.served, NOTHING);
@@ -99,7 +99,7 @@ describe.each(SHARD_COUNTS)('accept() of a relay with %i shard(s)', (shards) => 
   });
 
   it('after close() rejects, and destroys the connection', async () => {
-    const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1 });
+    const server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 } });
     await server.close();
     const { served, client } = await tcpLink();
     await expect(server.accept(served, NOTHING)).rejects.toMatchObject({ code: 'ERR_DERP_CLOSED' });
@@ -118,7 +118,7 @@ describe.each(SHARD_COUNTS)('accept() of a relay with %i shard(s)', (shards) => 
 });
 
 async function withServer(options: ServerOptions, body: (server: Server) => Promise<void>): Promise<void> {
-  const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
+  const server = new Server(PrivateKey.generate(), { handshake: { threads: 1 }, ...options });
   try {
     await body(server);
     await server.consistencyCheck();

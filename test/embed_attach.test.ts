@@ -4,7 +4,7 @@ import { createServer, type Server as HttpServer, type RequestListener } from 'n
 import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { connect as connectTls, type PSKCallbackNegotation, type TLSSocket } from 'node:tls';
-import { HttpClient, PrivateKey, Server, type ServerOptions } from 'derplane';
+import { PrivateKey, RelayClient, Server, type ServerOptions } from 'derplane';
 import { describe, expect, it } from 'vitest';
 import { clientInfoBody, Frame, frame, RawClient, sendPacketFrame, upgradeHead } from './support/raw_client.js';
 import { patterned, SHARD_COUNTS } from './support/relay.js';
@@ -19,8 +19,8 @@ describe.each(SHARD_COUNTS)('attached to an http.Server, a relay with %i shard(s
   it('serves the dialling client, beside the pages of its host', () =>
     withAttached({ shards }, createServer(page), async ({ port }) => {
       const [a, b] = [PrivateKey.generate(), PrivateKey.generate()].map(
-        (key) => new HttpClient(key, `http://127.0.0.1:${port}/derp`),
-      ) as [HttpClient, HttpClient];
+        (key) => new RelayClient(key, `http://127.0.0.1:${port}/derp`),
+      ) as [RelayClient, RelayClient];
       await Promise.all([a.connect(), b.connect()]);
       await a.send(b.publicKey, Buffer.from('embedded'));
       expect(await nextPacket(b)).toBe('embedded');
@@ -102,7 +102,7 @@ describe.each(SHARD_COUNTS)('attached to an http.Server, a relay with %i shard(s
     const http = createServer(page).listen(0, '127.0.0.1');
     await once(http, 'listening');
     const { port } = http.address() as AddressInfo;
-    const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1 });
+    const server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 } });
     server.attach(http);
     const client = await (await RawClient.dial(port)).open();
     await server.close();
@@ -124,7 +124,7 @@ async function withAttached(
   http: HttpServer,
   body: (attached: Attached) => Promise<void>,
 ): Promise<void> {
-  const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
+  const server = new Server(PrivateKey.generate(), { handshake: { threads: 1 }, ...options });
   try {
     server.attach(http);
     http.listen(0, '127.0.0.1');
@@ -152,7 +152,7 @@ async function tlsClient(port: number): Promise<RawClient> {
   return new RawClient(socket).open();
 }
 
-async function nextPacket(client: HttpClient): Promise<string> {
+async function nextPacket(client: RelayClient): Promise<string> {
   for (;;) {
     const message = await client.recv();
     if (message.type === 'packet') return Buffer.from(message.data).toString();

@@ -117,18 +117,22 @@ describe.each(SHARD_COUNTS)('a relay with %i shard(s) ends a connection', (shard
   });
 
   it('that says nothing for the request timeout', () =>
-    withRelay({ shards, requestTimeout: 200 }, (relay) => expectOnlyItEnds(relay, 'timeout', async () => undefined)));
+    withRelay({ shards, handshake: { requestTimeout: 200 } }, (relay) =>
+      expectOnlyItEnds(relay, 'timeout', async () => undefined),
+    ));
 
   it('whose request head drips in for longer than the request timeout', () =>
-    withRelay({ shards, requestTimeout: 300 }, (relay) =>
+    withRelay({ shards, handshake: { requestTimeout: 300 } }, (relay) =>
       expectOnlyItEnds(relay, 'timeout', async (client) => drip(client, upgradeHead())),
     ));
 
   it('that says nothing for the ClientInfo timeout', () =>
-    withRelay({ shards, clientInfoTimeout: 200 }, (relay) => expectOnlyItEnds(relay, 'timeout', upgraded)));
+    withRelay({ shards, handshake: { clientInfoTimeout: 200 } }, (relay) =>
+      expectOnlyItEnds(relay, 'timeout', upgraded),
+    ));
 
   it('whose ClientInfo drips in for longer than the ClientInfo timeout', () =>
-    withRelay({ shards, clientInfoTimeout: 300 }, (relay) =>
+    withRelay({ shards, handshake: { clientInfoTimeout: 300 } }, (relay) =>
       expectOnlyItEnds(relay, 'timeout', async (client) => {
         const serverKey = await upgraded(client);
         drip(client, frame(Frame.clientInfo, clientInfoBody(client.key, { serverKey })));

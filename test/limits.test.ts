@@ -27,7 +27,7 @@ const TOTAL = 200;
 const WAITED = ['rate_limit_per_client_waited'];
 
 describe.each(SHARD_COUNTS)('the receive limit of a relay with %i shard(s)', (shards) => {
-  const shared = sharedRelay({ shards, meshKey });
+  const shared = sharedRelay({ shards, mesh: { key: meshKey } });
   let relay: TestRelay;
   /** Frames that had waited when the test began. */
   let waited: number;

@@ -22,7 +22,7 @@ const floods: [string, (self: RawClient, relay: TestRelay) => Buffer, number][] 
 ];
 
 describe.each(SHARD_COUNTS)('a flood at a relay with %i shard(s)', (shards) => {
-  const shared = sharedRelay({ shards, meshKey });
+  const shared = sharedRelay({ shards, mesh: { key: meshKey } });
 
   it.each(floods)('of %s harms nobody, and its sender is served on', async (_, make, answers) => {
     const relay = shared();

@@ -1,5 +1,5 @@
 /** Three relays of one region on addresses of their own, all with the same list of hosts. */
-import { HttpClient, PrivateKey, Server } from 'derplane';
+import { PrivateKey, RelayClient, Server } from 'derplane';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LogWatch } from './support/log_watch.js';
 import { nextPacket, stream, untilReached } from './support/packets.js';
@@ -17,7 +17,7 @@ class PlainRelay extends RegionRelay {
 
 describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (shards) => {
   let relays: PlainRelay[];
-  let clients: HttpClient[];
+  let clients: RelayClient[];
 
   beforeEach(async () => {
     clients = [];
@@ -35,23 +35,23 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
     await Promise.all(relays.map(({ server }) => server.close()));
   });
 
-  async function connect(relay: PlainRelay, key = PrivateKey.generate()): Promise<HttpClient> {
-    const client = new HttpClient(key, `${relay.host}/derp`);
+  async function connect(relay: PlainRelay, key = PrivateKey.generate()): Promise<RelayClient> {
+    const client = new RelayClient(key, `${relay.host}/derp`);
     clients.push(client);
     await client.connect();
     return client;
   }
 
   /** One client a relay, known to all relays. */
-  async function oneEach(): Promise<[HttpClient, HttpClient, HttpClient]> {
+  async function oneEach(): Promise<[RelayClient, RelayClient, RelayClient]> {
     const each = await Promise.all(relays.map((relay) => connect(relay)));
     // One relay after the other: only one party may receive from a client.
     for (const relay of relays) await untilKnown(relay, each);
-    return each as [HttpClient, HttpClient, HttpClient];
+    return each as [RelayClient, RelayClient, RelayClient];
   }
 
   /** Waits until packets from a client of `relay` reach all of `peers`. */
-  async function untilKnown(relay: PlainRelay, peers: HttpClient[]): Promise<void> {
+  async function untilKnown(relay: PlainRelay, peers: RelayClient[]): Promise<void> {
     const probe = await connect(relay);
     for (const peer of peers) await untilReached(probe, peer);
     probe.close();
@@ -93,7 +93,7 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
   });
 
   /** Sends until a packet arrived at a client of another relay. */
-  async function reach(from: HttpClient, to: RawClient): Promise<void> {
+  async function reach(from: RelayClient, to: RawClient): Promise<void> {
     let arrived = false;
     const arriving = to.expectPacket().finally(() => {
       arrived = true;
@@ -148,13 +148,11 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
 describe('a relay that nobody may mesh with', () => {
   it('ends a link with another mesh key, which goes on trying', async () => {
     const [strict, stranger] = [new LogWatch(), new LogWatch()];
-    const host = new Server(PrivateKey.generate(), { shards: 1, meshKey: MESH_KEY, logger: strict });
+    const host = new Server(PrivateKey.generate(), { shards: 1, mesh: { key: MESH_KEY }, logger: strict });
     const { port } = await host.listen({ host: '127.0.0.2', port: 0 });
     const other = new Server(PrivateKey.generate(), {
       shards: 1,
-      meshKey: 'b8'.repeat(32),
-      meshWith: [`http://127.0.0.2:${port}`],
-      meshRetryInterval: 10,
+      mesh: { key: 'b8'.repeat(32), with: [`http://127.0.0.2:${port}`], retryInterval: 10 },
       logger: stranger,
     });
     await stranger.line(/^WARN mesh\(".*"\): Recv: the other side closed its connection$/, 2);

@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { HttpClient, PrivateKey } from 'derplane';
+import { PrivateKey, RelayClient } from 'derplane';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { relayConfig } from '../dist/cli/config.js';
 import { parseFlags } from '../dist/cli/flag_set.js';
@@ -89,16 +89,15 @@ describe('-mesh-with', () => {
   test('takes hosts over TLS, loopback ones over plain HTTP too, others by -mesh-insecure-http', () => {
     const psk = ['-a=:1', '-mesh-psk-file', pskFile];
     expect(config([...psk, '-mesh-with=derp1.example.com,derp2.example.com:444/10.0.0.2']).server).toMatchObject({
-      meshWith: ['derp1.example.com', 'derp2.example.com:444/10.0.0.2'],
+      mesh: { with: ['derp1.example.com', 'derp2.example.com:444/10.0.0.2'] },
     });
     expect(config([...psk, '-mesh-with=http://127.0.0.2:1,http://a:2/::1']).server).toMatchObject({
-      meshWith: ['http://127.0.0.2:1', 'http://a:2/::1'],
+      mesh: { with: ['http://127.0.0.2:1', 'http://a:2/::1'] },
     });
     expect(config([...psk, '-mesh-with=http://a:2', '-mesh-insecure-http']).server).toMatchObject({
-      meshWith: ['http://a:2'],
-      meshInsecureHttp: true,
+      mesh: { with: ['http://a:2'], insecureHttp: true },
     });
-    expect(config(psk).server.meshWith).toEqual([]);
+    expect(config(psk).server.mesh?.with).toEqual([]);
   });
 
   test.each([
@@ -165,7 +164,7 @@ describe('three relay processes with one list of hosts', () => {
   }
 
   /** Resolves once a packet crossed from one client to the other. */
-  async function untilReached(from: HttpClient, to: HttpClient): Promise<void> {
+  async function untilReached(from: RelayClient, to: RelayClient): Promise<void> {
     let reached = false;
     const reaching = (async () => {
       for (;;) {
@@ -190,7 +189,7 @@ describe('three relay processes with one list of hosts', () => {
       await relay.line(new RegExp(`mesh\\("${address}:${port}"\\): detected self-connect; ignoring host`));
     }
     const connect = async (address: string) => {
-      const client = new HttpClient(PrivateKey.generate(), `http://${address}:${port}/derp`);
+      const client = new RelayClient(PrivateKey.generate(), `http://${address}:${port}/derp`);
       await client.connect();
       return client;
     };

@@ -19,8 +19,8 @@ describe.each(SHARD_COUNTS)('a mesh link of a relay with %i shard(s)', (shards) 
 
   async function start(options: ServerOptions = {}): Promise<void> {
     log = new LogWatch();
-    const common = { shards, handshakeThreads: 1, meshKey: MESH_KEY, meshRetryInterval: 10, logger: log };
-    server = new Server(PrivateKey.generate(), { ...common, ...options });
+    const mesh = { key: MESH_KEY, retryInterval: 10, ...options.mesh };
+    server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 }, logger: log, ...options, mesh });
     ({ port } = await server.listen({ host: '127.0.0.1', port: 0 }));
   }
 
@@ -233,13 +233,15 @@ describe.each(SHARD_COUNTS)('a mesh link of a relay with %i shard(s)', (shards) 
   it('that was listed before the relay closed needs a mesh key and a host', async () => {
     expect(() => server.addMeshPeer('a/b/c')).toThrow(expect.objectContaining({ code: 'ERR_DERP_BAD_OPTION' }));
     const key = PrivateKey.generate();
-    expect(() => new Server(key, { meshWith: [`http://${host()}`] })).toThrow(
+    expect(() => new Server(key, { mesh: { with: [`http://${host()}`] } })).toThrow(
       expect.objectContaining({ code: 'ERR_DERP_NO_MESH_KEY' }),
     );
-    expect(() => new Server(key, { meshKey: MESH_KEY, meshWith: ['http://192.0.2.1'] })).toThrow('-mesh-insecure-http');
+    expect(() => new Server(key, { mesh: { key: MESH_KEY, with: ['http://192.0.2.1'] } })).toThrow(
+      '-mesh-insecure-http',
+    );
     await server.close();
     expect(() => server.addMeshPeer(`http://${host()}`)).toThrow(expect.objectContaining({ code: 'ERR_DERP_CLOSED' }));
-    await start({ meshWith: [`http://${host()}`] });
+    await start({ mesh: { with: [`http://${host()}`] } });
     await linked();
   });
 });

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
-import { HttpClient, PrivateKey, Server, type ServerOptions, TlsContext } from 'derplane';
+import { PrivateKey, RelayClient, Server, type ServerOptions, TlsContext } from 'derplane';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { FrameType, frameOf } from '../dist/protocol/frame.js';
 import { type CertificateWish, makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
@@ -37,7 +37,7 @@ class NamedRelay extends RegionRelay {
     this.tls.set(this.name, [await certified({ names: [this.name] })]);
     // Clients of the tests know no name.
     this.tls.set(this.address, [await certified({ names: [this.address] })]);
-    await super.start(hosts, { meshCa: chain.root.cert }, this.tls);
+    await super.start(hosts, { mesh: { ca: chain.root.cert } }, this.tls);
   }
 
   /** As in the list of a region: the name, and where it is. */
@@ -57,7 +57,7 @@ class NamedRelay extends RegionRelay {
 
 describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (shards) => {
   let relays: [NamedRelay, NamedRelay, NamedRelay];
-  let clients: HttpClient[];
+  let clients: RelayClient[];
 
   beforeEach(async () => {
     clients = [];
@@ -74,15 +74,15 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
     await Promise.all(relays.map(({ server }) => server.close()));
   });
 
-  async function connectTo(relay: NamedRelay): Promise<HttpClient> {
-    const client = new HttpClient(PrivateKey.generate(), relay.url, { ca: chain.root.cert });
+  async function connectTo(relay: NamedRelay): Promise<RelayClient> {
+    const client = new RelayClient(PrivateKey.generate(), relay.url, { ca: chain.root.cert });
     clients.push(client);
     await client.connect();
     return client;
   }
 
   /** One client a relay, all of which reach each other. */
-  async function oneEach(): Promise<[HttpClient, HttpClient, HttpClient]> {
+  async function oneEach(): Promise<[RelayClient, RelayClient, RelayClient]> {
     const [a, b, c] = await Promise.all([connectTo(relays[0]), connectTo(relays[1]), connectTo(relays[2])]);
     for (const [from, to] of [
       [a, b],
@@ -189,13 +189,16 @@ describe('a link over TLS', () => {
     const log = new LogWatch();
     const server = new Server(PrivateKey.generate(), {
       shards: 1,
-      handshakeThreads: 1,
-      meshKey: MESH_KEY,
-      meshCa: authority.cert,
-      meshWith: [`derp.test:${port}/127.0.0.1`],
-      meshRetryInterval: 10,
+      handshake: { threads: 1 },
       logger: log,
       ...options,
+      mesh: {
+        key: MESH_KEY,
+        ca: authority.cert,
+        with: [`derp.test:${port}/127.0.0.1`],
+        retryInterval: 10,
+        ...options.mesh,
+      },
     });
     ends.push(async () => {
       await server.consistencyCheck();
@@ -233,7 +236,7 @@ describe('a link over TLS', () => {
     connection.write(present(key));
     expect((await connection.nextFrame()).type).toBe(FrameType.WATCH_CONNS);
     const { port } = await server.listen({ host: '127.0.0.1', port: 0 });
-    const client = new HttpClient(PrivateKey.generate(), `http://127.0.0.1:${port}/derp`);
+    const client = new RelayClient(PrivateKey.generate(), `http://127.0.0.1:${port}/derp`);
     ends.push(() => client.close());
     await client.connect();
     await expect.poll(() => (server.expVar() as Record<string, number>).gauge_clients_remote, PATIENCE).toBe(1);
@@ -319,9 +322,9 @@ describe('a link over TLS', () => {
     ends.pop();
   });
 
-  it('needs a `meshCa` with certificates', () => {
-    const make = () => new Server(PrivateKey.generate(), { meshKey: MESH_KEY, meshCa: 'hello' });
+  it('needs a `mesh.ca` with certificates', () => {
+    const make = () => new Server(PrivateKey.generate(), { mesh: { key: MESH_KEY, ca: 'hello' } });
     expect(make).toThrow(expect.objectContaining({ code: 'ERR_DERP_CERTIFICATE' }));
-    expect(make).toThrow(/^meshCa: there is no PEM certificate/);
+    expect(make).toThrow(/^mesh\.ca: there is no PEM certificate/);
   });
 });

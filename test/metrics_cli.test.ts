@@ -101,7 +101,7 @@ describe('the configuration', () => {
     ['false', undefined],
     ['', undefined],
   ])('TS_DERP_DISABLE_RTT_STATS=%s', (text, interval) => {
-    expect(config([], { TS_DERP_DISABLE_RTT_STATS: text }).server.rttInterval).toBe(interval);
+    expect(config([], { TS_DERP_DISABLE_RTT_STATS: text }).server.timeouts?.rttInterval).toBe(interval);
   });
 
   test('TS_DERP_DISABLE_RTT_STATS that is neither true nor false is refused', () => {

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { get } from 'node:https';
 import { connect } from 'node:net';
-import { createPageServer, HttpClient, PrivateKey, Server, TlsContext } from 'derplane';
+import { createPageServer, PrivateKey, RelayClient, Server, TlsContext } from 'derplane';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readFigures } from '../dist/http/debug_vars.js';
 import { metricsText } from '../dist/http/metrics_text.js';
@@ -37,7 +37,7 @@ async function varz(): Promise<string[]> {
 test('requests, upgrades, connections and accepts over TLS are counted by version', async () => {
   expect(await request('TLSv1.2')).toBe(200);
   expect(await request('TLSv1.3')).toBe(200);
-  const client = new HttpClient(PrivateKey.generate(), `https://127.0.0.1:${port}/derp`, { ca });
+  const client = new RelayClient(PrivateKey.generate(), `https://127.0.0.1:${port}/derp`, { ca });
   await client.connect();
   await expect
     .poll(varz, { timeout: 10_000 })
@@ -54,7 +54,7 @@ test('requests, upgrades, connections and accepts over TLS are counted by versio
 });
 
 test('connections beyond the limit of handshakes are counted as rejected', async () => {
-  const full = new Server(PrivateKey.generate(), { shards: 1, maxHandshakes: 1 });
+  const full = new Server(PrivateKey.generate(), { shards: 1, handshake: { maxPending: 1 } });
   const listener = await full.listen({ host: '127.0.0.1', port: 0, tls: new TlsContext() });
   const [first, second] = [connect(listener.port, '127.0.0.1'), connect(listener.port, '127.0.0.1')];
   // Whichever was accepted second finds no place.

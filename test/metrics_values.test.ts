@@ -34,14 +34,16 @@ describe('after some of everything', () => {
   let last = new Map<string, number>();
 
   beforeAll(() =>
-    withRelay({ shards: 2, meshKey: MESH_KEY, rttInterval: 20, queueDepth: 4, writeTimeout: 0 }, (relay) =>
-      withMetrics({ relay: relay.server }, (port) =>
-        everything(relay, async () => {
-          last = await samples(port);
-          for (const [name, value] of last) peak.set(name, Math.max(value, peak.get(name) ?? 0));
-          return last;
-        }),
-      ),
+    withRelay(
+      { shards: 2, mesh: { key: MESH_KEY }, timeouts: { write: 0, rttInterval: 20 }, queues: { depth: 4 } },
+      (relay) =>
+        withMetrics({ relay: relay.server }, (port) =>
+          everything(relay, async () => {
+            last = await samples(port);
+            for (const [name, value] of last) peak.set(name, Math.max(value, peak.get(name) ?? 0));
+            return last;
+          }),
+        ),
     ),
   );
 
@@ -185,7 +187,7 @@ async function slowReader(relay: TestRelay, a: RawClient, look: Look): Promise<v
 
 describe('the average of queue times', () => {
   test('falls to nothing when everybody keeps up again', () =>
-    withRelay({ shards: 1, queueDepth: 4, writeTimeout: 0 }, async (relay) => {
+    withRelay({ shards: 1, queues: { depth: 4 }, timeouts: { write: 0 } }, async (relay) => {
       const [a, b] = await relay.pair('on one shard');
       await slowReader(relay, a, async () => new Map());
       for (let n = 0; n < 400; n++) await a.send(b.publicKey, patterned(10));
@@ -196,7 +198,7 @@ describe('the average of queue times', () => {
 
 describe('round-trip times', () => {
   test('are not measured when that is turned off', () =>
-    withRelay({ shards: 1, rttInterval: 0 }, async (relay) => {
+    withRelay({ shards: 1, timeouts: { rttInterval: 0 } }, async (relay) => {
       const client = await relay.connect();
       await client.settle();
       await throughStream(relay, () => client.settle());
@@ -205,7 +207,7 @@ describe('round-trip times', () => {
     }));
 
   test('are measured again and again', () =>
-    withRelay({ shards: 1, rttInterval: 10, keepAliveInterval: 1_000 }, async (relay) => {
+    withRelay({ shards: 1, timeouts: { rttInterval: 10, keepAliveInterval: 1_000 } }, async (relay) => {
       await relay.connect();
       await relay.untilCounter(['counter_tcp_rtt', '10ms'], (value) => value >= 5);
     }));
@@ -213,7 +215,7 @@ describe('round-trip times', () => {
 
 describe('connections that say nothing', () => {
   test('are in progress, and beyond the bound refused', () =>
-    withRelay({ shards: 1, maxHandshakes: 2 }, async (relay) => {
+    withRelay({ shards: 1, handshake: { maxPending: 2 } }, async (relay) => {
       const waiting = [await relay.dial(), await relay.dial()];
       await relay.untilCounter(['gauge_handshakes_in_progress'], (value) => value === 2);
       await relay.untilCounter(['gauge_handshakes_waiting'], (value) => value === 0);
@@ -225,7 +227,7 @@ describe('connections that say nothing', () => {
     }));
 
   test('are refused when they hold too many bytes', () =>
-    withRelay({ shards: 1, maxHandshakeBytes: 64 }, async (relay) => {
+    withRelay({ shards: 1, handshake: { maxBytes: 64 } }, async (relay) => {
       const client = await relay.dial();
       await client.write(upgradeHead({ lines: [`X: ${'x'.repeat(4000)}`] }));
       await client.expectClose();

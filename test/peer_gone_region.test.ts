@@ -18,7 +18,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
     }
 
     it('is told to those that received from it by forwarding, when its forwarder goes', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, { publicKey: remote }] = await cast(relay);
         const bystander = await relay.connect({ key: relay.keyNear(remote, placement) });
         await addForwarder(relay, remote, nowhere);
@@ -30,7 +30,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is told again when it came back, sent again and left again', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, { publicKey: remote }] = await cast(relay);
         for (let round = 0; round < 3; round++) {
           await addForwarder(relay, remote, nowhere);
@@ -42,7 +42,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is not told again when it came back and sent nothing', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, { publicKey: remote }] = await cast(relay);
         await addForwarder(relay, remote, nowhere);
         await forwarded(mesh, remote, receiver);
@@ -57,7 +57,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is here as long as one of several forwarders has it', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, { publicKey: remote }] = await cast(relay);
         const forwarders: PacketForwarder[] = [{ ...nowhere }, { ...nowhere }, { ...nowhere }];
         for (const forwarder of forwarders) await addForwarder(relay, remote, forwarder);
@@ -70,7 +70,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is here as long as it is connected, though its forwarder goes', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, key] = await cast(relay);
         await addForwarder(relay, key.publicKey, nowhere);
         await forwarded(mesh, key.publicKey, receiver);
@@ -82,7 +82,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is here as long as somebody forwards to it, though its connections go', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [, receiver, key] = await cast(relay);
         const locals = [await relay.connect({ key }), await relay.connect({ key })];
         await locals[0]!.send(receiver.publicKey, Buffer.from('from here'));
@@ -97,7 +97,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is told when its connection goes, to one that received by forwarding only', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, key] = await cast(relay);
         await forwarded(mesh, key.publicKey, receiver);
         const local = await relay.connect({ key });
@@ -106,7 +106,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is told once to a receiver that got packets in both ways', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, key] = await cast(relay);
         const local = await relay.connect({ key });
         for (let n = 0; n < 3; n++) {
@@ -120,7 +120,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is told to every receiver, and to nobody else', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const leaver = await relay.connect({ key: relay.keyOn(0) });
         const receivers: RawClient[] = [];
         const others: RawClient[] = [];
@@ -142,7 +142,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('is told to the connection that received, not to another of the same key', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [leaver, first] = await relay.pair(placement);
         const second = await relay.connect({ key: first.key });
         await leaver.send(first.publicKey, Buffer.from('to the active one'));
@@ -172,7 +172,7 @@ describe.each(SHARD_COUNTS)('a key that leaves the region, at a relay with %i sh
       }));
 
     it('that was never here is not gone: not here is another thing', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, receiver, { publicKey: remote }] = await cast(relay);
         await forwarded(mesh, remote, receiver);
         mesh.destroy();

@@ -33,7 +33,7 @@ const visitors: [string, Visitor, number][] = [
 ];
 
 describe.each(SHARD_COUNTS)('PeerPresent from a relay with %i shard(s)', (shards) => {
-  const shared = sharedRelay({ shards, meshKey });
+  const shared = sharedRelay({ shards, mesh: { key: meshKey } });
   const withShared = (body: (relay: TestRelay) => Promise<void>) => body(shared());
 
   it.each(visitors)('has the flags of %s', (_, visitor, flags) =>

@@ -22,7 +22,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
     }
 
     it('is delivered under the key of its source', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, local] = await cast(relay);
         const remote = PrivateKey.generate().publicKey;
         for (const size of [0, 1, 1400, 65_535, 65_536]) {
@@ -35,7 +35,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       }));
 
     it('arrives whole when split at any byte', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, local] = await cast(relay);
         const bytes = forwardPacketFrame(PrivateKey.generate().publicKey, local.publicKey, patterned(9));
         for (let cut = 1; cut < bytes.length; cut++) {
@@ -47,7 +47,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       }));
 
     it('to a key that is not here is answered for disco, 3 times in a row', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, local] = await cast(relay);
         const unknown = relay.keyNear(mesh.publicKey, placement).publicKey;
         const disco = forwardPacketFrame(PrivateKey.generate().publicKey, unknown, discoPacket());
@@ -63,7 +63,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       }));
 
     it('is never forwarded a second time', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh] = await cast(relay);
         const remote = relay.keyNear(mesh.publicKey, placement).publicKey;
         const forwarder = new RecordingForwarder();
@@ -76,7 +76,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
       }));
 
     it('from an all-zero source is refused', () =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const [mesh, local] = await cast(relay);
         const zero = { bytes: new Uint8Array(32) } as PublicKey;
         mesh.push(Buffer.concat([forwardPacketFrame(zero, local.publicKey, Buffer.from('nobody')), pingFrame]));
@@ -88,7 +88,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
   });
 
   it('is denied to a client whose mesh key is wrong', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const [local] = (await relay.onePerShard()) as [RawClient];
       for (const wrong of ['5b'.repeat(32), '00'.repeat(32)]) {
         const client = await relay.connect({ meshKey: wrong });
@@ -110,7 +110,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
     }));
 
   it('mesh keys may be written in upper case', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const [local] = (await relay.onePerShard()) as [RawClient];
       const mesh = await relay.connect({ meshKey: meshKey.toUpperCase() });
       await mesh.write(forwardPacketFrame(mesh.publicKey, local.publicKey, Buffer.from('welcome')));
@@ -118,7 +118,7 @@ describe.each(SHARD_COUNTS)('forwarding at a relay with %i shard(s)', (shards) =
     }));
 
   it('ClosePeer of a mesh peer closes all connections of that key and no other', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const mesh = await relay.connect({ meshKey });
       for (const victim of await relay.onePerShard()) {
         const twin = await relay.connect({ key: victim.key });

@@ -80,7 +80,7 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
     }));
 
   it('KeepAlive comes again and again, also to a client that never says anything', () =>
-    withRelay({ shards, keepAliveInterval: 50 }, async (relay) => {
+    withRelay({ shards, timeouts: { keepAliveInterval: 50 } }, async (relay) => {
       for (const client of await relay.onePerShard()) {
         for (let n = 0; n < 3; n++) {
           const { type, body } = await client.nextFrame('KeepAlive');
@@ -121,7 +121,7 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
 
 describe.each(SHARD_COUNTS)('a relay with %i shard(s)', (shards) => {
   const meshKey = 'ab'.repeat(32);
-  const relay = sharedRelay({ shards, meshKey });
+  const relay = sharedRelay({ shards, mesh: { key: meshKey } });
   const tooBig = 65_537;
   it.each([
     ['SendPacket of 0 bytes', 'bad_packet_frame', frame(Frame.sendPacket)],

@@ -42,7 +42,7 @@ describe.each(SHARD_COUNTS)('a relay with %i shard(s)', (shards) => {
 
   it('forwards a packet over a link and leaves what follows whole', async () => {
     const other = await FakeRelay.start();
-    await withRelay({ shards, meshKey: MESH_KEY }, async (relay) => {
+    await withRelay({ shards, mesh: { key: MESH_KEY } }, async (relay) => {
       relay.server.addMeshPeer(other.url.replace('/derp', ''));
       const link = await other.client();
       const [from, to] = await relay.pair('on one shard');

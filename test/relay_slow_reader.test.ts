@@ -11,7 +11,7 @@ const FLOOD_COUNT = FLOOD_BYTES / FLOOD_PACKET;
 describe.each(SHARD_COUNTS)('a frozen reader at a relay with %i shard(s)', (shards) => {
   describe.each(placements(shards))('sender and reader %s', (placement) => {
     it('delays no one', () =>
-      withRelay({ shards, writeTimeout: 0 }, async (relay) => {
+      withRelay({ shards, timeouts: { write: 0 } }, async (relay) => {
         const [sender, frozen] = await relay.pair(placement);
         const others = await relay.onePerShard();
         frozen.freeze();
@@ -30,7 +30,7 @@ describe.each(SHARD_COUNTS)('a frozen reader at a relay with %i shard(s)', (shar
       }));
 
     it('is closed when it took nothing for the write timeout, and counted', () =>
-      withRelay({ shards, writeTimeout: 200 }, async (relay) => {
+      withRelay({ shards, timeouts: { write: 200 } }, async (relay) => {
         const [sender, frozen] = await relay.pair(placement);
         frozen.freeze();
         await flood(sender, frozen);
@@ -42,7 +42,7 @@ describe.each(SHARD_COUNTS)('a frozen reader at a relay with %i shard(s)', (shar
       }));
 
     it('finds the newest packets in its queue, the oldest having made room', () =>
-      withRelay({ shards, writeTimeout: 0, queueDepth: 8 }, async (relay) => {
+      withRelay({ shards, timeouts: { write: 0 }, queues: { depth: 8 } }, async (relay) => {
         const [sender, frozen] = await relay.pair(placement);
         frozen.freeze();
         await flood(sender, frozen);
@@ -55,7 +55,7 @@ describe.each(SHARD_COUNTS)('a frozen reader at a relay with %i shard(s)', (shar
       }));
 
     it('still finds its disco packets behind a flood of others', () =>
-      withRelay({ shards, writeTimeout: 0 }, async (relay) => {
+      withRelay({ shards, timeouts: { write: 0 } }, async (relay) => {
         const [sender, frozen] = await relay.pair(placement);
         frozen.freeze();
         await flood(sender, frozen);
@@ -73,7 +73,7 @@ describe.each(SHARD_COUNTS)('a frozen reader at a relay with %i shard(s)', (shar
       }));
 
     it('takes what waits for it along when it leaves, and that is counted', () =>
-      withRelay({ shards, writeTimeout: 0 }, async (relay) => {
+      withRelay({ shards, timeouts: { write: 0 } }, async (relay) => {
         const [sender, frozen] = await relay.pair(placement);
         frozen.freeze();
         await flood(sender, frozen);

@@ -8,7 +8,7 @@ const SMALL_RINGS = 1;
 
 describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings', (shards) => {
   it('any-to-any loses only what it counts, and mixes up nothing', () =>
-    withRelay({ shards, ringBytes: SMALL_RINGS }, async (relay) => {
+    withRelay({ shards, queues: { ringBytes: SMALL_RINGS } }, async (relay) => {
       const random = generator(shards);
       const clients = await Promise.all(Array.from({ length: 16 }, () => relay.connect()));
       const readers = clients.map((client) => new OrderedReader(client));
@@ -45,7 +45,7 @@ describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings
     }));
 
   it('everybody to one reader delivers what it does not count as dropped', () =>
-    withRelay({ shards, ringBytes: SMALL_RINGS }, async (relay) => {
+    withRelay({ shards, queues: { ringBytes: SMALL_RINGS } }, async (relay) => {
       const reader = await relay.connect({ key: relay.keyOn(0) });
       const ordered = new OrderedReader(reader);
       const senders = (await Promise.all([relay.onePerShard(), relay.onePerShard(), relay.onePerShard()])).flat();
@@ -66,7 +66,7 @@ describe.each(SHARD_COUNTS)('a storm at a relay with %i shard(s) and small rings
     }));
 
   it('clients that come and go in every way leave nothing behind', () =>
-    withRelay({ shards, ringBytes: SMALL_RINGS }, async (relay) => {
+    withRelay({ shards, queues: { ringBytes: SMALL_RINGS } }, async (relay) => {
       const random = generator(100 + shards);
       const keys = Array.from({ length: 12 }, (_, n) => relay.keyOn(n % shards));
       const life = async () => {

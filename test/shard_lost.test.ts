@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Worker } from 'node:worker_threads';
-import { HttpClient, type Logger, PrivateKey, Server, silentLogger } from 'derplane';
+import { type Logger, PrivateKey, RelayClient, Server, silentLogger } from 'derplane';
 import { afterEach, expect, test } from 'vitest';
 import { startDerplane } from './support/derplane.js';
 
@@ -24,7 +24,7 @@ async function startServer(
       if (message === 'ready') workers.push(worker);
     });
   process.on('worker', onWorker);
-  const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1, logger });
+  const server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 }, logger });
   servers.push(server);
   await server.ready();
   process.off('worker', onWorker);
@@ -39,7 +39,7 @@ test.each([1, 2, 4])('the loss of one of %i shards closes the relay and says why
   const { port } = await server.listen({ host: '127.0.0.1', port: 0 });
   const clients = Array.from(
     { length: 8 },
-    () => new HttpClient(PrivateKey.generate(), `http://127.0.0.1:${port}/derp`),
+    () => new RelayClient(PrivateKey.generate(), `http://127.0.0.1:${port}/derp`),
   );
   await Promise.all(clients.map((client) => client.connect()));
 
@@ -65,7 +65,7 @@ test.each([1, 2, 4])('the loss of one of %i shards closes the relay and says why
 test('a shard that does not start fails ready()', async () => {
   const onWorker = (worker: Worker) => void worker.terminate();
   process.once('worker', onWorker); // the first worker of a relay is a shard
-  const server = new Server(PrivateKey.generate(), { shards: 1, handshakeThreads: 1 });
+  const server = new Server(PrivateKey.generate(), { shards: 1, handshake: { threads: 1 } });
   servers.push(server);
   await expect(server.ready()).rejects.toMatchObject({ code: 'ERR_DERP_SHARD_LOST' });
   expect(server.failure?.code).toBe('ERR_DERP_SHARD_LOST');
@@ -103,7 +103,7 @@ test('derplane exits with 1 and one error line', async () => {
 });
 
 /** Receives until the connection is lost, and gives the code of the error. */
-async function untilLost(client: HttpClient): Promise<string> {
+async function untilLost(client: RelayClient): Promise<string> {
   try {
     for (;;) await client.recv();
   } catch (error) {

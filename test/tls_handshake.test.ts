@@ -180,7 +180,7 @@ describe('a name that is expected', () => {
         await alertOf(relay, { servername: NAME });
         await relay.untilCounter(['handshakes_failed', 'timeout'], (value) => value === 1);
       },
-      { requestTimeout: 300 },
+      { handshake: { requestTimeout: 300 } },
       context,
     );
   });
@@ -320,7 +320,7 @@ describe('a handshake fails, and nobody else notices,', () => {
           await ended(cut.socket);
           await relay.untilCounter(['handshakes_failed', 'timeout'], (value) => value === 1);
         }),
-      { requestTimeout: 300 },
+      { handshake: { requestTimeout: 300 } },
     ),
   );
 });
@@ -346,7 +346,7 @@ describe('the log', () => {
           );
           expect(lines).toEqual(logClients ? [line, line] : [line]);
         },
-        { logger, logClients, handshakeThreads: 1 },
+        { logger, logClients, handshake: { threads: 1 } },
       );
     },
   );

@@ -14,7 +14,7 @@ const SEED = Number(process.env['DERPLANE_SEED'] ?? 1);
 const AT_ONCE = 16;
 
 it(`of TLS do not harm others (seed ${SEED})`, { timeout: 60_000 + CONNECTIONS * 40 }, () =>
-  withRelay({ shards: 2, tls: true, requestTimeout: 500, clientInfoTimeout: 500 }, async (relay) => {
+  withRelay({ shards: 2, tls: true, handshake: { requestTimeout: 500, clientInfoTimeout: 500 } }, async (relay) => {
     const [from, to] = await relay.pair('across shards');
     const random = generator(SEED);
     const recorded = await record(relay, to);

@@ -192,7 +192,7 @@ describe.each(SHARD_COUNTS)('a relay over TLS with %i shard(s)', (shards) => {
   });
 
   it('holds no more for a reader that stands still than its queues, sealed records included, and lets go of it', () =>
-    withRelay({ shards, tls: true, writeTimeout: 0, queueDepth: 8 }, async (relay) => {
+    withRelay({ shards, tls: true, timeouts: { write: 0 }, queues: { depth: 8 } }, async (relay) => {
       const [sender, frozen] = await relay.pair('on one shard');
       frozen.freeze();
       const packet = patterned(65_536);
@@ -271,7 +271,7 @@ describe.each(SHARD_COUNTS)('a relay over TLS with %i shard(s)', (shards) => {
 
 describe('a relay over TLS', () => {
   it.skipIf(opensslMissing !== undefined)('says close_notify when it closes a client', () =>
-    withRelay({ shards: 1, tls: true, meshKey: MESH_KEY }, (relay) =>
+    withRelay({ shards: 1, tls: true, mesh: { key: MESH_KEY } }, (relay) =>
       SClient.with(relay.port, [], async (peer) => {
         await peer.client.open();
         const mesh = await relay.connect({ meshKey: MESH_KEY });

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { Duplex } from 'node:stream';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
-import { HttpClient, PrivateKey, Server, TlsContext } from 'derplane';
+import { PrivateKey, RelayClient, Server, TlsContext } from 'derplane';
 import { describe, expect, inject, it } from 'vitest';
 import { trustOf } from '../dist/client/dial_tls.js';
 import { openConnection } from '../dist/client/open_connection.js';
@@ -145,12 +145,12 @@ describe('certificates', () => {
   it('of one context tell each of two relays by its own key', async () => {
     const tls = anyNameContext();
     const relays = [PrivateKey.generate(), PrivateKey.generate()].map(
-      (key) => new Server(key, { shards: 1, handshakeThreads: 1 }),
+      (key) => new Server(key, { shards: 1, handshake: { threads: 1 } }),
     );
     try {
       const listeners = await Promise.all(relays.map((relay) => relay.listen({ host: '127.0.0.1', port: 0, tls })));
       for (const { port } of listeners) {
-        const client = new HttpClient(PrivateKey.generate(), `https://127.0.0.1:${port}/derp`, {
+        const client = new RelayClient(PrivateKey.generate(), `https://127.0.0.1:${port}/derp`, {
           ca: inject('relayCertificate').cert,
         });
         await client.connect();
@@ -186,7 +186,7 @@ describe('certificates', () => {
   it('may be for a name that is written with its last dot', () =>
     withRelay({ shards: 1, tls: true }, async (relay) => {
       const options = { ca: inject('relayCertificate').cert, certName: 'relay.test.' };
-      const client = new HttpClient(PrivateKey.generate(), relay.url, options);
+      const client = new RelayClient(PrivateKey.generate(), relay.url, options);
       await client.connect();
       client.close();
     }));

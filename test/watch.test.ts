@@ -7,7 +7,7 @@ import { type Present, Watcher } from './support/watcher.js';
 const meshKey = '6b'.repeat(32);
 
 describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) => {
-  const options = { shards, meshKey };
+  const options = { shards, mesh: { key: meshKey } };
   const shared = sharedRelay(options);
   const withShared = (body: (relay: TestRelay) => Promise<void>) => body(shared());
 

@@ -14,7 +14,7 @@ const FLOOD_PACKET = 65_536;
 
 describe.each(SHARD_COUNTS)('2,000 clients at a relay with %i shard(s)', (shards) => {
   it('are told once each to 3 watchers, then all that they are gone, while packets flow', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const crowd = await connectMany(relay, CLIENTS);
       const pairs: [RawClient, RawClient][] = [];
       for (const placement of placements(shards)) pairs.push(await relay.pair(placement));
@@ -45,7 +45,7 @@ describe.each(SHARD_COUNTS)('2,000 clients at a relay with %i shard(s)', (shards
     }));
 
   it('reach a watcher that reads in its own time, and one that asks again and again', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const crowd = await connectMany(relay, CLIENTS);
       const here = crowd.map(({ publicKey }) => publicKey.hex);
       for (let shard = 0; shard < shards; shard++) {
@@ -66,7 +66,7 @@ describe.each(SHARD_COUNTS)('2,000 clients at a relay with %i shard(s)', (shards
 
 describe('a watcher that never reads harms nobody', () => {
   it.each(SHARD_COUNTS)('and is closed when the kernel gives up on it, at a relay with %i shard(s)', (shards) =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const { sender } = await withFrozenWatcher(relay, 500);
       await relay.untilCounter(['gauge_watchers'], (value) => value === 0, 60_000);
       await sender.settle();
@@ -75,7 +75,7 @@ describe('a watcher that never reads harms nobody', () => {
 
   it('and is closed when its write timeout of 30 s is over, if the kernel does not', { timeout: 90_000 }, async () => {
     const relays = SHARD_COUNTS.map((shards) =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         const { sender, watcher } = await withFrozenWatcher(relay, 120_000);
         await relay.untilCounter(['sclient_write_timeouts'], (value) => value === 1, 60_000);
         await relay.untilCounter(['gauge_watchers'], (value) => value === 0);

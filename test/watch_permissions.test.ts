@@ -21,7 +21,7 @@ describe.each(SHARD_COUNTS)('the mesh key of a relay with %i shard(s)', (shards)
     ['whose key is zeros', zeros],
     ['that has none', undefined],
   ])('%s', (_relay, own) => {
-    const shared = sharedRelay({ shards, ...(own === undefined ? {} : { meshKey: own }) });
+    const shared = sharedRelay({ shards, ...(own === undefined ? {} : { mesh: { key: own } }) });
 
     describe.each(privileged)('%s', (_frame, bytes) => {
       it.each([
@@ -51,13 +51,13 @@ describe.each(SHARD_COUNTS)('the mesh key of a relay with %i shard(s)', (shards)
   });
 
   it('may be given to the relay in upper case', () =>
-    withRelay({ shards, meshKey: meshKey.toUpperCase() }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey.toUpperCase() } }, async (relay) => {
       const watcher = await Watcher.join(relay, { meshKey });
       expect((await watcher.expectPresent(watcher.client)).flags).toBe(PresentFlag.meshPeer);
     }));
 
   it('that is changed counts for connections made afterwards only', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const other = '77'.repeat(32);
       const [before, late] = [await relay.connect({ meshKey }), await relay.connect({ meshKey: other })];
       relay.server.setMeshKey(other);
@@ -74,7 +74,7 @@ describe.each(SHARD_COUNTS)('the mesh key of a relay with %i shard(s)', (shards)
     }));
 
   it('opens nothing before ClientInfo is whole', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const client = await relay.dial();
       await client.write(upgradeHead({ fastStart: true }));
       const serverKey = await client.readServerKey();
@@ -88,7 +88,7 @@ describe.each(SHARD_COUNTS)('the mesh key of a relay with %i shard(s)', (shards)
 
 describe.each(SHARD_COUNTS)('ClosePeer at a relay with %i shard(s)', (shards) => {
   it('closes every connection of the key, wherever it lives; watchers hear that it is gone', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const watcher = await Watcher.join(relay, { meshKey, key: relay.keyOn(0) });
       await watcher.expectPresent(watcher.client);
       const closer = await relay.connect({ meshKey, key: relay.keyOn(shards - 1) });
@@ -105,7 +105,7 @@ describe.each(SHARD_COUNTS)('ClosePeer at a relay with %i shard(s)', (shards) =>
     }));
 
   it('of a key that is not here does nothing', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const mesh = await relay.connect({ meshKey });
       const others = await relay.onePerShard();
       for (let shard = 0; shard < shards; shard++) {
@@ -116,7 +116,7 @@ describe.each(SHARD_COUNTS)('ClosePeer at a relay with %i shard(s)', (shards) =>
     }));
 
   it('of one’s own key ends one’s own connection', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       for (let shard = 0; shard < shards; shard++) {
         const mesh = await relay.connect({ meshKey, key: relay.keyOn(shard) });
         mesh.push(frame(Frame.closePeer, mesh.publicKey.bytes));
@@ -126,7 +126,7 @@ describe.each(SHARD_COUNTS)('ClosePeer at a relay with %i shard(s)', (shards) =>
     }));
 
   it('closes a key again that came back', () =>
-    withRelay({ shards, meshKey }, async (relay) => {
+    withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
       const mesh = await relay.connect({ meshKey });
       for (let round = 0; round < 5; round++) {
         for (let shard = 0; shard < shards; shard++) {

@@ -80,14 +80,11 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     metricsAddress: values['metrics-addr'] === '' ? undefined : parseAddress('-metrics-addr', values['metrics-addr']),
     server: {
       ...(values.shards > 0 && { shards: values.shards }),
-      ...(values['handshake-threads'] > 0 && { handshakeThreads: values['handshake-threads'] }),
-      ringBytes: values['ring-bytes'],
-      queueDepth: queueDepth(flags, env),
-      writeTimeout: values['tcp-write-timeout'],
-      ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }),
       logClients: values['log-level'] === 'debug',
-      meshWith: meshWith(flags, meshKey),
-      meshInsecureHttp: values['mesh-insecure-http'],
+      mesh: { with: meshWith(flags, meshKey), insecureHttp: values['mesh-insecure-http'] },
+      handshake: values['handshake-threads'] > 0 ? { threads: values['handshake-threads'] } : {},
+      timeouts: { write: values['tcp-write-timeout'], ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
+      queues: { depth: queueDepth(flags, env), ringBytes: values['ring-bytes'] },
     },
     warnings: warnings(flags),
   };

@@ -1,5 +1,5 @@
 /** `derplane demo`: two clients exchange packets through a running relay and tell what they saw. */
-import { HttpClient } from '../client/http_client.js';
+import { RelayClient } from '../client/relay_client.js';
 import { DerpError } from '../errors.js';
 import { PrivateKey, type PublicKey } from '../protocol/key.js';
 import { StartError } from './exit.js';
@@ -20,8 +20,8 @@ const ANSWER_LIMIT = 5_000;
  */
 export async function demo({ url, count }: { url: string; count: number }): Promise<number> {
   const keys = { a: PrivateKey.generate(), b: PrivateKey.generate() };
-  const a = new HttpClient(keys.a, url);
-  const b = new HttpClient(keys.b, url);
+  const a = new RelayClient(keys.a, url);
+  const b = new RelayClient(keys.b, url);
   try {
     await Promise.all([a.connect(), b.connect()]).catch((error: unknown) => {
       throw unreachable(url, error);
@@ -44,7 +44,7 @@ export async function demo({ url, count }: { url: string; count: number }): Prom
 }
 
 /** Client b: answers every packet until the client is closed. Rejects when the relay goes away. */
-async function answerAll(client: HttpClient): Promise<never> {
+async function answerAll(client: RelayClient): Promise<never> {
   for (;;) {
     const message = await client.recv();
     if (message.type === 'packet')
@@ -53,7 +53,7 @@ async function answerAll(client: HttpClient): Promise<never> {
 }
 
 /** Sends one packet, waits for its answer, prints both; milliseconds between. */
-async function roundTrip(client: HttpClient, peer: PublicKey, number: number): Promise<number> {
+async function roundTrip(client: RelayClient, peer: PublicKey, number: number): Promise<number> {
   const text = `hello ${number}`;
   const start = performance.now();
   await client.send(peer, Buffer.from(text));
@@ -63,7 +63,7 @@ async function roundTrip(client: HttpClient, peer: PublicKey, number: number): P
   return time;
 }
 
-async function packetFrom(client: HttpClient, peer: PublicKey): Promise<string> {
+async function packetFrom(client: RelayClient, peer: PublicKey): Promise<string> {
   for (;;) {
     const message = await client.recv();
     if (message.type === 'packet' && message.source.equals(peer)) return Buffer.from(message.data).toString();

@@ -3,6 +3,7 @@
  * argument that is no flag ends them. A program's flags are one table; its types follow from it.
  */
 import { parseArgs } from 'node:util';
+import { rangeText } from '../server/option_ranges.js';
 import { formatDuration, parseDuration } from './duration.js';
 import { UsageError } from './exit.js';
 
@@ -23,7 +24,8 @@ export type FlagSpec = FlagBase &
   (
     | { type: 'bool'; default: boolean }
     | { type: 'string'; default: string; choices?: readonly string[] }
-    | { type: 'int' | 'duration'; default: number; min?: number; max?: number }
+    /** `orZero`: 0 is allowed below `min`, and stands for what the help says. */
+    | { type: 'int' | 'duration'; default: number; min?: number; max?: number; orZero?: true }
     | { type: 'float'; default: number }
   );
 
@@ -105,12 +107,18 @@ function parseValue(name: string, spec: FlagSpec, text: string): boolean | numbe
       if (spec.choices && !spec.choices.includes(text)) invalid(name, text, `must be ${spec.choices.join(', ')}`);
       return text;
     case 'int':
-      return inRange(name, spec, text, parseInteger(text) ?? invalid(name, text, 'parse error'), String);
+      return inRange(name, spec, text, parseInteger(text) ?? invalid(name, text, 'parse error'), {
+        format: String,
+        kind: 'an integer',
+      });
     case 'float':
       return parseFloatText(text) ?? invalid(name, text, 'parse error');
     case 'duration': {
       const needsUnit = 'parse error (a duration has units, such as 10s, 1m30s or 500ms)';
-      return inRange(name, spec, text, parseDuration(text) ?? invalid(name, text, needsUnit), formatDuration);
+      return inRange(name, spec, text, parseDuration(text) ?? invalid(name, text, needsUnit), {
+        format: formatDuration,
+        kind: 'a duration',
+      });
     }
   }
 }
@@ -134,15 +142,15 @@ function parseFloatText(text: string): number | undefined {
 
 function inRange(
   name: string,
-  spec: { min?: number; max?: number },
+  { min = -Infinity, max = Infinity, orZero = false }: { min?: number; max?: number; orZero?: boolean },
   text: string,
   value: number,
-  format: (value: number) => string,
+  { format, kind }: { format: (value: number) => string; kind: string },
 ): number {
-  const { min = -Infinity, max = Infinity } = spec;
-  if (value >= min && value <= max) return value;
+  if ((value >= min && value <= max) || (orZero && value === 0)) return value;
   if (max === Infinity) return invalid(name, text, `must be at least ${format(min)}`);
-  return invalid(name, text, `must be ${format(min)} to ${format(max)}`);
+  if (min === -Infinity) return invalid(name, text, `must be at most ${format(max)}`);
+  return invalid(name, text, `${rangeText({ min, max }, kind, format)}${orZero ? ', or 0' : ''}`);
 }
 
 function invalid(name: string, text: string, reason: string, kind = 'value'): never {

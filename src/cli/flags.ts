@@ -1,12 +1,10 @@
+import * as defaults from '../server/defaults.js';
+import { OPTION_RANGES } from '../server/option_ranges.js';
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
 const ADMISSION = 'admission of clients';
 const BOOTSTRAP_DNS = 'bootstrap DNS';
 const SECRETS = 'a secret server for the mesh key';
-/** Longest time that the kernel takes for TCP_KEEPIDLE, milliseconds. */
-const MAX_KEEPALIVE = 32_767_000;
-/** Longest time that the kernel takes for TCP_USER_TIMEOUT, milliseconds. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
 
 /** Every flag of `derplane`: the reference's first, then ours. */
 export const FLAGS = {
@@ -131,23 +129,20 @@ export const FLAGS = {
   },
   'tcp-keepalive-time': {
     type: 'duration',
-    default: 600_000,
-    min: 1_000,
-    max: MAX_KEEPALIVE,
+    default: defaults.TCP_KEEPALIVE_TIME,
+    ...OPTION_RANGES.tcpKeepaliveTime,
     help: 'idle time of a connection before TCP keepalive probes',
   },
   'tcp-user-timeout': {
     type: 'duration',
-    default: 15_000,
-    min: 0,
-    max: MAX_TIMEOUT,
+    default: defaults.TCP_USER_TIMEOUT,
+    ...OPTION_RANGES.tcpUserTimeout,
     help: 'TCP_USER_TIMEOUT of connections',
   },
   'tcp-write-timeout': {
     type: 'duration',
-    default: 2_000,
-    min: 0,
-    max: MAX_TIMEOUT,
+    default: defaults.WRITE_TIMEOUT,
+    ...OPTION_RANGES['timeouts.write'],
     help: "how long a client's socket may refuse output before the client is closed; 0 for ever",
   },
   ace: {
@@ -157,26 +152,30 @@ export const FLAGS = {
     inert: 'a warning says so',
   },
 
-  shards: { type: 'int', default: 0, min: 0, max: 64, help: 'threads that move packets; 0 for one per core' },
+  shards: {
+    type: 'int',
+    default: 0,
+    ...OPTION_RANGES.shards,
+    orZero: true,
+    help: 'threads that move packets; 0 for one per core',
+  },
   'handshake-threads': {
     type: 'int',
     default: 0,
-    min: 0,
-    max: 64,
+    ...OPTION_RANGES['handshake.threads'],
+    orZero: true,
     help: 'threads that do handshakes; 0 for a quarter of the cores, at least 1',
   },
   'ring-bytes': {
     type: 'int',
-    default: 64 * 1024 * 1024,
-    min: 0,
-    max: 2 ** 36,
+    default: defaults.RING_BYTES,
+    ...OPTION_RANGES['queues.ringBytes'],
     help: 'memory of all rings between shards together, in `bytes`; each ring has at least 256 KiB',
   },
   'queue-depth': {
     type: 'int',
-    default: 32,
-    min: 1,
-    max: 65_536,
+    default: defaults.QUEUE_DEPTH,
+    ...OPTION_RANGES['queues.depth'],
     help: "packets that each of a client's two send queues holds beyond what the kernel took; also TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH",
   },
   'metrics-addr': {
@@ -189,8 +188,7 @@ export const FLAGS = {
   'drain-time': {
     type: 'duration',
     default: 1_500,
-    min: 0,
-    max: 86_400_000,
+    ...OPTION_RANGES.drainTime,
     help: 'time over which clients are let go one after another on SIGTERM or SIGINT; 0 for all at once',
   },
   'acme-directory': {

@@ -157,12 +157,12 @@ async function serve(
 }
 
 /** Pages alone: as few threads as can be. */
-const NO_DERP: ServerOptions = { derp: false, shards: 1, handshakeThreads: 1 };
+const NO_DERP: ServerOptions = { derp: false, shards: 1, handshake: { threads: 1 } };
 
 function derpOptions({ server, meshKey: source }: RelayConfig, logger: Logger): ServerOptions {
   const meshKey = source && loadMeshKey(source);
   logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
-  return { ...server, ...(meshKey !== undefined && { meshKey }) };
+  return meshKey === undefined ? server : { ...server, mesh: { ...server.mesh, key: meshKey } };
 }
 
 function startWithLimits(apply: () => void, path: string): void {

@@ -28,7 +28,7 @@ import { AnnouncedRestart } from './restart.js';
 import { TokenBucket } from './token_bucket.js';
 
 /**
- * A DERP client on one connection. When that connection fails, the client is dead for good; `HttpClient` is the one that reconnects.
+ * A DERP client on one connection. When that connection fails, the client is dead for good; `RelayClient` is the one that reconnects.
  *
  * One party receives: messages wait for {@link recv}, at most 256 or 1 MiB of them, then the connection is no longer read. So a client
  * that only sends must receive too, or its pings go unanswered at last.

@@ -3,10 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Logger, silentLogger } from '../log.js';
 import type { PublicKey } from '../protocol/key.js';
 import { FLOOD_QUIET_TIME, FLOOD_WAIT, WATCH_RETRY_INTERVAL } from './defaults.js';
-import type { ReceivedDetail } from './http_client.js';
 import { type PeerGoneMessage, PeerGoneReason, type PeerPresentMessage } from './messages.js';
+import type { ReceivedDetail } from './relay_client.js';
 
-/** Options of `HttpClient.runWatchConnectionLoop`. */
+/** Options of `RelayClient.runWatchConnectionLoop`. */
 export interface WatchLoopOptions {
   /** A client is connected to the relay. Called for every connection of a key, and again after each reconnect. */
   add(peer: PeerPresentMessage): void;
@@ -27,7 +27,7 @@ export interface WatchLoopOptions {
 /** Why a watch loop ended: `self`, the relay has the key that was to be ignored; `closed`, the client was closed or the signal aborted. */
 export type WatchLoopEnd = 'self' | 'closed';
 
-/** What the loop needs of an `HttpClient`. */
+/** What the loop needs of a `RelayClient`. */
 export interface WatchingClient {
   readonly url: URL;
   readonly publicKey: PublicKey;

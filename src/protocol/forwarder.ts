@@ -1,6 +1,6 @@
 import type { PublicKey } from './key.js';
 
-/** Something that takes packets to clients of other relays of a region; the usual one is an `HttpClient` with a mesh key. */
+/** Something that takes packets to clients of other relays of a region; the usual one is a `RelayClient` with a mesh key. */
 export interface PacketForwarder {
   /**
    * Takes `packet` of `source` towards `destination`. DERP may lose packets: a rejection loses this one and no other.

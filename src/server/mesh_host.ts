@@ -31,7 +31,7 @@ export function parseMeshHost(entry: string, allowPlain: boolean): MeshHost {
   if (dialHost !== undefined) checkDialHost(entry, dialHost);
   if (plain && !allowPlain && !isLoopback(dialHost ?? url.hostname)) {
     throw bad(
-      `mesh host ${JSON.stringify(entry)}: without TLS whoever controls the network in between can learn the mesh key; off loopback this needs -mesh-insecure-http (option meshInsecureHttp)`,
+      `mesh host ${JSON.stringify(entry)}: without TLS whoever controls the network in between can learn the mesh key; off loopback this needs -mesh-insecure-http (option mesh.insecureHttp)`,
     );
   }
   return { name, url, dialHost };

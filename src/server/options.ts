@@ -4,49 +4,77 @@ import type { Logger } from '../log.js';
 /** What happens when several connections share one key. */
 export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
 
+/**
+ * Options of a {@link Server}. Times are in milliseconds, sizes in bytes; ranges and defaults of numbers are in `option_ranges.ts` and
+ * `docs/api.md`.
+ */
 export interface ServerOptions {
-  /** Whether DERP is served; if not, who asks for it gets a page like everybody else. Default: true. */
+  /** Whether DERP is served; if not, `/derp` is a page like any other. Default: true. */
   derp?: boolean;
   /** Worker threads that move packets, 1 to 63. Default: the number of cores. */
   shards?: number;
+  /** What happens when several connections share one key. Default: `last-writer-active`. */
+  duplicatePolicy?: DuplicatePolicy;
+  /** Where log lines go. Default: nowhere. */
+  logger?: Logger;
+  /** Whether the end of every client is logged, at debug level; costs the control plane some time per client. Default: false. */
+  logClients?: boolean;
+  /** The relay's region. */
+  mesh?: ServerMeshOptions;
+  /** How clients are let in. */
+  handshake?: ServerHandshakeOptions;
+  /** Deadlines and intervals of clients. */
+  timeouts?: ServerTimeoutOptions;
+  /** What waits in memory. */
+  queues?: ServerQueueOptions;
+}
+
+/** The other relays of the region. */
+export interface ServerMeshOptions {
+  /** 64 hexadecimal digits that make a client a mesh peer. Default: none. */
+  key?: string;
+  /** Relays to link with, as {@link Server.addMeshPeer} takes them; needs `key`. Default: none. */
+  with?: readonly string[];
+  /** PEM certificates that these relays are trusted by, in place of the roots of Node and the system. */
+  ca?: string;
+  /** Whether relays that are not on this machine's loopback may be linked with over plain HTTP. Default: false. */
+  insecureHttp?: boolean;
+  /** Milliseconds between the end of a link, or a failed attempt, and the next attempt. Default: 5,000. */
+  retryInterval?: number;
+}
+
+/** From accepting a connection until its client is in. */
+export interface ServerHandshakeOptions {
   /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
-  handshakeThreads?: number;
-  /** Budget in bytes of all rings between shards together; each ring gets at least 256 KiB. Default: 64 MiB. */
-  ringBytes?: number;
-  /** Packets that each of a client's two send queues holds beyond what the kernel took. Default: 32. */
-  queueDepth?: number;
-  /** Milliseconds that a client's socket may refuse output before the client is closed; 0 = never. Default: 2,000. */
-  writeTimeout?: number;
-  /** Base interval of KeepAlive frames in milliseconds; up to 1/12 of it is added per connection. Default: 60,000. */
-  keepAliveInterval?: number;
-  /** Milliseconds between two measurements of each client's TCP round-trip time; 0 = never. Default: 10,000. */
-  rttInterval?: number;
+  threads?: number;
+  /** Handshakes that may be in progress at once. Default: 4,096. */
+  maxPending?: number;
+  /** Bytes that all handshakes in progress may hold together, TLS's own included. Default: 256 MiB. */
+  maxBytes?: number;
   /** Milliseconds for the HTTP request head of a connection, TLS included. Default: 10,000. */
   requestTimeout?: number;
   /** Milliseconds for the client's ClientInfo, once ServerKey was sent. Default: 10,000. */
   clientInfoTimeout?: number;
-  /** Handshakes that may be in progress at once. Default: 4,096. */
-  maxHandshakes?: number;
-  /** Bytes that all handshakes in progress may hold together, TLS's own included. Default: 256 MiB. */
-  maxHandshakeBytes?: number;
+}
+
+/** Times of clients that are in. */
+export interface ServerTimeoutOptions {
+  /** Milliseconds that a client's socket may refuse output before the client is closed; 0 = never. Default: 2,000. */
+  write?: number;
+  /** Milliseconds between KeepAlive frames; up to 1/12 of it is added per connection. Default: 60,000. */
+  keepAliveInterval?: number;
+  /** Milliseconds between two measurements of each client's TCP round-trip time; 0 = never. Default: 10,000. */
+  rttInterval?: number;
+}
+
+/** Bounds of what waits in memory. */
+export interface ServerQueueOptions {
+  /** Packets that each of a client's two send queues holds beyond what the kernel took. Default: 32. */
+  depth?: number;
   /** Bytes that the send queues of one shard may hold together. Default: 256 MiB. */
-  maxQueueBytes?: number;
-  /** 64 hexadecimal characters that make a client a mesh peer. Default: none. */
-  meshKey?: string;
-  /** Relays of the region to link with, as {@link Server.addMeshPeer} takes them; needs `meshKey`. Default: none. */
-  meshWith?: readonly string[];
-  /** PEM certificates that relays of the region are trusted by, in place of the roots of Node and the system. */
-  meshCa?: string;
-  /** Whether relays that are not on this machine's loopback may be meshed with over plain HTTP. Default: false. */
-  meshInsecureHttp?: boolean;
-  /** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt. Default: 5,000. */
-  meshRetryInterval?: number;
-  /** Default: `last-writer-active`. */
-  duplicatePolicy?: DuplicatePolicy;
-  /** Whether the end of every client is logged, at debug level; costs the control plane some time per client. Default: false. */
-  logClients?: boolean;
-  /** Where log lines go. Default: nowhere. */
-  logger?: Logger;
+  maxBytes?: number;
+  /** Budget in bytes of all rings between shards together; each ring gets at least 256 KiB. Default: 64 MiB. */
+  ringBytes?: number;
 }
 
 /** What a client may send; see {@link Server.setRateLimit}. */

@@ -6,7 +6,7 @@ import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
-import { type Logger, silentLogger } from '../log.js';
+import type { Logger } from '../log.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
@@ -19,14 +19,18 @@ import { dispatch, type Hearers } from './events.js';
 import { Forwarders } from './forwarders.js';
 import { Mesh } from './mesh.js';
 import { parseMeshHost } from './mesh_host.js';
+import { integerIn, numberOption } from './option_ranges.js';
 import type { CloseOptions, Listener, ListenOptions, RateLimit, ServerOptions } from './options.js';
 import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
-import { integerOption, MAX_TIME, type ResolvedOptions, resolveOptions } from './resolve_options.js';
+import { type ResolvedOptions, resolveOptions, ringSize } from './resolve_options.js';
 import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
 import { remoteOf } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
+
+/** What a receive limit may be. */
+const NOT_NEGATIVE = { min: 0, max: Number.MAX_SAFE_INTEGER };
 
 /**
  * A DERP relay. It listens itself ({@link Server.listen}), or serves connections of somebody's `http.Server` ({@link Server.attach})
@@ -54,7 +58,6 @@ export class Server {
   readonly #checks: ConsistencyChecks;
   readonly #hearers: Hearers;
   #meshKey: string | undefined;
-  readonly #meshInsecureHttp: boolean;
   #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
   #failure: DerpError | undefined;
   #closing: Promise<void> | undefined;
@@ -68,48 +71,56 @@ export class Server {
   });
 
   /**
-   * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range, `ERR_DERP_BAD_KEY` for a malformed `meshKey`,
-   *   `ERR_DERP_NO_MESH_KEY` for `meshWith` without one, `ERR_DERP_CERTIFICATE` for a `meshCa` without certificates
+   * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range, `ERR_DERP_BAD_KEY` for a malformed `mesh.key`,
+   *   `ERR_DERP_NO_MESH_KEY` for `mesh.with` without one, `ERR_DERP_CERTIFICATE` for a `mesh.ca` without certificates
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
     this.#privateKey = privateKey;
     this.#options = resolveOptions(options);
-    this.#logger = options.logger ?? silentLogger;
-    this.#meshKey = options.meshKey === undefined ? undefined : parseMeshKey(options.meshKey);
-    this.#meshInsecureHttp = options.meshInsecureHttp ?? false;
-    const meshTrust = trustOf({ ca: options.meshCa }, 'meshCa');
-    const meshHosts = (options.meshWith ?? []).map((entry) => this.#meshHost(entry));
+    const { shards, mesh, handshake, timeouts, queues } = this.#options;
+    this.#logger = this.#options.logger;
+    this.#meshKey = mesh.key === undefined ? undefined : parseMeshKey(mesh.key);
+    const meshTrust = trustOf({ ca: mesh.ca }, 'mesh.ca');
+    const meshHosts = mesh.with.map((entry) => this.#meshHost(entry));
     this.#shards = new Shards({
-      ...this.#options,
+      shards,
       publicKey: privateKey.publicKey.bytes,
-      meshWriteTimeout: this.#options.writeTimeout === 0 ? 0 : defaults.MESH_WRITE_TIMEOUT,
+      queueDepth: queues.depth,
+      maxQueueBytes: queues.maxBytes,
+      ringSize: ringSize(queues.ringBytes, shards),
+      writeTimeout: timeouts.write,
+      meshWriteTimeout: timeouts.write === 0 ? 0 : defaults.MESH_WRITE_TIMEOUT,
+      keepAliveInterval: timeouts.keepAliveInterval,
+      rttInterval: timeouts.rttInterval,
+      maxHandshakes: handshake.maxPending,
+      maxHandshakeBytes: handshake.maxBytes,
       disableFighters: this.#options.duplicatePolicy === 'disable-fighters',
       onEvents: (events) => dispatch(events, this.#hearers),
       onLost: (index, reason) => this.#onShardLost(index, reason),
     });
     this.#shards.relay.setMeshKey(this.meshKey);
-    if (options.logClients ?? false) this.#shards.relay.setLogClients(true);
+    if (this.#options.logClients) this.#shards.relay.setLogClients(true);
     this.#handshakes = new Handshakes({
       relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
       derp: this.#options.derp,
-      requestTimeout: this.#options.requestTimeout,
-      clientInfoTimeout: this.#options.clientInfoTimeout,
-      threads: this.#options.handshakeThreads,
+      requestTimeout: handshake.requestTimeout,
+      clientInfoTimeout: handshake.clientInfoTimeout,
+      threads: handshake.threads,
       onLost: (error) =>
         this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
     });
     this.#pages = new PageConnections(this.#shards.relay);
     this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
     this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#logger);
-    this.#checks = new ConsistencyChecks(this.#shards.relay, this.#options.shards);
+    this.#checks = new ConsistencyChecks(this.#shards.relay, shards);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
-    this.#traffic = new Traffic(this.#shards.relay, this.#options.shards);
+    this.#traffic = new Traffic(this.#shards.relay, shards);
     this.#mesh = new Mesh({
       relay: this.#shards.relay,
       privateKey,
       logger: this.#logger,
-      retryInterval: this.#options.meshRetryInterval,
+      retryInterval: mesh.retryInterval,
       meshKey: () => this.meshKey,
       trust: meshTrust,
     });
@@ -180,7 +191,7 @@ export class Server {
    * again for ever when it ends. Both relays should do so, each for its own direction. A relay that turns out to be this one is left
    * alone, so that all relays of a region may have the same list.
    * @param host - `HOST[:PORT][/DIALHOST]` for TLS with a certificate for HOST; with DIALHOST that is dialled, on HOST's port. With `http://`
-   *   in front the link is plain, which without `meshInsecureHttp` only goes to loopback
+   *   in front the link is plain, which without `mesh.insecureHttp` only goes to loopback
    * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
    */
   addMeshPeer(host: string): void {
@@ -192,7 +203,7 @@ export class Server {
     if (this.#meshKey === undefined) {
       throw new DerpError('ERR_DERP_NO_MESH_KEY', `mesh host ${JSON.stringify(entry)}: the relay has no mesh key`);
     }
-    return parseMeshHost(entry, this.#meshInsecureHttp);
+    return parseMeshHost(entry, this.#options.mesh.insecureHttp);
   }
 
   /** What each client may send; `bytesPerSecond` 0 = as much as it likes. */
@@ -210,8 +221,8 @@ export class Server {
    */
   setRateLimit(bytesPerSecond: number, burst = 0): RateLimit {
     this.#assertOpen();
-    integerOption('bytesPerSecond', bytesPerSecond, 0, Number.MAX_SAFE_INTEGER);
-    integerOption('burst', burst, 0, Number.MAX_SAFE_INTEGER);
+    integerIn('bytesPerSecond', bytesPerSecond, NOT_NEGATIVE);
+    integerIn('burst', burst, NOT_NEGATIVE);
     this.#rateLimit = { bytesPerSecond, burst: bytesPerSecond === 0 ? 0 : Math.max(burst, defaults.MIN_RATE_BURST) };
     this.#shards.relay.setRateLimit(bytesPerSecond, this.#rateLimit.burst);
     return this.#rateLimit;
@@ -226,7 +237,7 @@ export class Server {
 
   /** Milliseconds that a client's socket may refuse output; 0 = for ever. */
   get writeTimeout(): number {
-    return this.#options.writeTimeout;
+    return this.#options.timeouts.write;
   }
 
   /** Number of the shard that owns `key`, from 0. */
@@ -240,7 +251,7 @@ export class Server {
    */
   async listen(options: ListenOptions): Promise<Listener> {
     this.#assertOpen();
-    const port = integerOption('port', options.port, 0, 65_535);
+    const port = numberOption('port', options.port);
     const host = await numericHost(options.host ?? '::');
     if (options.tls !== undefined) await this.#tls.prepare(options.tls);
     this.#assertOpen();
@@ -259,8 +270,9 @@ export class Server {
   }
 
   #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages?: HttpServer) {
-    const tcpKeepaliveTime = options.tcpKeepaliveTime ?? defaults.TCP_KEEPALIVE_TIME;
-    const tcpUserTimeout = options.tcpUserTimeout ?? defaults.TCP_USER_TIMEOUT;
+    const { tcpKeepaliveTime = defaults.TCP_KEEPALIVE_TIME, tcpUserTimeout = defaults.TCP_USER_TIMEOUT } = options;
+    numberOption('tcpKeepaliveTime', tcpKeepaliveTime);
+    numberOption('tcpUserTimeout', tcpUserTimeout);
     const tag = this.#pages.addServer(pages);
     const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
     const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls, pages) };
@@ -369,7 +381,7 @@ export class Server {
    * @throws DerpError `ERR_DERP_BAD_OPTION`
    */
   close({ drainTime = 0 }: CloseOptions = {}): Promise<void> {
-    integerOption('drainTime', drainTime, 0, MAX_TIME);
+    numberOption('drainTime', drainTime);
     if (drainTime === 0) this.#hurry.abort();
     this.#closing ??= this.#close(drainTime).finally(this.#markClosed);
     return this.#closing;

@@ -30,7 +30,7 @@ describe.skipIf(goMissing !== undefined)('the Go client', () => {
 
   describe.each(SHARD_COUNTS)('on derplane with %i shard(s)', (shards) => {
     it.each(promises)('%s: %s', (check) =>
-      withRelay({ shards, meshKey }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey } }, async (relay) => {
         // The first two share a shard, the third lives elsewhere where there is an elsewhere.
         const keys = [0, 0, shards - 1].map((shard) => relay.keyOn(shard).serialize());
         await runCheck(check, { url: relay.url, meshKey, keys });
@@ -38,7 +38,7 @@ describe.skipIf(goMissing !== undefined)('the Go client', () => {
     );
 
     it('keepalive: puts up with KeepAlive between packets', () =>
-      withRelay({ shards, keepAliveInterval: 50 }, (relay) => runCheck('keepalive', { url: relay.url })));
+      withRelay({ shards, timeouts: { keepAliveInterval: 50 } }, (relay) => runCheck('keepalive', { url: relay.url })));
   });
 
   describe('on the Go relay', () => {

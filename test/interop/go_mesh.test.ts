@@ -27,7 +27,12 @@ describe.skipIf(goMissing !== undefined)('a region with the Go relay', () => {
 
     async function startOurs(host: string, port = 0, key = PrivateKey.generate()): Promise<void> {
       const log = new LogWatch();
-      const server = new Server(key, { shards, handshakeThreads: 1, meshKey, meshRetryInterval: 50, logger: log });
+      const server = new Server(key, {
+        shards,
+        handshake: { threads: 1 },
+        mesh: { key: meshKey, retryInterval: 50 },
+        logger: log,
+      });
       ours.push({ server, listener: await server.listen({ host, port }), log });
     }
 

@@ -65,14 +65,11 @@ class OurNode extends Node {
     this.#tls.set(this.name, [await certify(this.name)]);
   }
 
-  override async start(meshWith: string[]): Promise<void> {
+  override async start(hosts: string[]): Promise<void> {
     this.server = new Server(this.#key, {
       shards: 2,
-      handshakeThreads: 1,
-      meshKey: MESH_KEY,
-      meshCa: root,
-      meshWith,
-      meshRetryInterval: 50,
+      handshake: { threads: 1 },
+      mesh: { key: MESH_KEY, ca: root, with: hosts, retryInterval: 50 },
     });
     const { address: host, port } = this;
     await this.server.listen({ host, port, tls: this.#tls, httpServer: createPageServer() });

@@ -33,7 +33,7 @@ describe.skipIf(goMissing !== undefined)('the Go client over TLS', () => {
 
   describe.each(SHARD_COUNTS)('on derplane with %i shard(s)', (shards) => {
     it.each(promises)('%s: %s', (check) =>
-      withRelay({ shards, meshKey, tls: true }, async (relay) => {
+      withRelay({ shards, mesh: { key: meshKey }, tls: true }, async (relay) => {
         const keys = [0, 0, shards - 1].map((shard) => relay.keyOn(shard).serialize());
         await runCheck(check, { url: relay.url, meshKey, keys, trust });
       }),

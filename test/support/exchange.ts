@@ -1,9 +1,9 @@
-import { HttpClient, PrivateKey } from 'derplane';
+import { PrivateKey, RelayClient } from 'derplane';
 import { expect } from 'vitest';
 
 /** Expects that a packet from one new client reaches another through the relay at `url`. */
 export async function expectRelay(url: string): Promise<void> {
-  const [a, b] = [new HttpClient(PrivateKey.generate(), url), new HttpClient(PrivateKey.generate(), url)];
+  const [a, b] = [new RelayClient(PrivateKey.generate(), url), new RelayClient(PrivateKey.generate(), url)];
   try {
     await Promise.all([a.connect(), b.connect()]);
     await a.send(b.publicKey, Buffer.from('over the relay'));

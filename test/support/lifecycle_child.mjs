@@ -7,7 +7,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { HttpClient, PrivateKey, Server } from 'derplane';
+import { PrivateKey, RelayClient, Server } from 'derplane';
 
 /** Exit code of every scenario that calls process.exit: none that Node or a signal would make. */
 const EXIT_CODE = 7;
@@ -16,7 +16,7 @@ const EXIT_CODE = 7;
  * The least that rings may have. V8 takes shared memory from calloc, and what glibc keeps of 32 MiB blocks between relays (up to some
  * 100 MB, then no more) would hide a leak of ours.
  */
-const SMALL_RINGS = { ringBytes: 1 };
+const SMALL_RINGS = { queues: { ringBytes: 1 } };
 
 const [scenario, shards, count] = isMainThread
   ? [process.argv[2], Number(process.argv[3]), Number(process.argv[4] ?? 0)]
@@ -36,7 +36,7 @@ const scenarios = {
   /** The same without a client, and without waiting for anything that close() does not wait for itself. */
   async 'hasty cycles'() {
     for (let cycle = 1; cycle <= count; cycle++) {
-      const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1, ...SMALL_RINGS });
+      const server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 }, ...SMALL_RINGS });
       // At once, while it begins to listen, or just when its shards run and its handshake threads may not yet.
       if (cycle % 3 === 1) void server.listen({ host: '127.0.0.1', port: 0 }).catch(() => undefined);
       if (cycle % 3 === 2) await server.ready();
@@ -60,7 +60,7 @@ const scenarios = {
   },
 
   async 'exit at once'() {
-    new Server(PrivateKey.generate(), { shards, handshakeThreads: 1 });
+    new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 } });
     process.exit(EXIT_CODE);
   },
 
@@ -78,7 +78,8 @@ const scenarios = {
   async 'exit in handshakes'() {
     const relay = await start();
     await idleSockets(relay.port);
-    for (let n = 0; n < 50; n++) void new HttpClient(PrivateKey.generate(), relay.url).connect().catch(() => undefined);
+    for (let n = 0; n < 50; n++)
+      void new RelayClient(PrivateKey.generate(), relay.url).connect().catch(() => undefined);
     await exchange(relay.url);
     process.exit(EXIT_CODE);
   },
@@ -124,7 +125,7 @@ await scenarios[scenario]();
 print({ done: scenario });
 
 async function start(options = {}) {
-  const server = new Server(PrivateKey.generate(), { shards, handshakeThreads: 1, ...options });
+  const server = new Server(PrivateKey.generate(), { shards, handshake: { threads: 1 }, ...options });
   const { port } = await server.listen({ host: '127.0.0.1', port: 0 });
   return { server, port, url: `http://127.0.0.1:${port}/derp` };
 }
@@ -160,7 +161,7 @@ async function traffic(url) {
 }
 
 async function clients(url, number) {
-  const all = Array.from({ length: number }, () => new HttpClient(PrivateKey.generate(), url));
+  const all = Array.from({ length: number }, () => new RelayClient(PrivateKey.generate(), url));
   await Promise.all(all.map((client) => client.connect()));
   return all;
 }

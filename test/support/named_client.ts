@@ -5,7 +5,7 @@ import { clientInfoOf } from '../../dist/client/options.js';
 import { Box } from '../../dist/protocol/box.js';
 import { sealClientInfo } from '../../dist/protocol/info.js';
 
-/** Connects over TLS as `HttpClient` does, but to a name that no DNS knows, at `address`; the relay must tell its key by its meta certificate. */
+/** Connects over TLS as `RelayClient` does, but to a name that no DNS knows, at `address`; the relay must tell its key by its meta certificate. */
 export async function connectNamed(url: URL, address: string, ca: string): Promise<Client> {
   const key = PrivateKey.generate();
   const clientInfo = (relay: PublicKey) => sealClientInfo(clientInfoOf({}), key.publicKey, new Box(relay, key));

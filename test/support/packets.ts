@@ -1,9 +1,9 @@
 /** Packets from one client to another, over however many relays. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { HttpClient } from 'derplane';
+import type { RelayClient } from 'derplane';
 
 /** What both clients can. */
-export type Party = Pick<HttpClient, 'publicKey' | 'send' | 'recv'>;
+export type Party = Pick<RelayClient, 'publicKey' | 'send' | 'recv'>;
 
 /** Packets of a stream that may be on their way: below a client's queue, so that none may be lost. */
 const WINDOW = 16;

@@ -23,12 +23,10 @@ export class RegionRelay {
     this.log = new LogWatch();
     this.server = new Server(this.key, {
       shards: this.#shards,
-      handshakeThreads: 1,
-      meshKey: MESH_KEY,
-      meshRetryInterval: 20,
-      meshWith: hosts,
+      handshake: { threads: 1 },
       logger: this.log,
       ...more,
+      mesh: { key: MESH_KEY, retryInterval: 20, with: hosts, ...more.mesh },
     });
     const listening = { host: this.address, port: this.port, httpServer: createPageServer() };
     this.port = (await this.server.listen(tls === undefined ? listening : { ...listening, tls })).port;

@@ -165,7 +165,10 @@ export function anyNameContext(): TlsContext {
 }
 
 async function startRelay({ tls = EVERYTHING_OVER_TLS, ...options }: RelayOptions): Promise<TestRelay> {
-  const server = new Server(PrivateKey.generate(), { handshakeThreads: 1, ...options });
+  const server = new Server(PrivateKey.generate(), {
+    ...options,
+    handshake: { threads: 1, ...options.handshake },
+  });
   const context = tls === true ? anyNameContext() : tls;
   const relay = new TestRelay(server, options.shards, context === false ? undefined : context);
   try {

@@ -15,10 +15,10 @@ fs.readFileSync = (path, ...rest) =>
   readFileSync(path === SYSTEM_BUNDLE ? (process.env.SYSTEM_BUNDLE ?? path) : path, ...rest);
 syncBuiltinESMExports();
 
-const { HttpClient, PrivateKey } = await import('../../dist/index.js');
+const { RelayClient, PrivateKey } = await import('../../dist/index.js');
 for (const [url, options] of JSON.parse(process.argv[2])) {
   // A deadline that nobody took back would keep the program longer than its parent waits.
-  const client = new HttpClient(PrivateKey.generate(), url, { connectTimeout: 60_000, ...options });
+  const client = new RelayClient(PrivateKey.generate(), url, { connectTimeout: 60_000, ...options });
   try {
     await client.connect();
     client.close();

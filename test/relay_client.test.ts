@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { HttpClient, type HttpClientOptions } from '../dist/client/http_client.js';
+import { RelayClient, type RelayClientOptions } from '../dist/client/relay_client.js';
 import { FrameType, frameOf } from '../dist/protocol/frame.js';
 import { PrivateKey, PublicKey } from '../dist/protocol/key.js';
 import { FakeRelay } from './support/fake_relay.js';
@@ -8,7 +8,7 @@ const KEY = PublicKey.fromBytes(Buffer.alloc(32, 0xaa));
 const MESH_KEY = 'cd'.repeat(32);
 const withCode = (code: string) => expect.objectContaining({ name: 'DerpError', code });
 let relay: FakeRelay;
-let made: HttpClient[];
+let made: RelayClient[];
 
 beforeEach(async () => {
   relay = await FakeRelay.start();
@@ -20,8 +20,8 @@ afterEach(async () => {
   await relay.close();
 });
 
-function newClient(options: HttpClientOptions = {}, url = relay.url): HttpClient {
-  const client = new HttpClient(PrivateKey.generate(), url, options);
+function newClient(options: RelayClientOptions = {}, url = relay.url): RelayClient {
+  const client = new RelayClient(PrivateKey.generate(), url, options);
   made.push(client);
   return client;
 }
@@ -63,7 +63,7 @@ describe('the request', () => {
   });
 
   it('is not sent for a URL or option that cannot be', () => {
-    const bad: [string, HttpClientOptions, string][] = [
+    const bad: [string, RelayClientOptions, string][] = [
       ['ftp://derp.example/derp', {}, 'needs http(s)://HOST'],
       ['https://derp.example/derp', { certName: 'sha256-raw:0f' }, '"sha256-raw:0f" is no pin'],
       ['derp.example', {}, 'is no URL'],

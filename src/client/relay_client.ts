@@ -14,8 +14,8 @@ import { openConnection } from './open_connection.js';
 import { type ClientInfoOptions, clientInfoOf, needMeshKey } from './options.js';
 import { type WatchLoopEnd, type WatchLoopOptions, watchLoop } from './watch_loop.js';
 
-/** Options of {@link HttpClient}. */
-export interface HttpClientOptions extends ClientInfoOptions {
+/** Options of {@link RelayClient}. */
+export interface RelayClientOptions extends ClientInfoOptions {
   /** Whether the relay shall leave out its HTTP answer (`Derp-Fast-Start: 1`), which saves bytes, no round trip. Default: false. */
   fastStart?: boolean;
   /** Name of the node that this client would rather be connected to, if this is not it. Default: none. */
@@ -56,21 +56,21 @@ interface Link {
  *
  * @example
  * ```ts
- * const client = new HttpClient(PrivateKey.generate(), 'https://derp.example.com/derp');
+ * const client = new RelayClient(PrivateKey.generate(), 'https://derp.example.com/derp');
  * await client.connect();
  * await client.send(peer, Buffer.from('hello'));
  * console.log(await client.recv());
  * client.close();
  * ```
  */
-export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessage> {
+export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   /** The address of this client. */
   readonly publicKey: PublicKey;
   /** The relay. */
   readonly url: URL;
 
   readonly #privateKey: PrivateKey;
-  readonly #options: HttpClientOptions;
+  readonly #options: RelayClientOptions;
   readonly #trust: Trust;
   /** What is sent over; may have failed. */
   #link: Link | undefined;
@@ -88,7 +88,7 @@ export class HttpClient implements PacketForwarder, AsyncIterable<ReceivedMessag
    * @param url - `https://HOST[:PORT]/derp`, or `http://` on trusted networks
    * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
    */
-  constructor(privateKey: PrivateKey, url: string | URL, options: HttpClientOptions = {}) {
+  constructor(privateKey: PrivateKey, url: string | URL, options: RelayClientOptions = {}) {
     this.url = parseRelayUrl(url);
     this.publicKey = privateKey.publicKey;
     this.#privateKey = privateKey;
