@@ -129,7 +129,7 @@ function closePeerFrame(relay: TestRelay): Buffer {
 async function expectServed(client: RawClient, answers: number): Promise<void> {
   const ping = Buffer.from('my ping!');
   for (;;) {
-    // While a pong waits to be taken, further pings are ignored.
+    // While 32 pongs wait to be taken, further pings are ignored.
     await client.write(frame(Frame.ping, ping));
     for (;;) {
       const { type, body } = await client.nextFrame('an answer');

@@ -50,14 +50,30 @@ describe.each(SHARD_COUNTS)('frames to a relay with %i shard(s)', (shards) => {
     }),
   );
 
-  it('Ping may come many times in one write; at least the first gets its Pong and nobody is closed', () =>
+  it('Ping may come 32 times in one write: each gets its Pong, in order', () =>
+    withRelay({ shards }, async (relay) => {
+      const client = await relay.connect();
+      const bodies = Array.from({ length: 32 }, (_, n) => patterned(8, n));
+      await client.write(Buffer.concat(bodies.map((body) => frame(Frame.ping, body))));
+      for (const body of bodies) expect(await client.expectFrame(Frame.pong)).toEqual(body);
+    }));
+
+  it('Ping may come any number of times in one write: the first 32 get their Pongs and nobody is closed', () =>
     withRelay({ shards }, async (relay) => {
       const client = await relay.connect();
       const pings = Array.from({ length: 100 }, (_, n) => frame(Frame.ping, patterned(8, n)));
       await client.write(Buffer.concat(pings));
-      expect(await client.expectFrame(Frame.pong)).toEqual(patterned(8, 0));
+      for (let n = 0; n < 32; n++) expect(await client.expectFrame(Frame.pong)).toEqual(patterned(8, n));
       await relay.untilCounter(['got_ping'], (value) => value === 100);
     }));
+
+  it.each([7, 1001])('Ping of %i bytes counts in got_ping before it closes', (length) =>
+    withRelay({ shards }, async (relay) => {
+      const client = await relay.connect();
+      await client.write(frame(Frame.ping, patterned(length)));
+      await relay.untilCounter(['got_ping'], (value) => value === 1);
+    }),
+  );
 
   it('NotePreferred of 1 byte moves the home gauge up and down, once per change', () =>
     withRelay({ shards }, async (relay) => {

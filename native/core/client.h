@@ -76,7 +76,8 @@ struct Client {
   uint64_t receive_filled_ms = 0;    // when the tokens were counted last
   uint32_t receive_epoch = 0;        // of the limit that the tokens are for
   uint64_t throttled_until_ms = 0;   // 0: not waiting for its receive limit
-  Client* next_blocked = nullptr;
+  Client* next_blocked = nullptr;  // among those that wait for the same ring, in the order of coming
+  Client* prev_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool preferred = false;
   bool hungry = false;      // may have more to read than the last turn took

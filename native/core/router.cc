@@ -115,11 +115,7 @@ void Router::leavePeer(Client& client) {
 
 void Router::leaveBlocked(Client& client) {
   if (client.blocked_on == kNotBlocked) return;
-  ClientList& list = blocked_[client.blocked_on];
-  Client* before = nullptr;
-  for (Client* c = list.head; c != &client; c = c->next_blocked) before = c;
-  (before == nullptr ? list.head : before->next_blocked) = client.next_blocked;
-  if (list.tail == &client) list.tail = before;
+  blocked_[client.blocked_on].remove(client);
   client.blocked_on = kNotBlocked;
 }
 
@@ -218,7 +214,7 @@ uint32_t Router::frameBytesNeeded(const uint8_t* data, uint32_t size) {
   return size < kFrameHeaderSize ? kFrameHeaderSize : kFrameHeaderSize + frameLength(data);
 }
 
-CloseReason Router::checkHeader(Client& client, FrameType type, uint32_t length, bool& bad) const {
+CloseReason Router::checkHeader(const Client& client, FrameType type, uint32_t length, bool& bad) {
   bad = true;
   switch (type) {
     case FrameType::kSendPacket:
@@ -242,8 +238,9 @@ CloseReason Router::checkHeader(Client& client, FrameType type, uint32_t length,
       if (!client.mesh) return CloseReason::insufficient_permissions;
       break;
     case FrameType::kPing:
-      if (length < kPingSize || length > kMaxPingSize) return CloseReason::bad_ping;
-      break;
+      if (length >= kPingSize && length <= kMaxPingSize) break;
+      counters_.add(Counter::got_ping);  // bad ones count too, as with derper
+      return CloseReason::bad_ping;
     default:
       break;
   }
@@ -255,6 +252,12 @@ ParseResult Router::consume(Client& client, uint8_t* data, uint32_t size, uint32
   if (client.link != nullptr) return consumeLink(client, data, size);
   front_ = data - room;
   front_end_ = data;
+  const ParseResult result = consumeFrames(client, data, size);
+  front_ = front_end_ = nullptr;
+  return result;
+}
+
+ParseResult Router::consumeFrames(Client& client, uint8_t* data, uint32_t size) {
   uint32_t at = 0;
   while (!client.closing) {
     if (client.skip > 0) {
@@ -428,7 +431,7 @@ void Router::answerNotHere(Client& client, const Key& destination) {
 
 void Router::handlePing(Client& client, const uint8_t* body) {
   counters_.add(Counter::got_ping);
-  if (client.queue.pongWaits()) return;
+  if (client.queue.pongsWaiting() >= kMaxPongsWaiting) return;
   uint8_t frame[kPongFrameSize];
   std::memcpy(putFrameHeader(frame, FrameType::kPong, kPingSize), body, kPingSize);
   sendControl(client, frame, sizeof frame);

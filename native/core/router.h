@@ -187,9 +187,14 @@ class Router {
   static constexpr uint64_t kLinkTimeoutMs = 120'000;
   static constexpr uint64_t kLinkReportMs = 1000;
 
+  // Clients that wait for a ring, linked through next_blocked and prev_blocked.
   struct ClientList {
     Client* head = nullptr;
     Client* tail = nullptr;
+
+    void pushFront(Client& client);
+    void pushBack(Client& client);
+    void remove(Client& client);
   };
 
   struct Notice {
@@ -213,8 +218,9 @@ class Router {
   };
 
   // router.cc
+  ParseResult consumeFrames(Client& client, uint8_t* data, uint32_t size);
   bool handleFrame(Client& client, uint8_t* frame, uint32_t size);
-  CloseReason checkHeader(Client& client, FrameType type, uint32_t length, bool& bad) const;
+  CloseReason checkHeader(const Client& client, FrameType type, uint32_t length, bool& bad);
   bool handlePacket(Client& client, uint8_t* frame, uint32_t size);
   void handlePing(Client& client, const uint8_t* body);
   void handleNotePreferred(Client& client, bool preferred);
@@ -319,6 +325,7 @@ class Router {
   uint64_t now_ms_ = 0;
   uint64_t jitter_state_;
   // Of the bytes given to consume(): [front_, front_end_) is free, since every frame before front_end_ was moved away.
+  // Null outside of it.
   uint8_t* front_ = nullptr;
   uint8_t* front_end_ = nullptr;
   // Of the ForwardPacket before, whoever it came from: a sender's packets mostly come in runs.

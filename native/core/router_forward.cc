@@ -103,7 +103,7 @@ uint32_t Router::frontRoom(const Client& client) const {
 // the packets of a read move together into the free bytes in front of it, and leave as one piece. Null without such
 // bytes.
 uint8_t* Router::takeFront(const uint8_t* packet, uint32_t size) {
-  if (packet != front_end_ + kPacketFrameFixed || front_ + kKeySize > front_end_) return nullptr;
+  if (front_ == nullptr || front_end_ - front_ < kKeySize || packet != front_end_ + kPacketFrameFixed) return nullptr;
   uint8_t* frame = front_;
   front_ += kFrameHeaderSize + kForwardPacketFixed + size;
   front_end_ += kPacketFrameFixed + size;

@@ -35,28 +35,40 @@ void Router::commitPacket(const Client& client, uint32_t shard, RingRecord* reco
   counters_.add(Counter::ring_packets_out);
 }
 
+void Router::ClientList::pushFront(Client& client) {
+  client.prev_blocked = nullptr;
+  client.next_blocked = head;
+  (head == nullptr ? tail : head->prev_blocked) = &client;
+  head = &client;
+}
+
+void Router::ClientList::pushBack(Client& client) {
+  client.prev_blocked = tail;
+  client.next_blocked = nullptr;
+  (tail == nullptr ? head : tail->next_blocked) = &client;
+  tail = &client;
+}
+
+void Router::ClientList::remove(Client& client) {
+  (client.prev_blocked == nullptr ? head : client.prev_blocked->next_blocked) = client.next_blocked;
+  (client.next_blocked == nullptr ? tail : client.next_blocked->prev_blocked) = client.prev_blocked;
+  client.next_blocked = client.prev_blocked = nullptr;
+}
+
 void Router::block(Client& client, uint32_t shard) {
   client.blocked_on = shard;
-  ClientList& list = blocked_[shard];
   if (resuming_ == shard) {
-    client.next_blocked = list.head;
-    list.head = &client;
-    if (list.tail == nullptr) list.tail = &client;
+    blocked_[shard].pushFront(client);
   } else {
-    client.next_blocked = nullptr;
-    (list.head == nullptr ? list.head : list.tail->next_blocked) = &client;
-    list.tail = &client;
+    blocked_[shard].pushBack(client);
   }
   rings_dirty_ |= uint64_t{1} << shard;  // waitForRoom published what the ring holds: its consumer must hear of it
 }
 
 Client* Router::takeBlocked(uint32_t shard) {
-  ClientList& list = blocked_[shard];
-  Client* client = list.head;
+  Client* client = blocked_[shard].head;
   if (client == nullptr) return nullptr;
-  list.head = client->next_blocked;
-  if (list.head == nullptr) list.tail = nullptr;
-  client->next_blocked = nullptr;
+  blocked_[shard].remove(*client);
   client->blocked_on = kNotBlocked;
   return client;
 }

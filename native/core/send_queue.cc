@@ -42,7 +42,7 @@ void SendQueue::countSent(Counters& counters, const uint8_t* frame) {
       break;
     case FrameType::kPong:
       counters.add(Counter::sent_pong);
-      pong_waits_ = false;
+      --pongs_waiting_;
       break;
     default:
       break;
@@ -81,7 +81,7 @@ SendQueue::Backlog& SendQueue::backlog() {
 }
 
 void SendQueue::append(QueueShared& shared, const uint8_t* frame, uint32_t size, PieceKind kind) {
-  if (kind == PieceKind::kControl && frameType(frame) == FrameType::kPong) pong_waits_ = true;
+  if (kind == PieceKind::kControl && frameType(frame) == FrameType::kPong) ++pongs_waiting_;
   if (turn_last_ != kNoPiece) {
     Piece& last = shared.pieces[turn_last_];
     if (last.data + last.size == frame && last.kind == kind) {
@@ -286,7 +286,7 @@ void SendQueue::clear(QueueShared& shared, DropReason reason) {
   }
   turn_first_ = turn_last_ = kNoPiece;
   turn_bytes_ = 0;
-  pong_waits_ = false;
+  pongs_waiting_ = 0;
   if (backlog_ == nullptr) return;
   Backlog& b = *backlog_;
   if (b.begun != nullptr) dropBlock(shared, b.begun, reason);

@@ -64,6 +64,9 @@ struct QueueShared {
   uint32_t late_frames = 0;  // frames of which spill() found that the kernel had taken them
 };
 
+// Pongs that may wait for a client; beyond, its pings are ignored. A burst of pings that arrives at once is answered, and
+// whoever does not read cannot fill the queue.
+inline constexpr uint32_t kMaxPongsWaiting = 32;
 // Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not
 // read and is closed.
 inline constexpr uint32_t kMaxControlBytes = 64 << 10;
@@ -103,8 +106,8 @@ class SendQueue {
   uint32_t controlBytes() const;
 
   uint32_t queuedPackets(bool disco) const;
-  // Whether a Pong was appended that the kernel has not taken yet; at most one may wait.
-  bool pongWaits() const { return pong_waits_; }
+  // Pongs that were appended and that the kernel has not taken yet.
+  uint32_t pongsWaiting() const { return pongs_waiting_; }
   uint64_t heldMemory() const;  // bytes, as QueueShared::bytes counts them
 
  private:
@@ -132,7 +135,7 @@ class SendQueue {
   uint32_t turn_first_ = kNoPiece;
   uint32_t turn_last_ = kNoPiece;
   uint32_t turn_bytes_ = 0;  // of the first piece, already taken by the kernel
-  bool pong_waits_ = false;
+  uint32_t pongs_waiting_ = 0;
   uint32_t max_control_bytes_ = kMaxControlBytes;
   std::unique_ptr<Backlog> backlog_;
 };

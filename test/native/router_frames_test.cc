@@ -190,17 +190,42 @@ TEST("a ping is answered with its first 8 bytes") {
   CHECK_EQ(p.relay.get(Counter::sent_pong), 1);
 }
 
-TEST("one pong may wait for a client that does not read, further pings are ignored until it left") {
+TEST("every ping of a burst of 32 is answered, in order, in one segment or in many") {
+  for (const uint32_t read_limit : {1u, 13u, 20u, 64u << 10}) {
+    Pair p;
+    p.a.read_limit = read_limit;
+    Bytes burst;
+    for (uint64_t n = 0; n < kMaxPongsWaiting; ++n) burst = burst + frames::ping(n);
+    p.send(burst);
+    const auto got = p.a.received();
+    CHECK_EQ(got.size(), kMaxPongsWaiting);
+    for (uint64_t n = 0; n < got.size(); ++n) CHECK(got[n] == frames::pong(n));
+  }
+}
+
+TEST("of pings to a client that does not read 32 are answered, further ones once it reads again") {
   Pair p;
   p.a.kernel_room = 0;
-  for (uint64_t n = 0; n < 10; ++n) p.send(frames::ping(n));
+  for (uint64_t n = 0; n < 100; ++n) p.send(frames::ping(n));
+  CHECK(p.a.client->queue.controlBytes() <= kMaxPongsWaiting * kPongFrameSize);
   p.a.kernel_room = UINT64_MAX;
   p.relay.settle();
-  CHECK_EQ(p.a.received().size(), 1u);
-  p.send(frames::ping(11));
-  CHECK_EQ(p.a.received().size(), 1u);
-  CHECK_EQ(p.relay.get(Counter::got_ping), 11);
-  CHECK_EQ(p.relay.get(Counter::sent_pong), 2);
+  const auto got = p.a.received();
+  CHECK_EQ(got.size(), 32u);
+  for (uint64_t n = 0; n < got.size(); ++n) CHECK(got[n] == frames::pong(n));
+  p.send(frames::ping(100));
+  CHECK(p.a.received() == std::vector<Bytes>{frames::pong(100)});
+  CHECK_EQ(p.relay.get(Counter::got_ping), 101);
+  CHECK_EQ(p.relay.get(Counter::sent_pong), 33);
+}
+
+TEST("pings of a bad length close, and count as pings") {
+  for (const uint32_t size : {0u, 7u, 1001u}) {
+    Pair p;
+    p.send(frames::ping(1) + frames::ping(2, size));
+    CHECK(p.a.closed());
+    CHECK_EQ(p.relay.get(Counter::got_ping), 2);
+  }
 }
 
 TEST("a client whose queue never runs empty still gets a pong for each ping it waits for") {
