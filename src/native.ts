@@ -249,8 +249,11 @@ export interface NativeRelay {
   readonly waitingHandshakes: number;
   /** Upgrades to DERP since start, whatever became of them. */
   readonly accepts: number;
-  /** Since start: connections that listeners with TLS accepted and rejected, and upgrades to DERP over TLS 1.2 and 1.3. */
-  readonly tlsCounts: { accepted: number; rejected: number; upgrades12: number; upgrades13: number };
+  /**
+   * Since start: connections that listeners with TLS accepted and rejected, and upgrades to DERP over TLS 1.2 and 1.3. Now: those upgrades
+   * that no shard has as clients yet.
+   */
+  readonly tlsCounts: Record<'accepted' | 'rejected' | 'upgrades12' | 'upgrades13' | 'greeted12' | 'greeted13', number>;
   /** Failed handshakes since start, by the index that the handshake threads gave. */
   readonly failures: number[];
   /** Closes every connection that no shard owns, and lets go of the rings: all shards' threads must have ended. Idempotent. */
@@ -278,6 +281,8 @@ export interface NativeHandshakeIo {
   consume(id: ConnectionId, count: number): void;
   /** Writes all bytes; same rejections as `read`. */
   write(id: ConnectionId, bytes: Uint8Array): Promise<void>;
+  /** Counts an upgrade to DERP; to be called once, before ServerKey is written. */
+  upgraded(id: ConnectionId): void;
   /** Hands the client to the shard that owns `key`; `firstOutput` (whole frames) is what it will read first. False when that ended. */
   adopt(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array, options: AdoptOptions): boolean;
   /**
@@ -285,8 +290,8 @@ export interface NativeHandshakeIo {
    * the request, which is counted as `failure`.
    */
   serveHttp(id: ConnectionId, failure: number, malformed: string): void;
-  /** Closes the connection and counts the failure. `upgraded`: the client had asked for DERP; `report`: a `failed` event in any case. */
-  fail(id: ConnectionId, failure: number, upgraded: boolean, report: boolean, text: string): void;
+  /** Closes the connection and counts the failure. `report`: a `failed` event in any case. */
+  fail(id: ConnectionId, failure: number, report: boolean, text: string): void;
 }
 
 export interface NativeAddon {

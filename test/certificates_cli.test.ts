@@ -89,7 +89,7 @@ describe('-certmode manual', () => {
       /\r\nStrict-Transport-Security: max-age=63072000; includeSubDomains\r\n/,
     );
     const varz = await get(relay.port, '/debug/varz', { servername: HOST });
-    expect(varz).toMatch(/^derplane_certificate_expiry_days\{name="derp\.example\.com"\} (?:89|90)$/m);
+    expect(varz).toMatch(/^derplane_certificate_remaining_seconds\{name="derp\.example\.com"\} 7\d{6}/m);
     expect(await get(relay.port, '/debug/', { servername: HOST })).toContain(`<b>TLS hostname:</b> ${HOST}`);
   });
 

@@ -130,15 +130,20 @@ describe('the end of each certificate is a metric', () => {
   test('for Prometheus', async () => {
     const text = await fetchPage('/debug/varz', { certificates });
     expect(text).toMatch(/^# TYPE derplane_certificate_not_after_seconds gauge$/m);
-    expect(text).toMatch(/^derplane_certificate_expiry_days\{name="derp\.example\.com"\} 30$/m);
-    expect(text).toMatch(/^derplane_certificate_expiry_days\{name="2001:db8::1"\} -2$/m);
+    const days = (name: string) =>
+      Number(text.match(new RegExp(`^derplane_certificate_remaining_seconds\\{name="${name}"\\} (\\S+)$`, 'm'))![1]) /
+      86_400;
+    expect(Math.floor(days('derp\\.example\\.com'))).toBe(30);
+    expect(Math.floor(days('2001:db8::1'))).toBe(-2);
     const [, seconds] = text.match(/^derplane_certificate_not_after_seconds\{name="2001:db8::1"\} (\S+)$/m)!;
     expect(Math.abs(Number(seconds) + DAY / 1000 - Date.now() / 1000)).toBeLessThan(60);
   });
 
   test('in the JSON figures', async () => {
     const { derplane } = JSON.parse(await fetchPage('/debug/vars', { certificates }));
-    expect(derplane.gauge_certificate_expiry_days).toEqual({ [NAME]: 30, '2001:db8::1': -2 });
+    const remaining = derplane.gauge_certificate_remaining_seconds;
+    expect(Object.keys(remaining)).toEqual([NAME, '2001:db8::1']);
+    expect(remaining['2001:db8::1']).toBeLessThan(0);
     expect(derplane.gauge_certificate_not_after_seconds).toHaveProperty([NAME]);
   });
 

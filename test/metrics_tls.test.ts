@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readFigures } from '../dist/http/debug_vars.js';
 import { metricsText } from '../dist/http/metrics_text.js';
 import { makeCertificate } from './support/certificates.js';
+import { RawClient, upgradeHead } from './support/raw_client.js';
 
 let server: Server;
 let port: number;
@@ -51,6 +52,26 @@ test('requests, upgrades, connections and accepts over TLS are counted by versio
     ]);
   client.close();
   await expect.poll(varz, { timeout: 10_000 }).toContain('derper_tls_active_version{version="1.3"} 0');
+});
+
+test('a client is counted once it is sent the key, and active from then on, as in derper', async () => {
+  const figures = () => {
+    const { accepts, ...vars } = server.expVar();
+    return { accepts, active: vars['gauge_derper_tls_active_version'], total: vars['derper_tls_request_version'] };
+  };
+  const before = figures();
+  const client = await RawClient.connect({ port, tls: { ca } });
+  await client.write(upgradeHead());
+  await client.readHead();
+  await client.readServerKey();
+  expect(figures()).toEqual({
+    accepts: Number(before.accepts) + 1,
+    active: { '1.2': 0, '1.3': 1 },
+    total: { '1.2': 1, '1.3': 3 },
+  });
+  client.destroy();
+  await expect.poll(() => figures().active).toEqual({ '1.2': 0, '1.3': 0 });
+  expect(figures().accepts).toBe(Number(before.accepts) + 1);
 });
 
 test('connections beyond the limit of handshakes are counted as rejected', async () => {

@@ -18,14 +18,14 @@ const ELSEWHERE = new Map([
   ['derper_tls_request_version', 'metrics_tls.test.ts'],
   ['tls_listener_accepted_connections', 'metrics_tls.test.ts'],
   ['tls_listener_rejected_connections', 'metrics_tls.test.ts'],
-  ['derplane_certificate_expiry_days', 'certificates_expiry.test.ts'],
+  ['derplane_certificate_remaining_seconds', 'certificates_expiry.test.ts'],
   ['derplane_certificate_not_after_seconds', 'certificates_expiry.test.ts'],
   ['derplane_handshakes_in_progress', 'below: connections that say nothing'],
   ['derplane_handshakes_waiting', 'test/native/metrics_test.cc'],
   ['derplane_held_bytes', 'limits_floods.test.ts'],
-  ['derplane_refused_connections', 'below: connections that say nothing'],
+  ['derplane_refused_connections_total', 'below: connections that say nothing'],
   ['derplane_shard_held_bytes', 'limits_floods.test.ts'],
-  ['derplane_shard_ring_full', 'test/native/router_rings_test.cc'],
+  ['derplane_shard_ring_full_total', 'test/native/router_rings_test.cc'],
 ]);
 
 describe('after some of everything', () => {
@@ -61,17 +61,20 @@ describe('after some of everything', () => {
     'derp_bytes_dropped{reason="queue_head",kind="other"}',
     'derp_tcp_rtt{le="10ms"}',
     'derp_tcp_rtt{le="non-tcp"}',
-    'derplane_closed{reason="eof"}',
-    'derplane_closed{reason="insufficient_permissions"}',
-    'derplane_handshakes{outcome="ok"}',
-    'derplane_handshakes{outcome="bad_first_frame"}',
-    'derplane_shard_packets_sent{shard="0"}',
-    'derplane_shard_packets_sent{shard="1"}',
+    'derplane_closed_connections_total{reason="eof"}',
+    'derplane_closed_connections_total{reason="insufficient_permissions"}',
+    'derplane_handshakes_total{outcome="ok"}',
+    'derplane_handshakes_total{outcome="bad_first_frame"}',
+    'derplane_shard_packets_sent_total{shard="0"}',
+    'derplane_shard_packets_sent_total{shard="1"}',
   ])('%s has moved', (name) => expect(peak.get(name)).toBeGreaterThan(0));
 
   test('the shards together are the relay', () => {
     for (const name of ['packets_received', 'packets_sent', 'bytes_received', 'bytes_sent']) {
-      const sum = [0, 1].reduce((total, shard) => total + last.get(`derplane_shard_${name}{shard="${shard}"}`)!, 0);
+      const sum = [0, 1].reduce(
+        (total, shard) => total + last.get(`derplane_shard_${name}_total{shard="${shard}"}`)!,
+        0,
+      );
       expect([name, sum]).toEqual([name, last.get(`derp_${name}`)]);
     }
   });

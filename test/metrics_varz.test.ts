@@ -102,7 +102,7 @@ describe('at /debug/varz', () => {
 });
 
 describe('figures', () => {
-  test('without a receive limit tell nothing of it', () =>
+  test('of the receive limit are there once one was set, at 0 too, as in derper', () =>
     withRelay({ shards: 1 }, ({ server }) =>
       withMetrics({ relay: server }, async (port) => {
         expect([...(await families(port)).keys()].filter((name) => name.includes('rate_limit'))).toEqual([]);
@@ -110,6 +110,10 @@ describe('figures', () => {
         server.setRateLimit(5000);
         expect((await samples(port)).get('derp_rate_limit_per_client_bytes_per_second')).toBe(5000);
         expect((await samples(port)).get('derp_rate_limit_per_client_burst_bytes')).toBe(65_568);
+        server.setRateLimit(0);
+        const found = await samples(port);
+        for (const name of ['bytes_per_second', 'burst_bytes', 'waited'])
+          expect([name, found.get(`derp_rate_limit_per_client_${name}`)]).toEqual([name, 0]);
       }),
     ));
 
@@ -132,9 +136,9 @@ describe('figures', () => {
         expect(found.get('derp_buffered_write_frames_bucket{le="0"}')).toBe(0);
         expect(found.get('derp_buffered_write_frames_bucket{le="1"}')).toBe(12);
         expect(found.get('derp_buffered_write_frames_count')).toBe(12);
-        expect(found.get('derplane_handshakes{outcome="ok"}')).toBe(2);
-        expect(found.get('derplane_shard_ring_packets_out{shard="0"}')).toBe(10);
-        expect(found.get('derplane_shard_ring_packets_in{shard="1"}')).toBe(10);
+        expect(found.get('derplane_handshakes_total{outcome="ok"}')).toBe(2);
+        expect(found.get('derplane_shard_ring_packets_out_total{shard="0"}')).toBe(10);
+        expect(found.get('derplane_shard_ring_packets_in_total{shard="1"}')).toBe(10);
         expect(found.get('derplane_shard_current_connections{shard="1"}')).toBe(1);
       }),
     ));

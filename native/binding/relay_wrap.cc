@@ -167,13 +167,15 @@ Napi::Value RelayWrap::getAccepts(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::getTlsCounts(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto counts = Napi::Object::New(env);
-  const auto set = [&](const char* name, const std::atomic<uint64_t>& count) {
+  const auto set = [&](const char* name, const auto& count) {
     counts.Set(name, Napi::Number::New(env, static_cast<double>(count.load(std::memory_order_relaxed))));
   };
   set("accepted", core_->tls_accepted);
   set("rejected", core_->tls_rejected);
   set("upgrades12", core_->accepts_tls12);
   set("upgrades13", core_->accepts_tls13);
+  set("greeted12", core_->greeted_tls12);
+  set("greeted13", core_->greeted_tls13);
   return counts;
 }
 

@@ -63,7 +63,8 @@ Napi::Function HandshakeIoWrap::define(Napi::Env env) {
       env, "HandshakeIo",
       {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
        InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
-       InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
+       InstanceMethod("write", &HandshakeIoWrap::write),
+       InstanceMethod("upgraded", &HandshakeIoWrap::upgraded), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
        InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
 }
 
@@ -153,6 +154,11 @@ Napi::Value HandshakeIoWrap::write(const Napi::CallbackInfo& info) {
   return deferred.Promise();
 }
 
+Napi::Value HandshakeIoWrap::upgraded(const Napi::CallbackInfo& info) {
+  io_->upgraded(idOf(info[0]));
+  return info.Env().Undefined();
+}
+
 Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Router::Adoption adoption;
@@ -174,7 +180,7 @@ Napi::Value HandshakeIoWrap::serveHttp(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value HandshakeIoWrap::fail(const Napi::CallbackInfo& info) {
-  io_->fail(idOf(info[0]), static_cast<uint32_t>(numberOf(info[1])), boolOf(info[2]), boolOf(info[3]), textOf(info[4]));
+  io_->fail(idOf(info[0]), static_cast<uint32_t>(numberOf(info[1])), boolOf(info[2]), textOf(info[3]));
   return info.Env().Undefined();
 }
 

@@ -34,6 +34,7 @@ class HandshakeIoWrap final : public Napi::ObjectWrap<HandshakeIoWrap> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value consume(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
+  Napi::Value upgraded(const Napi::CallbackInfo& info);
   Napi::Value adopt(const Napi::CallbackInfo& info);
   Napi::Value serveHttp(const Napi::CallbackInfo& info);
   Napi::Value fail(const Napi::CallbackInfo& info);

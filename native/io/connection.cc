@@ -26,6 +26,16 @@ Connection::Connection(std::shared_ptr<RelayCore> relay, Fd fd_in, Address remot
 Connection::~Connection() {
   relay_->handshakes.fetch_sub(1, std::memory_order_relaxed);
   relay_->handshake_bytes.fetch_sub(reserved_, std::memory_order_relaxed);
+  if (greeted_over_tls_ != nullptr) greeted_over_tls_->fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Connection::upgraded() {
+  relay_->accepts.fetch_add(1, std::memory_order_relaxed);
+  if (tls == nullptr || !tls->established() || greeted_over_tls_ != nullptr) return;
+  const bool is13 = tls->isTls13();
+  (is13 ? relay_->accepts_tls13 : relay_->accepts_tls12).fetch_add(1, std::memory_order_relaxed);
+  greeted_over_tls_ = is13 ? &relay_->greeted_tls13 : &relay_->greeted_tls12;
+  greeted_over_tls_->fetch_add(1, std::memory_order_relaxed);
 }
 
 void Connection::consume(size_t count) {

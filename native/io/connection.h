@@ -2,6 +2,7 @@
 // number.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -58,6 +59,9 @@ class Connection {
   // Adds bytes that somebody else read; false when the budget is used up.
   bool append(const uint8_t* data, size_t size);
 
+  // The client asked for DERP and is about to get ServerKey: counted once, and over TLS as active from now on.
+  void upgraded();
+
   RelayCore& relay() { return *relay_; }
 
  private:
@@ -69,6 +73,7 @@ class Connection {
   std::vector<uint8_t> buffer_;
   size_t start_ = 0;
   size_t reserved_ = 0;
+  std::atomic<int64_t>* greeted_over_tls_ = nullptr;  // the relay's gauge that counts this connection
 };
 
 class ConnectionTable {

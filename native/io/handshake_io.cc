@@ -234,6 +234,10 @@ void HandshakeIo::write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite 
   tryWrite(*job);
 }
 
+void HandshakeIo::upgraded(uint64_t id) {
+  if (Job* job = find(id)) job->connection->upgraded();
+}
+
 // False when the connection turned out to be gone.
 bool HandshakeIo::tryWrite(Job& job) {
   switch (job.connection->send()) {
@@ -264,7 +268,6 @@ std::unique_ptr<Connection> HandshakeIo::detach(uint64_t id) {
 bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output) {
   std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return false;
-  countAccept(*connection);
   adoption.id = id;
   adoption.address = connection->remote;
   adoption.notify = connection->notify;
@@ -288,21 +291,14 @@ void HandshakeIo::serveHttp(uint64_t id, uint32_t failure, std::string malformed
       {.kind = Event::Kind::kHttp, .id = id, .address = address, .listener = listener, .text = std::move(malformed)});
 }
 
-void HandshakeIo::countAccept(const Connection& connection) {
-  core_->accepts.fetch_add(1, std::memory_order_relaxed);
-  if (connection.tls == nullptr || !connection.tls->established()) return;
-  (connection.tls->isTls13() ? core_->accepts_tls13 : core_->accepts_tls12).fetch_add(1, std::memory_order_relaxed);
-}
-
 void HandshakeIo::count(uint32_t failure) {
   if (failure < RelayCore::kMaxFailures) core_->failures[failure].fetch_add(1, std::memory_order_relaxed);
 }
 
-void HandshakeIo::fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text) {
+void HandshakeIo::fail(uint64_t id, uint32_t failure, bool report, std::string text) {
   count(failure);
   const std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return;
-  if (upgraded) countAccept(*connection);
   if (!connection->notify && !report && !core_->log_clients.load(std::memory_order_relaxed)) return;
   core_->emit({.kind = Event::Kind::kFailed,
                .id = id,

@@ -45,6 +45,8 @@ class HandshakeIo final : public LoopUser {
   void read(uint64_t id, size_t min, size_t max, OnRead done);
   void consume(uint64_t id, size_t count);
   void write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite done);
+  // The connection asked for DERP; to be called once, before ServerKey is written.
+  void upgraded(uint64_t id);
 
   // The ends of a handshake; each takes the connection off this thread.
   // Hands the client to its shard; false when that has ended, or the connection is unknown.
@@ -52,9 +54,8 @@ class HandshakeIo final : public LoopUser {
   // Gives a connection that is no DERP upgrade to the control plane; `malformed` says what is wrong with the request,
   // if anything, which is counted as `failure`.
   void serveHttp(uint64_t id, uint32_t failure, std::string malformed);
-  // Closes the connection and counts why. `upgraded`: it had asked for DERP; `report`: the control plane hears of it in
-  // any case.
-  void fail(uint64_t id, uint32_t failure, bool upgraded, bool report, std::string text);
+  // Closes the connection and counts why. `report`: the control plane hears of it in any case.
+  void fail(uint64_t id, uint32_t failure, bool report, std::string text);
 
  private:
   static constexpr uint64_t kTickMs = 50;
@@ -86,7 +87,6 @@ class HandshakeIo final : public LoopUser {
   std::unique_ptr<Connection> detach(uint64_t id);
   void drop(std::unique_ptr<Connection> connection);
   void count(uint32_t failure);
-  void countAccept(const Connection& connection);
   void stopWatching(Job& job);
 
   std::shared_ptr<RelayCore> core_;

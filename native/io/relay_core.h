@@ -157,6 +157,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::atomic<uint64_t> accepts{0};        // upgrades to DERP
   std::atomic<uint64_t> accepts_tls12{0};  // those of them over TLS
   std::atomic<uint64_t> accepts_tls13{0};
+  std::atomic<int64_t> greeted_tls12{0};  // upgrades over TLS that are no clients of a shard yet
+  std::atomic<int64_t> greeted_tls13{0};
   std::atomic<uint64_t> tls_accepted{0};  // connections of listeners with TLS, before its handshake
   std::atomic<uint64_t> tls_rejected{0};  // those of them that were refused
   // Failed handshakes by the control plane's numbers for the reasons.

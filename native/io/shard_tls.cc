@@ -21,7 +21,8 @@ constexpr size_t kMaxUnsent = 2 * kSealAtOnce;
 
 void Shard::startTls(Client& client, Connection& connection) {
   client.tls = new TlsChannel{.session = std::move(connection.tls), .unsent = std::move(connection.output)};
-  router_.counters().add(client.tls->gauge());
+  // As derper counts: a link is no request to this relay.
+  if (client.link == nullptr) router_.counters().add(client.tls->gauge());
   countUnsent(client);
   client.tls->session->setOutput(&sealed_);
   if (hasSealed(client)) router_.touch(client);
@@ -148,7 +149,7 @@ void Shard::endTls(Client& client) {
     // Whoever reset its connection need not hear it.
     if (!last.empty()) (void)::send(client.fd, last.data(), last.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   }
-  router_.counters().add(tls.gauge(), -1);
+  if (client.link == nullptr) router_.counters().add(tls.gauge(), -1);
   delete client.tls;
   client.tls = nullptr;
 }

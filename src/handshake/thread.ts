@@ -54,21 +54,20 @@ function onRequests(requests: number[]): void {
 }
 
 async function handshake(id: number, start: number): Promise<void> {
-  let upgraded = start !== HandshakeStart.REQUEST;
+  const isUpgraded = start !== HandshakeStart.REQUEST;
   try {
-    io.open(id, upgraded ? clientInfoTimeout : requestTimeout);
+    io.open(id, isUpgraded ? clientInfoTimeout : requestTimeout);
     let request: DerpRequest = { upgrade: true, fastStart: start === HandshakeStart.DERP, notIdeal: false };
-    if (!upgraded) {
+    if (!isUpgraded) {
       const head = await readRequest(id);
       if (typeof head === 'string') return io.serveHttp(id, MALFORMED_REQUEST, head);
       if (!head.upgrade) return io.serveHttp(id, MALFORMED_REQUEST, '');
       request = head;
-      upgraded = true;
     }
     await greet(id, request);
   } catch (error) {
     const failure = failureOf(error);
-    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), upgraded, isReported(failure), (error as Error).message);
+    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), isReported(failure), (error as Error).message);
   }
 }
 
@@ -124,6 +123,7 @@ function looksLikeHttp(bytes: Buffer): boolean {
 
 /** From ServerKey to ServerInfo. */
 async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<void> {
+  io.upgraded(id);
   io.setTimeout(id, clientInfoTimeout);
   await io.write(id, fastStart ? serverKey : answerAndServerKey);
   // Dripping does not extend it.

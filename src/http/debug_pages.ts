@@ -7,6 +7,7 @@ import { escapeHtml, isRead, sendMethodNotAllowed, sendText } from './answers.js
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
 import { debugVars, type FigureSource, readFigures } from './debug_vars.js';
+import { sampleEventLoop } from './event_loop_lag.js';
 import type { Figures } from './metrics_table.js';
 import { parseRequestPath } from './request_path.js';
 import { setSecurityHeaders } from './security_headers.js';
@@ -42,6 +43,8 @@ const MAX_TRAFFIC_PAGES = 16;
  */
 export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
+  // From the start on: the first scrape shall tell of the time before it.
+  sampleEventLoop();
   const figures = () => readFigures(relay, version, options.certificates?.());
   let trafficPages = 0;
   const routes = new Map<string, Page>([

@@ -1,16 +1,19 @@
 /** Metrics of the process and of Node; the former bear the names that every Prometheus client gives them. */
 import { readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import { fileDescriptors } from '../server/process_stats.js';
-
-/** Milliseconds between two looks at how late the main thread's event loop is; each look wakes it. */
-const EVENT_LOOP_PRECISION = 50;
+import { type EventLoopLag, takeEventLoopLag } from './event_loop_lag.js';
 
 /**
- * Of prom-client's own: the first lists all descriptors, which takes milliseconds where there are many; the others ask Node for objects
- * that hardly exist, since connections are native.
+ * Of prom-client's own: CPU time counts from the first scrape there, the event loop's lag includes the sampling interval, and listing all
+ * descriptors takes milliseconds where there are many, so these are ours below. The others ask Node for objects that hardly exist, since
+ * connections are native.
  */
 const LEFT_OUT = [
+  'process_cpu_user_seconds_total',
+  'process_cpu_system_seconds_total',
+  'process_cpu_seconds_total',
   'process_open_fds',
   'nodejs_active_handles',
   'nodejs_active_handles_total',
@@ -19,13 +22,17 @@ const LEFT_OUT = [
   'nodejs_active_resources',
   'nodejs_active_resources_total',
 ];
+const LEFT_OUT_LAG = /^nodejs_eventloop_lag_/;
+
+/** Milliseconds between samples of prom-client's event loop lag, which nobody reads: none of them should wake the thread. */
+const NEVER = 2 ** 31 - 1;
 
 /** What /proc says for no limit, as a number of bytes. */
 const UNLIMITED = 2 ** 64;
 
 let registry: Registry | undefined;
 
-/** The process has one, made when first asked for: it watches the event loop and garbage collection from then on. */
+/** The process has one, made when first asked for: it samples the event loop and observes garbage collection from then on. */
 export function processRegistry(): Registry {
   registry ??= makeRegistry();
   return registry;
@@ -33,8 +40,11 @@ export function processRegistry(): Registry {
 
 function makeRegistry(): Registry {
   const made = new Registry();
-  collectDefaultMetrics({ register: made, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION });
-  for (const name of LEFT_OUT) made.removeSingleMetric(name);
+  collectDefaultMetrics({ register: made, eventLoopMonitoringPrecision: NEVER });
+  const lags = made.getMetricsAsArray().filter(({ name }) => LEFT_OUT_LAG.test(name));
+  for (const name of [...LEFT_OUT, ...lags.map(({ name }) => name)]) made.removeSingleMetric(name);
+  registerEventLoopLag(made);
+  registerCpuTime(made);
   gauge(made, 'process_open_fds', 'Number of open file descriptors.', fileDescriptors);
   gauge(made, 'process_virtual_memory_max_bytes', 'Maximum amount of virtual memory available in bytes.', memoryLimit);
   counter(made, 'process_network_receive_bytes_total', 'Number of bytes received by the network namespace.', () =>
@@ -44,6 +54,61 @@ function makeRegistry(): Registry {
     octets('OutOctets'),
   );
   return made;
+}
+
+/** By the names that prom-client has for them. */
+const LAGS: [figure: keyof EventLoopLag, meaning: string][] = [
+  ['min', 'Shortest lag'],
+  ['max', 'Longest lag'],
+  ['mean', 'Mean lag'],
+  ['stddev', 'Standard deviation of the lag'],
+  ['p50', 'Median lag'],
+  ['p90', '90th percentile of the lag'],
+  ['p99', '99th percentile of the lag'],
+];
+
+function registerEventLoopLag(register: Registry): void {
+  // Registered first: its `collect` runs before the values of the others are read.
+  new Gauge({
+    name: 'nodejs_eventloop_lag_seconds',
+    help: "Time that the main thread's event loop took to come round during this scrape.",
+    registers: [register],
+    async collect() {
+      const lag = takeEventLoopLag();
+      for (const [figure, gauge] of gauges) gauge.set(lag[figure]);
+      const start = performance.now();
+      await setImmediate();
+      this.set((performance.now() - start) / 1e3);
+    },
+  });
+  const gauges = LAGS.map(([figure, meaning]) => {
+    const name = `nodejs_eventloop_lag_${figure}_seconds`;
+    const help = `${meaning} of the main thread's event loop since the last scrape.`;
+    return [figure, new Gauge({ name, help, registers: [register] })] as const;
+  });
+}
+
+/** CPU time of all threads since the process started. */
+function registerCpuTime(register: Registry): void {
+  const seconds = (read: (usage: NodeJS.CpuUsage) => number) => () => read(process.cpuUsage()) / 1e6;
+  counter(
+    register,
+    'process_cpu_seconds_total',
+    'Total user and system CPU time spent in seconds.',
+    seconds(({ user, system }) => user + system),
+  );
+  counter(
+    register,
+    'process_cpu_user_seconds_total',
+    'Total user CPU time spent in seconds.',
+    seconds(({ user }) => user),
+  );
+  counter(
+    register,
+    'process_cpu_system_seconds_total',
+    'Total system CPU time spent in seconds.',
+    seconds(({ system }) => system),
+  );
 }
 
 function gauge(register: Registry, name: string, help: string, read: () => number): void {

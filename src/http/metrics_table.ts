@@ -1,5 +1,5 @@
 /** Every metric of the relay: its name at /debug/varz, type, meaning, labels, and where its value stands. */
-import { type CertificateExpiry, daysUntil } from '../certificates/expiry.js';
+import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
 
 /** What metrics are made of. */
@@ -31,7 +31,7 @@ export interface Metric {
 
 type Row = [name: string, type: Metric['type'], help: string, ...labels: string[]];
 
-/** The reference's, without their prefix `derp_`. */
+/** The names of derper, without their prefix `derp_`. */
 const DERP: Row[] = [
   ['accepts', 'counter', 'Upgrades to DERP, whatever became of them.'],
   [
@@ -79,9 +79,8 @@ const DERP: Row[] = [
   ['watchers', 'gauge', 'Mesh peers that watch who is connected.'],
 ];
 
-/** Ours, of the whole relay, without their prefix `derplane_`. */
+/** Ours, of the whole relay, without their prefix `derplane_`; names of counters get `_total` behind them. */
 const DERPLANE: Row[] = [
-  ['closed', 'counter', 'Clients whose connection ended, by reason.', 'reason'],
   ['handshakes_in_progress', 'gauge', 'Connections between accept and their first frame as a client.'],
   ['handshakes_waiting', 'gauge', 'Of those, how many no handshake thread has taken up yet.'],
   ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
@@ -94,7 +93,7 @@ const DERPLANE: Row[] = [
   ],
 ];
 
-/** Ours, by shard, without their prefix `derplane_shard_`. */
+/** Ours, by shard, without their prefix `derplane_shard_`; names of counters get `_total` behind them. */
 const SHARD: Row[] = [
   ['bytes_received', 'counter', 'Payload bytes of packets that clients of the shard sent.'],
   ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients of the shard.'],
@@ -126,7 +125,7 @@ export const METRICS: readonly Metric[] = [
       ['rate_limit_per_client_waited', 'counter', 'Frames that waited for the receive limit.'],
       () => undefined,
     ),
-    // The reference shows it only while there is a limit.
+    // As derper: it belongs to the limit, which may be absent.
     value: ({ relay }) =>
       relay?.['rate_limit_per_client_bytes_per_second'] === undefined
         ? undefined
@@ -147,22 +146,27 @@ export const METRICS: readonly Metric[] = [
     ['tls_listener_rejected_connections', 'counter', 'Connections that listeners with TLS refused.'],
     ({ relay }) => find(relay?.['tls_listener'] as Stats | undefined, 'rejected_connections'),
   ),
-  ...DERPLANE.map((row) => metric('derplane_', row, ({ relay }) => find(relay, row[0]))),
-  metric('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
+  ...DERPLANE.map((row) => ours('derplane_', row, ({ relay }) => find(relay, row[0]))),
+  ours(
+    'derplane_',
+    ['closed_connections', 'counter', 'Clients whose connection ended, by reason.', 'reason'],
+    ({ relay }) => find(relay, 'closed'),
+  ),
+  ours('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
     outcomes(relay),
   ),
-  metric(
+  ours(
     'derplane_',
     ['certificate_not_after_seconds', 'gauge', 'When a certificate expires, in seconds since 1970.', 'name'],
     ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => notAfter.getTime() / 1000),
   ),
-  metric(
+  ours(
     'derplane_',
-    ['certificate_expiry_days', 'gauge', 'Whole days until a certificate expires; below 0 once it has.', 'name'],
-    ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => daysUntil(notAfter, Date.now())),
+    ['certificate_remaining_seconds', 'gauge', 'Seconds until a certificate expires; below 0 once it has.', 'name'],
+    ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => (notAfter.getTime() - Date.now()) / 1000),
   ),
   ...SHARD.map((row) =>
-    metric('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>
+    ours('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>
       shards.length === 0 ? undefined : Object.fromEntries(shards.map((stats, shard) => [shard, find(stats, row[0])!])),
     ),
   ),
@@ -184,6 +188,11 @@ export const METRICS: readonly Metric[] = [
 
 function metric(prefix: string, [name, type, help, ...labels]: Row, value: Metric['value']): Metric {
   return { name: prefix + name, type, help, labels, value };
+}
+
+/** One of our own: its counters are named as Prometheus wants them, while those of derper keep their names. */
+function ours(prefix: string, [name, type, ...rest]: Row, value: Metric['value']): Metric {
+  return metric(prefix, [type === 'counter' ? `${name}_total` : name, type, ...rest], value);
 }
 
 /** A figure by its bare name. */

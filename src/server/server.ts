@@ -59,6 +59,8 @@ export class Server {
   readonly #hearers: Hearers;
   #meshKey: string | undefined;
   #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
+  /** Whether a rate limit was ever set, were it 0. */
+  #rateLimitWasSet = false;
   #failure: DerpError | undefined;
   #closing: Promise<void> | undefined;
   /** Aborted when there is no time left to drain. */
@@ -224,14 +226,15 @@ export class Server {
     integerIn('bytesPerSecond', bytesPerSecond, NOT_NEGATIVE);
     integerIn('burst', burst, NOT_NEGATIVE);
     this.#rateLimit = { bytesPerSecond, burst: bytesPerSecond === 0 ? 0 : Math.max(burst, defaults.MIN_RATE_BURST) };
+    this.#rateLimitWasSet = true;
     this.#shards.relay.setRateLimit(bytesPerSecond, this.#rateLimit.burst);
     return this.#rateLimit;
   }
 
-  /** Figures that the reference shows only while there is a limit. */
+  /** Figures that derper shows only with a file of limits, even where that says 0. */
   #limitVars(): Stats {
     const { bytesPerSecond, burst } = this.#rateLimit;
-    if (bytesPerSecond === 0) return {};
+    if (!this.#rateLimitWasSet) return {};
     return { rate_limit_per_client_bytes_per_second: bytesPerSecond, rate_limit_per_client_burst_bytes: burst };
   }
 

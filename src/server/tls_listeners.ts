@@ -41,12 +41,16 @@ export class TlsListeners {
   /** Figures that there are only where TLS is served. */
   vars({ tlsCounts }: NativeRelay, clients: Stats): Stats {
     if (this.#contexts.size === 0) return {};
-    const { accepted, rejected, upgrades12, upgrades13 } = tlsCounts;
+    const { accepted, rejected, upgrades12, upgrades13, greeted12, greeted13 } = tlsCounts;
     const { total, active } = this.#requests;
+    const now = {
+      '1.2': active['1.2'] + greeted12 + Number(clients['1.2']),
+      '1.3': active['1.3'] + greeted13 + Number(clients['1.3']),
+    };
     return {
       tls_listener: { counter_accepted_connections: accepted, counter_rejected_connections: rejected },
       derper_tls_request_version: { '1.2': total['1.2'] + upgrades12, '1.3': total['1.3'] + upgrades13 },
-      [TLS_ACTIVE]: { '1.2': active['1.2'] + Number(clients['1.2']), '1.3': active['1.3'] + Number(clients['1.3']) },
+      [TLS_ACTIVE]: now,
     };
   }
 

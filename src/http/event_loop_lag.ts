@@ -1,0 +1,45 @@
+/** How late the main thread's event loop is: whatever needs that thread, as pages and mesh links do, waits at least that long. */
+import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
+
+/** Milliseconds between two samples; each wakes the thread. */
+const SAMPLING_INTERVAL = 50;
+
+/** Seconds. */
+export interface EventLoopLag {
+  min: number;
+  max: number;
+  mean: number;
+  stddev: number;
+  p50: number;
+  p90: number;
+  p99: number;
+}
+
+let samples: IntervalHistogram | undefined;
+
+/** Samples from the first call on; the process has one sampler. */
+export function sampleEventLoop(): IntervalHistogram {
+  if (samples === undefined) {
+    samples = monitorEventLoopDelay({ resolution: SAMPLING_INTERVAL });
+    samples.enable();
+  }
+  return samples;
+}
+
+/** The lag since the last call; zeros when there was no sample. Node records the time between samples, so their interval is taken off. */
+export function takeEventLoopLag(): EventLoopLag {
+  const found = sampleEventLoop();
+  const lag = (nanoseconds: number) =>
+    found.count === 0 ? 0 : Math.max(0, nanoseconds / 1e9 - SAMPLING_INTERVAL / 1e3);
+  const taken = {
+    min: lag(found.min),
+    max: lag(found.max),
+    mean: lag(found.mean),
+    stddev: found.count === 0 ? 0 : found.stddev / 1e9,
+    p50: lag(found.percentile(50)),
+    p90: lag(found.percentile(90)),
+    p99: lag(found.percentile(99)),
+  };
+  found.reset();
+  return taken;
+}
