@@ -63,9 +63,9 @@ Napi::Function HandshakeIoWrap::define(Napi::Env env) {
       env, "HandshakeIo",
       {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
        InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
-       InstanceMethod("write", &HandshakeIoWrap::write),
-       InstanceMethod("upgraded", &HandshakeIoWrap::upgraded), InstanceMethod("adopt", &HandshakeIoWrap::adopt),
-       InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp), InstanceMethod("fail", &HandshakeIoWrap::fail)});
+       InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("upgraded", &HandshakeIoWrap::upgraded),
+       InstanceMethod("adopt", &HandshakeIoWrap::adopt), InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp),
+       InstanceMethod("fail", &HandshakeIoWrap::fail)});
 }
 
 HandshakeIoWrap::HandshakeIoWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<HandshakeIoWrap>(info) {

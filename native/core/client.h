@@ -60,6 +60,7 @@ struct Client {
       link;  // a mesh link, of which we are the client: it has no peer and is in no duplicate set
   bool watching = false;
   uint32_t presence_changes = 0;  // told in the batch under way, see Router::observePresence
+  uint64_t flooding = 0;          // a bit for each shard that has not told it of all keys yet
 
   // Duplicates.
   Client* next_of_key = nullptr;
@@ -76,7 +77,7 @@ struct Client {
   uint64_t receive_filled_ms = 0;    // when the tokens were counted last
   uint32_t receive_epoch = 0;        // of the limit that the tokens are for
   uint64_t throttled_until_ms = 0;   // 0: not waiting for its receive limit
-  Client* next_blocked = nullptr;  // among those that wait for the same ring, in the order of coming
+  Client* next_blocked = nullptr;    // among those that wait for the same ring, in the order of coming
   Client* prev_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool preferred = false;
@@ -92,9 +93,10 @@ struct Client {
   Client* stall_next = nullptr;  // among clients with a backlog, which have a write deadline
   Client* stall_prev = nullptr;
   bool in_stall_list = false;
-  bool touched = false;  // has output of this turn, or room for its backlog
-  bool stalled = false;  // the kernel refused bytes; its next writable event clears this
-  bool closing = false;  // left its key already; destroyed at the turn's end
+  uint32_t uncounted_frames = 0;  // waiting frames that Histogram::buffered_write_frames leaves out
+  bool touched = false;           // has output of this turn, or room for its backlog
+  bool stalled = false;           // the kernel refused bytes; its next writable event clears this
+  bool closing = false;           // left its key already; destroyed at the turn's end
   CloseReason close_reason = CloseReason::eof;
   Client* next_closing = nullptr;
 

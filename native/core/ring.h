@@ -29,6 +29,7 @@ enum class RecordKind : uint16_t {
   kUnwatch,          // to all shards: it does not any more; no frame follows
   kPresent,          // to a watcher's shard: RingRecord followed by a whole PeerPresent frame for the client named
   kAbsent,           // to a watcher's shard: `destination` left, for the client named; no frame follows
+  kFlooded,  // to a watcher's shard: the client named was told of all keys of the sending shard; no frame follows
 };
 
 struct RingRecord {
@@ -36,8 +37,8 @@ struct RingRecord {
   RecordKind kind;
   uint8_t wants_reply;   // kPacket: the sender may be told that the destination is not here
   uint8_t forwarded;     // kPacket: came from a mesh peer, never forwarded again
-  uint32_t client_slot;  // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent: whom to tell; others: link or
-                         // watcher
+  uint32_t client_slot;  // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: whom to tell;
+                         // others: link or watcher
   uint32_t client_generation;  // so that a successor in the same slot is not told
   uint64_t destination_hash;
   uint64_t source_hash;

@@ -73,6 +73,7 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   if (peer->connection_count >= kMaxConnectionsPerKey) closeOldest(*peer);
   duplicates_.join(*peer, *client);
   armKeepAlive(*client);
+  client->uncounted_frames = 1;  // ServerInfo
   sendControl(*client, first_output, size);
   announce(*client);
   return client;

@@ -283,6 +283,8 @@ class Router {
   void startWatch(uint32_t shard, uint32_t slot, uint32_t generation);
   void stopWatch(uint32_t shard, uint32_t slot, uint32_t generation);
   void unwatch(Client& client);
+  // A shard has told the watcher, which is here, of all of its keys.
+  void endFlood(uint32_t shard, Client& watcher);
   void announce(const Client& client);
   void announceAbsence(const Peer& peer, uint32_t slot);
   bool flood();

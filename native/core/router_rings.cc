@@ -111,6 +111,9 @@ bool Router::takeRing(uint32_t from, RingConsumer& ring, uint32_t max) {
       case RecordKind::kAbsent:
         takeAbsent(*record);
         break;
+      case RecordKind::kFlooded:
+        if (Client* watcher = clientAt(record->client_slot, record->client_generation)) endFlood(from, *watcher);
+        break;
       case RecordKind::kClosePeer:
         closePeer(record->destination, CloseReason::peer_closed);
         break;

@@ -34,6 +34,7 @@ void Router::handleWatchConns(Client& client) {
     client.watching = true;
     counters_.add(Counter::watchers);
   }
+  client.flooding = (uint64_t{1} << config_.shards) - 1;
   startWatch(config_.shard, client.slot, client.generation);
   notifyOthers({.kind = RecordKind::kWatch, .key = client.key, .slot = client.slot, .generation = client.generation});
 }
@@ -148,23 +149,29 @@ bool Router::floodOne(Watch& watch) {
     sendPresence(watch, *client->peer->active);
   }
   watch.flooded = watch.cursor >= static_cast<uint32_t>(slots_.size());
-  if (here && watch.flooded) {  // the batch is complete, whether or not this step added to it
-    if (Client* watcher = clientAt(watch.slot, watch.generation)) touch(*watcher);
+  if (!watch.flooded) return true;
+  if (!here) {
+    notify(watch.shard, {.kind = RecordKind::kFlooded, .key = {}, .slot = watch.slot, .generation = watch.generation});
+  } else if (Client* watcher = clientAt(watch.slot, watch.generation)) {
+    endFlood(config_.shard, *watcher);
   }
   return true;
 }
 
-void Router::tell(Client& watcher, const uint8_t* frame, uint32_t size) {
-  sendControl(watcher, frame, size);
-  ++watcher.presence_changes;
+void Router::endFlood(uint32_t shard, Client& watcher) {
+  watcher.flooding &= ~(uint64_t{1} << shard);
+  touch(watcher);  // the batch may be complete, whether or not the last step added to it
 }
 
-// Changes of one turn are a batch, and so is a flood of this shard's keys, however many turns it takes.
+void Router::tell(Client& watcher, const uint8_t* frame, uint32_t size) {
+  sendControl(watcher, frame, size);
+  // A batch counts as one frame where frames are counted.
+  if (watcher.presence_changes++ > 0) ++watcher.uncounted_frames;
+}
+
+// Changes of one turn are a batch, and so is a flood of all shards' keys, however many turns it takes.
 void Router::observePresence(Client& watcher) {
-  if (watcher.presence_changes == 0) return;
-  for (const Watch& watch : watches_) {
-    if (watch.shard == config_.shard && watch.slot == watcher.slot && !watch.flooded) return;
-  }
+  if (watcher.presence_changes == 0 || watcher.flooding != 0) return;
   counters_.observeMeshBatch(watcher.presence_changes);
   watcher.presence_changes = 0;
 }

@@ -92,6 +92,7 @@ class Shard final : public LoopUser, private RouterEvents {
 
   // Writing.
   void flush(Client& client);
+  void countFrames(Client& client, uint32_t frames);
   ssize_t writePlain(Client& client);
   void keepRest(Client& client, bool renew_deadline);
   void unstall(Client& client);

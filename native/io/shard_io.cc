@@ -187,7 +187,14 @@ void Shard::flush(Client& client) {
     keepRest(client, frames_done > 0);
     frames_done += queues.late_frames;
   }
-  if (frames_done > 0) router_.counters().observeWrite(frames_done);
+  countFrames(client, frames_done);
+}
+
+// As derper counts: links and ServerInfo not at all, a batch of presence changes as one frame.
+void Shard::countFrames(Client& client, uint32_t frames) {
+  const uint32_t uncounted = std::min(frames, client.uncounted_frames);
+  client.uncounted_frames -= uncounted;
+  if (frames > uncounted && client.link == nullptr) router_.counters().observeWrite(frames - uncounted);
 }
 
 // One write. Returns the bytes that are taken, after which `stalled` says whether the kernel takes more; -1 when the

@@ -16,7 +16,8 @@ export class TlsRequests {
   watch(server: HttpServer): void {
     if (this.#servers.has(server)) return;
     this.#servers.add(server);
-    server.on('request', this.#onRequest);
+    // First of all: a page that shows the figures is among the requests that are being answered.
+    server.prependListener('request', this.#onRequest);
   }
 
   close(): void {
