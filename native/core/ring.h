@@ -35,10 +35,10 @@ enum class RecordKind : uint16_t {
 struct RingRecord {
   uint32_t size;  // of the whole record, a multiple of 8
   RecordKind kind;
-  uint8_t wants_reply;   // kPacket: the sender may be told that the destination is not here
-  uint8_t forwarded;     // kPacket: came from a mesh peer, never forwarded again
-  uint32_t client_slot;  // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: whom to tell;
-                         // others: link or watcher
+  uint8_t wants_reply;         // kPacket: the sender may be told that the destination is not here
+  uint8_t forwarded;           // kPacket: came from a mesh peer, never forwarded again
+  uint32_t client_slot;        // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: whom to tell;
+                               // others: link or watcher
   uint32_t client_generation;  // so that a successor in the same slot is not told
   uint64_t destination_hash;
   uint64_t source_hash;

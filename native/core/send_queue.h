@@ -64,8 +64,8 @@ struct QueueShared {
   uint32_t late_frames = 0;  // frames of which spill() found that the kernel had taken them
 };
 
-// Pongs that may wait for a client; beyond, its pings are ignored. A burst of pings that arrives at once is answered, and
-// whoever does not read cannot fill the queue.
+// Pongs that may wait for a client; beyond, its pings are ignored. A burst of pings that arrives at once is answered,
+// and whoever does not read cannot fill the queue.
 inline constexpr uint32_t kMaxPongsWaiting = 32;
 // Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not
 // read and is closed.
