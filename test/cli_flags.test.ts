@@ -289,16 +289,23 @@ describe('what the flags ask for', () => {
     ['-bootstrap-dns-names=x'],
     ['-unpublished-bootstrap-dns-names=x'],
     ['-verify-clients'],
-    ['-socket=x'],
     ['-verify-client-url=x'],
-    ['-verify-client-url-fail-open=false'],
     ['-accept-connection-limit=1'],
-    ['-accept-connection-burst=1'],
     ['-trust-proxy=x'],
     ['-allow-keys=x'],
   ])('%s is known and says that it is not available yet', (flag) => {
     const name = flag.split('=')[0];
     expect(() => config(['-dev', flag])).toThrow(new RegExp(`^${name}: derplane 1\\.2\\.3 has no .* yet`));
+  });
+
+  test.each([
+    '-verify-client-url-fail-open=false',
+    '-socket=x',
+    '-accept-connection-burst=1',
+    '-secrets-path-prefix=x',
+    '-secrets-cache-dir=x',
+  ])('%s says how another flag works, so it is accepted without that one', (flag) => {
+    expect(config(['-dev', '-stun=false', flag]).warnings).toEqual([]);
   });
 
   test('the defaults of what is not available yet are accepted', () => {

@@ -1,8 +1,10 @@
 /** Three relays of one region on addresses of their own, all with the same list of hosts. */
+import { createServer } from 'node:http';
 import { PrivateKey, RelayClient, Server } from 'derplane';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LogWatch } from './support/log_watch.js';
 import { nextPacket, stream, untilReached } from './support/packets.js';
+import { freePort } from './support/ports.js';
 import { discoPacket, RawClient } from './support/raw_client.js';
 import { MESH_KEY, RegionRelay } from './support/region_relay.js';
 import { SHARD_COUNTS } from './support/relay.js';
@@ -145,18 +147,61 @@ describe.each(SHARD_COUNTS)('a region of three relays with %i shard(s) each', (s
   });
 });
 
+describe('a relay that is in its own list of hosts', () => {
+  const listing = (port: number, log: LogWatch) =>
+    new Server(PrivateKey.generate(), {
+      shards: 1,
+      mesh: { key: MESH_KEY, with: [`http://127.0.0.1:${port}`, `http://localhost:${port}`] },
+      logger: log,
+    });
+
+  /** Resolves when it found itself by both names, with whatever it said. */
+  async function selfFound(log: LogWatch): Promise<void> {
+    await log.line(/detected self-connect/, 2);
+    expect(log.lines.filter((line) => !line.includes('detected self-connect; ignoring host'))).toEqual([]);
+  }
+
+  it('finds itself by each name and warns of nothing, since it dials when it listens', async () => {
+    const [port, log] = [await freePort(), new LogWatch()];
+    const server = listing(port, log);
+    await server.ready();
+    expect(log.lines).toEqual([]);
+    await server.listen({ host: '127.0.0.1', port });
+    await selfFound(log);
+    await server.close();
+  });
+
+  it('does so too where another server listens for it', async () => {
+    const [port, log] = [await freePort(), new LogWatch()];
+    const server = listing(port, log);
+    const httpServer = createServer();
+    server.attach(httpServer);
+    await server.ready();
+    httpServer.listen(port, '127.0.0.1');
+    await selfFound(log);
+    await server.close();
+    httpServer.close();
+  });
+});
+
 describe('a relay that nobody may mesh with', () => {
-  it('ends a link with another mesh key, which goes on trying', async () => {
+  it('ends a link with another mesh key, which goes on trying and says once why', async () => {
     const [strict, stranger] = [new LogWatch(), new LogWatch()];
     const host = new Server(PrivateKey.generate(), { shards: 1, mesh: { key: MESH_KEY }, logger: strict });
     const { port } = await host.listen({ host: '127.0.0.2', port: 0 });
     const other = new Server(PrivateKey.generate(), {
       shards: 1,
-      mesh: { key: 'b8'.repeat(32), with: [`http://127.0.0.2:${port}`], retryInterval: 10 },
+      mesh: { key: 'b8'.repeat(32), retryInterval: 10 },
       logger: stranger,
     });
-    await stranger.line(/^WARN mesh\(".*"\): Recv: the other side closed its connection$/, 2);
-    expect((host.expVar() as { closed: Record<string, number> }).closed.insufficient_permissions).toBeGreaterThan(1);
+    other.addMeshPeer(`http://127.0.0.2:${port}`);
+    const refused = () => (host.expVar() as { closed: Record<string, number> }).closed['insufficient_permissions']!;
+    await expect.poll(refused, { timeout: 10_000 }).toBeGreaterThan(5);
+    expect(stranger.lines).toEqual([
+      expect.stringMatching(
+        /^WARN mesh\("127\.0\.0\.2:\d+"\): Recv: .* does not accept our mesh key; check -mesh-psk-file/,
+      ),
+    ]);
     await other.close();
     await host.close();
   });

@@ -87,8 +87,13 @@ export const FLAGS = {
     help: 'relays to mesh with, `hosts` separated by commas without spaces: HOST[:PORT][/DIALHOST], dialled over TLS, or without it http://HOST[:PORT][/DIALHOST]; this relay itself may be among them',
   },
   'secrets-url': { type: 'string', default: '', help: '`URL` of a secret server', pending: SECRETS },
-  'secrets-path-prefix': { type: 'string', default: 'prod/derp', help: 'prefix of secret names', pending: SECRETS },
-  'secrets-cache-dir': { type: 'string', default: '', help: 'cache of secrets', pending: SECRETS },
+  'secrets-path-prefix': {
+    type: 'string',
+    default: 'prod/derp',
+    help: 'prefix of secret names',
+    inert: 'it needs -secrets-url',
+  },
+  'secrets-cache-dir': { type: 'string', default: '', help: 'cache of secrets', inert: 'it needs -secrets-url' },
   'bootstrap-dns-names': {
     type: 'string',
     default: '',
@@ -102,13 +107,13 @@ export const FLAGS = {
     pending: BOOTSTRAP_DNS,
   },
   'verify-clients': { type: 'bool', default: false, help: 'admit what the local tailscaled knows', pending: ADMISSION },
-  socket: { type: 'string', default: '', help: "`path` of tailscaled's socket", pending: ADMISSION },
+  socket: { type: 'string', default: '', help: "`path` of tailscaled's socket", inert: 'it needs -verify-clients' },
   'verify-client-url': { type: 'string', default: '', help: 'admit what this `URL` allows', pending: ADMISSION },
   'verify-client-url-fail-open': {
     type: 'bool',
     default: true,
     help: 'admit while -verify-client-url is unreachable',
-    pending: ADMISSION,
+    inert: 'it needs -verify-client-url',
   },
   'accept-connection-limit': {
     type: 'float',
@@ -120,7 +125,7 @@ export const FLAGS = {
     type: 'int',
     default: MAX_INT,
     help: 'burst of -accept-connection-limit',
-    pending: 'limits on accepting',
+    inert: 'it needs -accept-connection-limit',
   },
   'rate-config': {
     type: 'string',

@@ -1,9 +1,12 @@
 /** A relay's way to another relay of its region, up to the point where native code takes the connection over. */
 import type { Duplex } from 'node:stream';
+import { DerpError } from '../errors.js';
 import { Box } from '../protocol/box.js';
 import { FrameType } from '../protocol/frame.js';
+import type { Frame } from '../protocol/frame_reader.js';
 import { openServerInfo, sealClientInfo } from '../protocol/info.js';
 import type { PrivateKey, PublicKey } from '../protocol/key.js';
+import type { FrameStream } from './frame_stream.js';
 import { handshake, nextFrame, refuseOwnKey } from './handshake.js';
 import { type Dialling, openConnection } from './open_connection.js';
 import { clientInfoOf } from './options.js';
@@ -43,9 +46,23 @@ export function dialMesh(
     });
     const { stream, box, serverPublicKey } = session;
     // The relay may say other things first; it lets us in by ServerInfo, within openConnection's deadline.
-    let frame = await nextFrame(stream);
-    while (frame.type !== FrameType.SERVER_INFO) frame = await nextFrame(stream);
-    openServerInfo(frame.body, box);
+    openServerInfo((await serverInfoOf(stream)).body, box);
     return { connection, unread: stream.release(), serverPublicKey };
   });
+}
+
+/** A relay that admits only some clients lets a mesh peer in without being asked, and sends anyone else away before ServerInfo. */
+async function serverInfoOf(stream: FrameStream): Promise<Frame> {
+  try {
+    let frame = await nextFrame(stream);
+    while (frame.type !== FrameType.SERVER_INFO) frame = await nextFrame(stream);
+    return frame;
+  } catch (error) {
+    if (!(error instanceof DerpError) || error.code !== 'ERR_DERP_CLOSED') throw error;
+    throw new DerpError(
+      error.code,
+      `${error.message} before it let us in: it accepts neither our mesh key nor our node key; check -mesh-psk-file (mesh.key) on both`,
+      { cause: error },
+    );
+  }
 }

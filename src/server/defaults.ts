@@ -54,6 +54,9 @@ export const MESH_DIAL_TIMEOUT = 10_000;
 /** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt; the reference's. */
 export const MESH_RETRY_INTERVAL = 5_000;
 
+/** Milliseconds between two log lines that say the same of a link's trouble; each attempt would say it. */
+export const MESH_REPEAT_INTERVAL = 600_000;
+
 /** Bytes, the least burst of a receive limit: what the largest packet costs, so that every frame fits; the reference's. */
 export const MIN_RATE_BURST = 65_568;
 

@@ -91,7 +91,8 @@ function handleFailed(event: EventOf<'failed'>, { logger, embedded }: Hearers): 
 
 /** A client or a link that ended. */
 function handleClosed(event: EventOf<'closed'>, { logger, mesh, embedded }: Hearers): void {
-  if (mesh.connectionEnded(event.id, { reason: event.text, peers: event.peers })) return;
+  const byOther = event.reason === 'eof' || event.reason === 'reset';
+  if (mesh.connectionEnded(event.id, { reason: event.text, byOther, peers: event.peers })) return;
   const key = PublicKey.fromBytes(event.key).shortString();
   logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
   if (event.notify) embedded.ended(event.id);

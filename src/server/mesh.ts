@@ -7,7 +7,7 @@ import type { Logger } from '../log.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
 import { watchConnsFrame } from '../protocol/frame.js';
 import type { PrivateKey } from '../protocol/key.js';
-import { MESH_DIAL_TIMEOUT } from './defaults.js';
+import { MESH_DIAL_TIMEOUT, MESH_REPEAT_INTERVAL } from './defaults.js';
 import type { MeshHost } from './mesh_host.js';
 import { remoteOf, takeOver } from './takeover.js';
 
@@ -27,15 +27,60 @@ export interface MeshOptions {
 interface LinkEnd {
   /** In words. */
   reason: string;
+  /** Whether the other relay ended it. */
+  byOther: boolean;
   /** Keys that were known over it. */
   peers: number;
+}
+
+/** A host and what the log was last told of it. */
+class Target {
+  readonly host: MeshHost;
+  readonly #logger: Logger;
+  #trouble = '';
+  #toldAt = 0;
+
+  constructor(host: MeshHost, logger: Logger) {
+    this.host = host;
+    this.#logger = logger;
+  }
+
+  info(message: string): void {
+    this.#logger.info({}, this.#line(message));
+  }
+
+  /** Warns, the same thing only now and then. */
+  warn(message: string): void {
+    const now = performance.now();
+    if (message === this.#trouble && now - this.#toldAt < MESH_REPEAT_INTERVAL) return;
+    this.#trouble = message;
+    this.#toldAt = now;
+    this.#logger.warn({}, this.#line(message));
+  }
+
+  /** All is well: what goes wrong next is news. */
+  recovered(): void {
+    this.#trouble = '';
+  }
+
+  #line(message: string): string {
+    return `mesh(${JSON.stringify(this.host.name)}): ${message}`;
+  }
+}
+
+interface LiveLink {
+  target: Target;
+  /** Whether it lasted long enough to be reported. */
+  isUp: boolean;
+  ended: (end: LinkEnd) => void;
 }
 
 export class Mesh {
   readonly #options: MeshOptions;
   readonly #ending = new AbortController();
-  readonly #live = new Map<ConnectionId, { host: MeshHost; ended: (end: LinkEnd) => void }>();
+  readonly #live = new Map<ConnectionId, LiveLink>();
   readonly #running: Promise<void>[] = [];
+  #waiting: MeshHost[] = [];
 
   constructor(options: MeshOptions) {
     this.#options = options;
@@ -43,13 +88,26 @@ export class Mesh {
 
   /** Keeps a link to `host` from now on. */
   add(host: MeshHost): void {
-    this.#running.push(this.#keepLink(host));
+    this.#running.push(this.#keepLink(new Target(host, this.#options.logger)));
+  }
+
+  /** Keeps links to `hosts` from {@link begin} on: one of them may be this relay, which does not listen yet. */
+  addLater(hosts: readonly MeshHost[]): void {
+    this.#waiting.push(...hosts);
+  }
+
+  /** This relay can be reached. Idempotent. */
+  begin(): void {
+    for (const host of this.#waiting.splice(0)) this.add(host);
   }
 
   /** A link has been up for about a second, and brought so many keys. */
   linkUp(id: ConnectionId, peers: number): void {
     const link = this.#live.get(id);
-    if (link !== undefined) this.#info(link.host, `connected; ${peers} peers`);
+    if (link === undefined) return;
+    link.isUp = true;
+    link.target.recovered();
+    link.target.info(`connected; ${peers} peers`);
   }
 
   /** Takes the end of a connection, if it is that of a link. */
@@ -63,54 +121,59 @@ export class Mesh {
   /** No more attempts and redials; links that are up are the shards' to close. Resolves when no attempt is under way. Idempotent. */
   async close(): Promise<void> {
     this.#ending.abort(new DerpError('ERR_DERP_CLOSED', 'the relay was closed'));
-    for (const id of [...this.#live.keys()]) this.connectionEnded(id, { reason: 'the relay was closed', peers: 0 });
+    const end = { reason: 'the relay was closed', byOther: false, peers: 0 };
+    for (const id of [...this.#live.keys()]) this.connectionEnded(id, end);
     await Promise.all(this.#running);
   }
 
   /** Resolves when there is nothing to link to: the relay was closed, or the host is this relay. */
-  async #keepLink(host: MeshHost): Promise<void> {
+  async #keepLink(target: Target): Promise<void> {
     const { signal } = this.#ending;
     while (!signal.aborted) {
       try {
-        this.#ended(host, await this.#link(host));
+        const ended = await this.#link(target);
+        if (!signal.aborted) ended();
       } catch (error) {
         if (error instanceof DerpError && error.code === 'ERR_DERP_SELF_CONNECT') {
-          this.#info(host, 'detected self-connect; ignoring host');
+          target.info('detected self-connect; ignoring host');
           return;
         }
-        if (!signal.aborted) this.#warn(host, `mesh connect: ${(error as Error).message}`);
+        if (!signal.aborted) target.warn(`mesh connect: ${(error as Error).message}`);
       }
       // Closing ends the wait early, which the loop's condition then sees.
       await sleep(this.#options.retryInterval, undefined, { signal }).catch(() => {});
     }
   }
 
-  /** Dials, hands the connection to its shard, and resolves with the link's end; rejects when there is no link to be had. */
-  async #link(host: MeshHost): Promise<LinkEnd> {
+  /** Dials, hands the connection to its shard, and resolves when the link ends, with what tells of it; rejects when there is no link. */
+  async #link(target: Target): Promise<() => void> {
     const { relay, privateKey, meshKey, trust } = this.#options;
     const { signal } = this.#ending;
-    const dialling = { dialHost: host.dialHost, timeout: MESH_DIAL_TIMEOUT, signal, trust };
-    const { connection, unread, serverPublicKey } = await dialMesh(privateKey, meshKey(), host.url, dialling);
+    const { dialHost, url } = target.host;
+    const dialling = { dialHost, timeout: MESH_DIAL_TIMEOUT, signal, trust };
+    const { connection, unread, serverPublicKey } = await dialMesh(privateKey, meshKey(), url, dialling);
     const id = await takeOver(relay, connection, unread, remoteOf(connection), true);
     if (signal.aborted) {
       relay.discard(id);
       throw signal.reason;
     }
     relay.adoptLink(id, serverPublicKey.bytes, watchConnsFrame());
-    return new Promise((ended) => this.#live.set(id, { host, ended }));
+    return new Promise((resolve) => {
+      const link: LiveLink = { target, isUp: false, ended: (end) => resolve(() => tellEnd(link, end)) };
+      this.#live.set(id, link);
+    });
   }
+}
 
-  #ended(host: MeshHost, { reason, peers }: LinkEnd): void {
-    if (this.#ending.signal.aborted) return;
-    if (peers > 0) this.#info(host, `reconnected; clearing ${peers} forwarding mappings`);
-    this.#warn(host, `Recv: ${reason}`);
+/**
+ * A relay takes any client with a well-formed mesh key in, and ends the connection of one with another key than its own when that asks to
+ * watch; with the right key the first thing that it sends is that we are there.
+ */
+function tellEnd({ target, isUp }: LiveLink, { reason, byOther, peers }: LinkEnd): void {
+  if (byOther && !isUp && peers === 0) {
+    target.warn(`Recv: ${reason} at once: it does not accept our mesh key; check -mesh-psk-file (mesh.key) on both`);
+    return;
   }
-
-  #info(host: MeshHost, message: string): void {
-    this.#options.logger.info({}, `mesh(${JSON.stringify(host.name)}): ${message}`);
-  }
-
-  #warn(host: MeshHost, message: string): void {
-    this.#options.logger.warn({}, `mesh(${JSON.stringify(host.name)}): ${message}`);
-  }
+  if (peers > 0) target.info(`reconnected; clearing ${peers} forwarding mappings`);
+  target.warn(`Recv: ${reason}`);
 }

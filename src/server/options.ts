@@ -33,7 +33,10 @@ export interface ServerOptions {
 export interface ServerMeshOptions {
   /** 64 hexadecimal digits that make a client a mesh peer. Default: none. */
   key?: string;
-  /** Relays to link with, as {@link Server.addMeshPeer} takes them; needs `key`. Default: none. */
+  /**
+   * Relays to link with, as {@link Server.addMeshPeer} takes them, from the first {@link Server.listen}, {@link Server.attach} or
+   * {@link Server.accept} on; needs `key`. Default: none.
+   */
   with?: readonly string[];
   /** PEM certificates that these relays are trusted by, in place of the roots of Node and the system. */
   ca?: string;

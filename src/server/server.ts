@@ -138,7 +138,7 @@ export class Server {
       embedded: this.#embedded,
       isClosing: () => this.#closing !== undefined,
     };
-    for (const host of meshHosts) this.#mesh.add(host);
+    this.#mesh.addLater(meshHosts);
   }
 
   /**
@@ -269,6 +269,7 @@ export class Server {
       },
     };
     this.#listeners.add(listener);
+    this.#mesh.begin();
     return listener;
   }
 
@@ -297,6 +298,8 @@ export class Server {
   attach(httpServer: HttpServer): void {
     this.#assertOpen();
     if (this.#options.derp) this.#embedded.attach(httpServer);
+    if (httpServer.listening) this.#mesh.begin();
+    else httpServer.once('listening', () => this.#mesh.begin());
   }
 
   /**
@@ -312,6 +315,7 @@ export class Server {
   async accept(socket: Duplex, head: Uint8Array = Buffer.alloc(0), remoteAddress?: string): Promise<void> {
     if (this.#closing !== undefined) socket.destroy();
     this.#assertOpen();
+    this.#mesh.begin();
     await this.#embedded.admit(socket, head, remoteAddress ?? remoteOf(socket));
   }
 
