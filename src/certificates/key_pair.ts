@@ -1,9 +1,10 @@
 /** A certificate with its key: whether they belong together, and to a name. */
 import type { KeyObject, X509Certificate } from 'node:crypto';
 import { statSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { readBounded } from '../bounded_file.js';
 import { DerpError, reasonOf } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Certificate } from '../tls/tls_context.js';
 import { broken, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
 
@@ -62,9 +63,9 @@ export function checkName({ leaf }: KeyPair, name: string, where: PairFiles): vo
 
 /** Whether a certificate names `hostname` (DNS name or IP address) as one of its alternative names; its common name does not count. */
 export function isValidFor(leaf: X509Certificate, hostname: string): boolean {
-  const ip = canonicalAddress(hostname);
-  if (ip !== undefined) return leaf.checkIP(ip) !== undefined;
-  return leaf.checkHost(hostname.replace(/\.$/, ''), { subject: 'never' }) !== undefined;
+  const host = canonicalHost(hostname);
+  if (host === undefined) return false;
+  return (isIP(host) === 0 ? leaf.checkHost(host, { subject: 'never' }) : leaf.checkIP(host)) !== undefined;
 }
 
 function parsePair(texts: Certificate, where: PairFiles): KeyPair {

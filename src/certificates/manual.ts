@@ -1,8 +1,9 @@
 /** `-certmode manual`: a certificate that somebody else puts into a folder, and replaces there. */
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import { formatPin } from '../tls/pin.js';
 import type { CertificateSink } from '../tls/tls_context.js';
@@ -24,9 +25,19 @@ export interface ManualOptions {
   pollInterval?: number;
 }
 
-/** The files of `hostname`: what has a meaning in paths is left out of the name, as the reference does. */
+/**
+ * The files of `hostname`. Their name is the host as it was written, without its trailing dot and without what has a meaning in paths, as
+ * derper looks for it. If there are no such files, it is the host as clients ask for it: in lower case and ASCII.
+ */
 export function filesOf(folder: string, hostname: string): PairFiles {
-  const name = hostname.replace(/[^A-Za-z0-9.-]/g, '');
+  const written = pairNamed(folder, hostname.replace(/\.$/, ''));
+  const canonical = pairNamed(folder, canonicalHost(hostname) ?? hostname);
+  const exists = ({ cert, key }: PairFiles) => existsSync(cert) || existsSync(key);
+  return !exists(written) && exists(canonical) ? canonical : written;
+}
+
+function pairNamed(folder: string, host: string): PairFiles {
+  const name = host.replace(/[^A-Za-z0-9.-]/g, '');
   return { cert: join(folder, `${name}.crt`), key: join(folder, `${name}.key`) };
 }
 
@@ -94,7 +105,7 @@ export class ManualCertificate {
       const pair = this.#load();
       if (pair.cert === before.cert && pair.key === before.key) return true;
       this.#pair = pair;
-      const pin = canonicalAddress(hostname) === undefined ? '' : `, ${this.pin}`;
+      const pin = isAddress(hostname) ? `, ${this.pin}` : '';
       logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.notAfter)}${pin}`);
       onChange?.();
       return true;
@@ -119,7 +130,7 @@ export class ManualCertificate {
         `certificate of ${hostname}: not valid before ${date}, clients refuse it until then; is the clock right?`,
       );
     }
-    sink.set(canonicalAddress(hostname) === undefined ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
+    sink.set(isAddress(hostname) ? '*' : hostname, [{ cert: pair.cert, key: pair.key }]);
     return pair;
   }
 
@@ -127,6 +138,10 @@ export class ManualCertificate {
   #state(): string {
     return [this.#files.cert, this.#files.key].map(stateOf).join();
   }
+}
+
+function isAddress(hostname: string): boolean {
+  return isIP(canonicalHost(hostname) ?? '') !== 0;
 }
 
 function stateOf(path: string): string {

@@ -1,7 +1,8 @@
 /** Where a relay's certificates come from. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { AcmeOptions } from './acme.js';
@@ -81,7 +82,8 @@ async function manualSource(
   sink: CertificateSink,
   logger: Logger,
 ): Promise<CertificateSource> {
-  const ip = canonicalAddress(hostname);
+  const host = canonicalHost(hostname) ?? '';
+  const ip = isIP(host) === 0 ? undefined : host;
   const certificate = await openManual({ folder, hostname, sink, logger, onChange: () => watch.check() }, ip);
   const watch = new ExpiryWatch(() => certificate.expiry(), logger, 'put a new one in its place');
   watch.check();

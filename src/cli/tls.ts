@@ -1,6 +1,7 @@
 /** The relay's TLS: its certificates, and what answers handshakes with them. */
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
+import { canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import { TlsContext } from '../tls/tls_context.js';
 
@@ -21,7 +22,9 @@ export async function openTls(config: CertificateConfig, logger: Logger): Promis
   source = await certificateSource(config, context, logger);
   if (source.pin !== undefined) {
     logger.info({}, `Using self-signed certificate for IP address "${config.hostname}"; the DERP map needs this node:`);
-    process.stderr.write(`${derpNodeHint({ ip: config.hostname, pin: source.pin })}\n`);
+    process.stderr.write(
+      `${derpNodeHint({ ip: canonicalHost(config.hostname) ?? config.hostname, pin: source.pin })}\n`,
+    );
   }
   return { context, source };
 }
