@@ -144,6 +144,50 @@ describe('an IP address as -hostname', () => {
     expect(pins[0]).toBe(pins[1]);
   });
 
+  test('with a certificate of an authority prints maps without a pin', async () => {
+    const issuer = await makeCertificate({ names: [], commonName: 'root', ca: true });
+    put(await makeCertificate({ names: ['127.0.0.1'], issuer }), '127.0.0.1');
+    const relay = await start([...manual('127.0.0.1'), '-http-port', '-1']);
+    await relay.line(/Using the certificate of an authority for IP address "127\.0\.0\.1", which nodes must trust/);
+    await relay.line(/^\{"Name":"custom","RegionID":900,"HostName":"127\.0\.0\.1"\}$/);
+    await expect.poll(() => relay.stdout()).toContain('regions:\n');
+    expect(relay.stdout()).not.toMatch(/certname/i);
+  });
+
+  test('never says that STUN is served, which it is not', async () => {
+    const relay = await start([...manual('127.0.0.1'), '-http-port', '-1', '-stun', '-stun-port', '3478']);
+    await expect.poll(() => relay.stdout()).toContain('        stunport: -1\n');
+    expect(relay.stdout()).toContain('"STUNPort": -1');
+  });
+
+  test('prints the map again when the certificate is another one', async () => {
+    const relay = await start([...manual('127.0.0.1'), '-http-port', '-1']);
+    await expect.poll(() => relay.stdout()).toContain('regions:\n');
+    const next = await makeCertificate({ names: ['127.0.0.1'] });
+    put(next, '127.0.0.1');
+    relay.kill('SIGHUP');
+    const pin = formatPin(next.der);
+    await relay.line(new RegExp(`^\\{.*"CertName":"${pin}"\\}$`));
+    await expect.poll(() => relay.stdout()).toContain(`        certname: "${pin}"\n`);
+    expect(relay.stdout().match(/^regions:/gm)).toHaveLength(2);
+  });
+
+  test('makes a self-signed certificate anew that was made with a clock of 1970, and says that the pin changed', async () => {
+    const old = await makeCertificate({
+      names: ['127.0.0.1'],
+      notBefore: new Date(0),
+      notAfter: new Date(365 * 86_400_000),
+    });
+    put(old, '127.0.0.1');
+    const relay = await start([...manual('127.0.0.1'), '-http-port', '-1']);
+    await relay.line(
+      /127\.0\.0\.1\.crt: it expired on 1971-.*, so a new one is made; its pin changed, put the new one into the DERP map/,
+    );
+    const leaf = await leafOf(relay.port, {});
+    expect(Date.parse(leaf.valid_to)).toBeGreaterThan(Date.now());
+    await expect.poll(() => relay.stdout()).toContain(`"CertName": "${formatPin(leaf.raw)}"`);
+  });
+
   test('never logs the key', async () => {
     const relay = await start([...manual('127.0.0.1'), '-http-port', '-1', '-log-level', 'debug']);
     await leafOf(relay.port, {});
@@ -181,7 +225,7 @@ describe('-http-port', () => {
     const { code, stderr } = await derplane([...manual(HOST), '-http-port', String(port)]);
     taken.close();
     expect(code).toBe(1);
-    expect(stderr).toContain(`-http-port 127.0.0.1:${port}: address already in use`);
+    expect(stderr).toContain(`listen 127.0.0.1:${port}: address already in use`);
   });
 });
 
@@ -197,8 +241,7 @@ describe('the configuration', () => {
         hostname: 'h',
         acme: { directory: '', email: '', eab: { kid: '', key: '' }, ipCertificates: false, httpChallenge: true },
       },
-      plainAddress: { flag: '-http-port', host: '192.0.2.1', port: 80 },
-      stunPort: -1,
+      plainAddress: { host: '192.0.2.1', port: 80 },
     });
     expect(config(['-a', ':8443'])).toBeUndefined();
   });
@@ -220,16 +263,11 @@ describe('the configuration', () => {
           },
         },
         plainAddress: undefined,
-        stunPort: -1,
       });
     }
     expect(config(['-certdir=/d', '-acme-ip-certs'])).toMatchObject({
       certificates: { mode: 'letsencrypt', acme: { ipCertificates: true } },
     });
-  });
-
-  test('takes the port of STUN into DERP maps', () => {
-    expect(config(['-certmode=manual', '-certdir=/d', '-stun', '-stun-port=1'])).toMatchObject({ stunPort: 1 });
   });
 
   test.each([
@@ -243,7 +281,7 @@ describe('the configuration', () => {
     [['-certmode=manual'], {}, 'missing required --certdir flag'],
     [['-certmode=manual'], { XDG_CACHE_HOME: 'relative', HOME: '/h' }, 'missing required --certdir flag'],
     [['-certmode=manual', '-certdir='], { HOME: '/h' }, 'missing required --certdir flag'],
-    [['-certmode=manual', '-certdir=/d', '-hostname='], {}, '-hostname "": not a DNS name'],
+    [['-certmode=manual', '-certdir=/d', '-hostname='], {}, '-hostname is empty'],
     [['-certmode=manual', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
     [['-certmode=gcp', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
     [['-certmode=other'], { HOME: '/h' }, '-certmode "other": unsupported cert mode'],

@@ -23,6 +23,14 @@ test('the hint has the members of the reference in their order', () => {
 });
 
 describe('a map', () => {
+  test('has no CertName where an authority issued the certificate', () => {
+    const { CertName: _, ...rest } = tailscaleNode(NODE);
+    const node = { ...NODE, pin: undefined };
+    expect(tailscaleNode(node)).toEqual(rest);
+    expect(headscaleNode(node)).not.toHaveProperty('certname');
+    expect(derpNodeHint(node)).toBe('{"Name":"custom","RegionID":900,"HostName":"192.0.2.1"}');
+  });
+
   test('for Tailscale has a region with the node', () => {
     expect(JSON.parse(`{${tailscaleDerpMap(NODE)}}`)).toEqual({
       derpMap: {

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { isValidFor, readKeyPair } from '../dist/certificates/key_pair.js';
+import { checkName, isValidFor, readKeyPair } from '../dist/certificates/key_pair.js';
 import { type KeyType, makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
 import { handshake } from './support/tls_handshake.js';
 
@@ -113,12 +113,6 @@ describe('refused with one line that names the file is', () => {
     expect(refusal(made.ec.cert, damaged(made.ec.keyPem))).toMatch(/x\.key: the private key in it is unreadable/);
   });
 
-  test('DER instead of PEM', () => {
-    writeFileSync(files.cert, made.ec.der);
-    writeFileSync(files.key, made.ec.key.export({ type: 'pkcs8', format: 'der' }));
-    expect(() => readKeyPair(files)).toThrow(/no certificate in it; it takes PEM/);
-  });
-
   test('a key of a kind that clients do not know', () => {
     const kinds = [
       generateKeyPairSync('ec', { namedCurve: 'secp256k1' }),
@@ -170,5 +164,20 @@ describe('a certificate is valid for', () => {
 
   test('nothing, when it has a common name alone', async () => {
     expect(await valid([], 'cn.example.com')).toBe(false);
+  });
+
+  test.each([
+    [[], 'CN.Example.com', /not valid for "CN\.Example\.com": only its common name \(CN\) is that, .* \(SAN\)$/],
+    [['a.example.com'], 'cn.example.com', /only its common name \(CN\) is that, .*, beside DNS:a\.example\.com$/],
+    [['a.example.com'], 'b.example.com', /not valid for "b\.example\.com", but for DNS:a\.example\.com$/],
+    [
+      [],
+      'b.example.com',
+      /not valid for "b\.example\.com", but for nothing: it has no subject alternative name \(SAN\)$/,
+    ],
+  ])('names %j, not %s, and the error says which', async (names, host, message) => {
+    const { cert, keyPem } = await makeCertificate({ names, commonName: 'cn.example.com' });
+    const where = { cert: 'x.crt', key: 'x.key' };
+    expect(() => checkName(read(cert, keyPem), host, where)).toThrow(message);
   });
 });

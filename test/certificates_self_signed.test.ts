@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readKeyPair } from '../dist/certificates/key_pair.js';
 import { filesOf } from '../dist/certificates/manual.js';
-import { makeMissingPair } from '../dist/certificates/self_signed.js';
+import { makePair } from '../dist/certificates/self_signed.js';
 import { certificateSource } from '../dist/certificates/source.js';
 import { checkPin, formatPin, parsePin } from '../dist/tls/pin.js';
 import { makeCertificate } from './support/certificates.js';
@@ -125,8 +125,8 @@ describe('for an IP address without files', () => {
 
   test('no warning of Node is printed', async () => {
     const script = `
-      import { makeMissingPair } from ${JSON.stringify(new URL('../dist/certificates/self_signed.js', import.meta.url).href)};
-      await makeMissingPair(${JSON.stringify(filesOf(folder, IP))}, ${JSON.stringify(IP)}, console);
+      import { makePair } from ${JSON.stringify(new URL('../dist/certificates/self_signed.js', import.meta.url).href)};
+      await makePair(${JSON.stringify(filesOf(folder, IP))}, ${JSON.stringify(IP)}, console);
     `;
     const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
@@ -140,7 +140,7 @@ describe('of what is there', () => {
     const files = filesOf(folder, IP);
     writeFileSync(files.cert, cert);
     writeFileSync(files.key, keyPem);
-    expect(await makeMissingPair(files, IP, logger)).toBe(false);
+    expect(await makePair(files, IP, logger)).toBe(false);
     expect(readFileSync(files.cert, 'utf8') + readFileSync(files.key, 'utf8')).toBe(cert + keyPem);
   });
 
@@ -162,7 +162,9 @@ describe('of what is there', () => {
     await open();
     expect(leafOf().fingerprint256).not.toBe(before.fingerprint256);
     expect(logger.lines).toEqual([
-      expect.stringMatching(/^WARN .*\.crt: its key .*\.key is missing, so both are made anew$/),
+      expect.stringMatching(
+        /^WARN .*\.crt: its key .*\.key is missing, so both are made anew; its pin changed, put the new one into the DERP map$/,
+      ),
     ]);
   });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { formatAddress, parseAddress } from '../dist/cli/address.js';
 import { relayConfig } from '../dist/cli/config.js';
 import { formatDuration, parseDuration } from '../dist/cli/duration.js';
 import { parseFlags } from '../dist/cli/flag_set.js';
@@ -199,13 +200,32 @@ ${(await derplane(['demo', '-help'])).stderr}\`\`\`
   });
 });
 
+describe('addresses', () => {
+  test.each([
+    [':3340', { host: '', port: 3340 }],
+    ['127.0.0.1:0', { host: '127.0.0.1', port: 0 }],
+    ['[::1]:65535', { host: '::1', port: 65535 }],
+    ['localhost:http', { host: 'localhost', port: 80 }],
+  ])('%s is read', (text, address) => {
+    expect(parseAddress('-a', text)).toEqual(address);
+  });
+
+  test.each(['', '1.2.3.4', '::1', '[::1]', ':65536', ':x', ':-1', '::1:80', '[x]:80', ':constructor'])(
+    '%j is refused with the reason',
+    (text) => {
+      expect(() => parseAddress('-a', text)).toThrow(/^-a ".*": .*; write ":port"/);
+    },
+  );
+
+  test('IPv6 is written in brackets', () => {
+    expect(formatAddress({ host: '::1', port: 1 })).toBe('[::1]:1');
+  });
+});
+
 describe('what the flags ask for', () => {
   test('-dev means loopback port 3340 and no key file, whatever -a says', () => {
     const { address, keyFile } = config(['-dev', '-a', ':443', '-c', '/x']);
-    expect({ address, keyFile }).toEqual({
-      address: { flag: '-dev', host: '127.0.0.1', port: 3340 },
-      keyFile: undefined,
-    });
+    expect({ address, keyFile }).toEqual({ address: { host: '127.0.0.1', port: 3340 }, keyFile: undefined });
   });
 
   test('only root has a default for -c', () => {
@@ -293,7 +313,23 @@ describe('what the flags ask for', () => {
     expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toHaveLength(1);
   });
 
-  test('what concerns TLS alone is accepted where none is asked for', () => {
+  test.each([
+    [['-a', ':8443', '-certmode=gcp', '-hostname=derp.example.com'], '-certmode gcp serves TLS on port 443 only'],
+    [['-a', '127.0.0.1:3340', '-hostname=derp.example.com'], 'plain HTTP on 127.0.0.1:3340'],
+  ])('a relay that should serve TLS and does not says so: %j', (args, text) => {
+    expect(config([...args, '-c', 'x', '-stun=false']).warnings).toEqual([expect.stringContaining(text)]);
+  });
+
+  test.each([
+    [['-a', ':3340']],
+    [['-a', ':443', '-hostname=derp.example.com', '-certdir=x']],
+    [['-a', ':8443', '-certmode=manual', '-hostname=derp.example.com', '-certdir=x']],
+    [['-dev', '-hostname=derp.example.com']],
+  ])('one that serves what it should does not: %j', (args) => {
+    expect(config([...args, '-c', 'x', '-stun=false']).warnings).toEqual([]);
+  });
+
+  test('what concerns TLS alone is accepted where none is served, with a warning', () => {
     const args = [
       '-certmode=letsencrypt',
       '-certdir=x',
@@ -302,7 +338,11 @@ describe('what the flags ask for', () => {
       '-http-port=80',
       '-stun-port=1',
     ];
-    expect(config(['-a', ':80', '-c', 'x', '-stun=false', ...args]).warnings).toEqual([]);
+    expect(config(['-a', ':80', '-c', 'x', '-stun=false', ...args]).warnings).toEqual([
+      expect.stringMatching(
+        /^-certmode letsencrypt serves TLS on port 443 only, and this is plain HTTP on :80: nodes need TLS/,
+      ),
+    ]);
   });
 
   test('-drain-time and -rate-config reach the relay', () => {

@@ -1,10 +1,10 @@
-/** What has to stand in a DERP map for clients to use a relay that they know by an IP address and a pin. */
+/** What has to stand in a DERP map for clients to use a relay that they know by an IP address. */
 import { isIPv6 } from 'node:net';
 
 export interface DerpNode {
   ip: string;
-  /** As `CertName` has it: `sha256-raw:<64 hex>`. */
-  pin: string;
+  /** As `CertName` has it: `sha256-raw:<64 hex>`. Undefined for a certificate that an authority issued, whose pin nodes refuse. */
+  pin: string | undefined;
   port: number;
   /** -1 where no STUN is served. */
   stunPort: number;
@@ -17,7 +17,7 @@ const REGION_ID = 900;
 const NAME = 'custom';
 const HTTPS_PORT = 443;
 
-/** One line of JSON: the reference's, with its members in its order. */
+/** One line of JSON, as derper prints it: the same members in the same order. */
 export function derpNodeHint({ ip, pin }: Pick<DerpNode, 'ip' | 'pin'>): string {
   return JSON.stringify({ Name: NAME, RegionID: REGION_ID, HostName: ip, CertName: pin });
 }
@@ -31,7 +31,9 @@ export function tailscaleDerpMap(node: DerpNode): string {
 /** The map as a file for headscale's `derp.paths`: YAML. */
 export function headscaleDerpMap(node: DerpNode): string {
   // JSON strings are YAML strings.
-  const lines = Object.entries(members(node)).map(([name, value]) => `${name.toLowerCase()}: ${JSON.stringify(value)}`);
+  const lines = Object.entries(members(node))
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `${name.toLowerCase()}: ${JSON.stringify(value)}`);
   return `regions:
   ${REGION_ID}:
     regionid: ${REGION_ID}

@@ -1,12 +1,12 @@
 /** A certificate with its key: whether they belong together, and to a name. */
 import type { KeyObject, X509Certificate } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { isIP } from 'node:net';
 import { readBounded } from '../bounded_file.js';
 import { DerpError, reasonOf } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Certificate } from '../tls/tls_context.js';
-import { broken, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
+import { isSelfSigned } from './chain.js';
+import { broken, contentOf, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
 
 /** Where the halves of a pair are: paths, or what errors call them. */
 export interface PairFiles {
@@ -17,6 +17,8 @@ export interface PairFiles {
 /** A chain, the leaf first, and the leaf's key. */
 export interface KeyPair extends Certificate {
   readonly leaf: X509Certificate;
+  /** All that is sent, the leaf first. */
+  readonly chain: readonly X509Certificate[];
   /** Milliseconds since 1970. */
   readonly notBefore: number;
   /** Milliseconds since 1970. */
@@ -57,25 +59,48 @@ export function checkPair(certificate: Certificate, name: string, where: PairFil
 /** @throws {@link DerpError} `ERR_DERP_CERTIFICATE` when a certificate is not valid for `name`, saying for which it is */
 export function checkName({ leaf }: KeyPair, name: string, where: PairFiles): void {
   if (isValidFor(leaf, name)) return;
-  const names = leaf.subjectAltName ?? 'nothing';
-  throw broken(where.cert, `not valid for ${JSON.stringify(name)}, but for ${names.slice(0, 500)}`);
+  const wanted = JSON.stringify(name);
+  const others = leaf.subjectAltName?.slice(0, 500);
+  if (isCommonNameOf(leaf, name)) {
+    const beside = others === undefined ? '' : `, beside ${others}`;
+    throw broken(
+      where.cert,
+      `not valid for ${wanted}: only its common name (CN) is that, which clients no longer read; it must be a subject alternative name (SAN)${beside}`,
+    );
+  }
+  throw broken(
+    where.cert,
+    `not valid for ${wanted}, but for ${others ?? 'nothing: it has no subject alternative name (SAN)'}`,
+  );
+}
+
+function isCommonNameOf(leaf: X509Certificate, name: string): boolean {
+  const names = leaf.subject?.split('\n').filter((line) => line.startsWith('CN=')) ?? [];
+  const bare = (text: string) => (canonicalAddress(text) ?? text.replace(/\.$/, '')).toLowerCase();
+  return names.some((line) => bare(line.slice('CN='.length)) === bare(name));
 }
 
 /** Whether a certificate names `hostname` (DNS name or IP address) as one of its alternative names; its common name does not count. */
 export function isValidFor(leaf: X509Certificate, hostname: string): boolean {
-  const host = canonicalHost(hostname);
-  if (host === undefined) return false;
-  return (isIP(host) === 0 ? leaf.checkHost(host, { subject: 'never' }) : leaf.checkIP(host)) !== undefined;
+  const ip = canonicalAddress(hostname);
+  if (ip !== undefined) return leaf.checkIP(ip) !== undefined;
+  return leaf.checkHost(hostname.replace(/\.$/, ''), { subject: 'never' }) !== undefined;
 }
 
 function parsePair(texts: Certificate, where: PairFiles): KeyPair {
+  if (contentOf(texts.cert) === 'key' && contentOf(texts.key) === 'certificates') {
+    throw broken(where.cert, `holds the private key, and ${where.key} the certificate: the two files are swapped`);
+  }
   const chain = parseChain(texts.cert, where.cert);
   const { key, pem } = parseKey(texts.key, where.key);
   const leaf = chain[0]!.certificate;
   if (!leaf.checkPrivateKey(key)) throw mismatch(where, chain.slice(1), key);
   const [notBefore, notAfter] = [Date.parse(leaf.validFrom), Date.parse(leaf.validTo)];
   if (Number.isNaN(notBefore + notAfter)) throw broken(where.cert, 'the dates in the first certificate are unreadable');
-  return { leaf, notBefore, notAfter, cert: joined(chain), key: `${pem}\n` };
+  // A self-signed one is its own chain; with more beside it, clients that know it by its pin refuse it.
+  const sent = isSelfSigned(leaf) ? chain.slice(0, 1) : chain;
+  const certificates = sent.map(({ certificate }) => certificate);
+  return { leaf, chain: certificates, notBefore, notAfter, cert: joined(sent), key: `${pem}\n` };
 }
 
 function mismatch(where: PairFiles, others: PemCertificate[], key: KeyObject): DerpError {
@@ -93,6 +118,8 @@ function readText(path: string): string {
     return readBounded(path, MAX_SIZE).toString('latin1');
   } catch (error) {
     if (error instanceof DerpError) throw error;
-    throw broken(path, reasonOf(error), error);
+    const { code } = error as NodeJS.ErrnoException;
+    const who = code === 'EACCES' ? `: the user that runs derplane (uid ${process.getuid?.()}) may not read it` : '';
+    throw broken(path, reasonOf(error) + who, error);
   }
 }

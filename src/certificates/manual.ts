@@ -1,12 +1,12 @@
 /** `-certmode manual`: a certificate that somebody else puts into a folder, and replaces there. */
-import { existsSync, statSync } from 'node:fs';
-import { isIP } from 'node:net';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import { formatPin } from '../tls/pin.js';
 import type { CertificateSink } from '../tls/tls_context.js';
+import { chainFaults, isSelfSigned } from './chain.js';
 import type { CertificateLife } from './expiry.js';
 import { checkName, type KeyPair, type PairFiles, readKeyPair } from './key_pair.js';
 
@@ -25,19 +25,9 @@ export interface ManualOptions {
   pollInterval?: number;
 }
 
-/**
- * The files of `hostname`. Their name is the host as it was written, without its trailing dot and without what has a meaning in paths, as
- * derper looks for it. If there are no such files, it is the host as clients ask for it: in lower case and ASCII.
- */
+/** The files of `hostname`: what has a meaning in paths is left out of the name, as the reference does. */
 export function filesOf(folder: string, hostname: string): PairFiles {
-  const written = pairNamed(folder, hostname.replace(/\.$/, ''));
-  const canonical = pairNamed(folder, canonicalHost(hostname) ?? hostname);
-  const exists = ({ cert, key }: PairFiles) => existsSync(cert) || existsSync(key);
-  return !exists(written) && exists(canonical) ? canonical : written;
-}
-
-function pairNamed(folder: string, host: string): PairFiles {
-  const name = host.replace(/[^A-Za-z0-9.-]/g, '');
+  const name = hostname.replace(/[^A-Za-z0-9.-]/g, '');
   return { cert: join(folder, `${name}.crt`), key: join(folder, `${name}.key`) };
 }
 
@@ -61,12 +51,14 @@ export class ManualCertificate {
     this.#files = filesOf(options.folder, options.hostname);
     this.#settled = this.#state();
     this.#pair = this.#load();
+    this.#tellFaults();
     this.#timer = setInterval(() => this.#poll(), options.pollInterval ?? POLL_INTERVAL).unref();
   }
 
-  /** What `CertName` of a DERP map calls the certificate. */
-  get pin(): string {
-    return formatPin(this.#pair.leaf.raw);
+  /** What `CertName` of a DERP map calls the certificate; undefined for one that an authority issued, which clients verify by its name. */
+  get pin(): string | undefined {
+    const { leaf } = this.#pair;
+    return isSelfSigned(leaf) ? formatPin(leaf.raw) : undefined;
   }
 
   expiry(): CertificateLife[] {
@@ -105,8 +97,9 @@ export class ManualCertificate {
       const pair = this.#load();
       if (pair.cert === before.cert && pair.key === before.key) return true;
       this.#pair = pair;
-      const pin = isAddress(hostname) ? `, ${this.pin}` : '';
+      const pin = this.#isName || this.pin === undefined ? '' : `, ${this.pin}`;
       logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.notAfter)}${pin}`);
+      this.#tellFaults();
       onChange?.();
       return true;
     } catch (error) {
@@ -120,18 +113,22 @@ export class ManualCertificate {
 
   /** Reads the pair and serves it. */
   #load(): KeyPair {
-    const { hostname, sink, logger } = this.#options;
+    const { hostname, sink } = this.#options;
     const pair = readKeyPair(this.#files);
     checkName(pair, hostname, this.#files);
-    if (pair.notBefore > Date.now()) {
-      const date = isoDate(pair.notBefore);
-      logger.warn(
-        {},
-        `certificate of ${hostname}: not valid before ${date}, clients refuse it until then; is the clock right?`,
-      );
-    }
-    sink.set(isAddress(hostname) ? '*' : hostname, [{ cert: pair.cert, key: pair.key }]);
+    sink.set(this.#isName ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
     return pair;
+  }
+
+  get #isName(): boolean {
+    return canonicalAddress(this.#options.hostname) === undefined;
+  }
+
+  #tellFaults(): void {
+    const { hostname, logger } = this.#options;
+    for (const fault of faultsOf(this.#pair, this.#isName, this.#files)) {
+      logger.warn({}, `certificate of ${hostname}: ${fault}`);
+    }
   }
 
   /** Changes when one of the files, or the end of a link, becomes another. */
@@ -140,8 +137,23 @@ export class ManualCertificate {
   }
 }
 
-function isAddress(hostname: string): boolean {
-  return isIP(canonicalHost(hostname) ?? '') !== 0;
+/** What an operator should know of a pair that can be served. */
+function faultsOf({ leaf, chain, notBefore }: KeyPair, isName: boolean, files: PairFiles): string[] {
+  const faults: string[] = [];
+  if (notBefore > Date.now()) {
+    faults.push(`not valid before ${isoDate(notBefore)}, clients refuse it until then; is the clock right?`);
+  }
+  if (!isSelfSigned(leaf)) faults.push(...chainFaults(chain));
+  else if (isName) {
+    faults.push(
+      `it is self-signed: nodes refuse it unless their DERP map has "CertName":"${formatPin(leaf.raw)}" for this relay`,
+    );
+  }
+  const { mode = 0 } = statSync(files.key, { throwIfNoEntry: false }) ?? {};
+  if ((mode & 0o004) !== 0) {
+    faults.push(`every user of this machine can read the key ${files.key}: chmod 600 it`);
+  }
+  return faults;
 }
 
 function stateOf(path: string): string {

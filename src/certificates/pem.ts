@@ -2,6 +2,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { DerpError } from '../errors.js';
 import type { Certificate } from '../tls/tls_context.js';
+import { diagnose } from './pem_diagnosis.js';
 
 const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-(?!----)[^-]*)*-----END \1-----/g;
 /** The curves that every TLS client knows. */
@@ -26,9 +27,7 @@ export interface PemKey {
 /** All certificates of a text, in their order; other blocks are left out. */
 export function parseChain(text: string, where: string): PemCertificate[] {
   const blocks = blocksOf(text).filter(({ label }) => label === 'CERTIFICATE');
-  if (blocks.length === 0) {
-    throw broken(where, 'no certificate in it; it takes PEM that begins with "-----BEGIN CERTIFICATE-----"');
-  }
+  if (blocks.length === 0) throw broken(where, diagnose(text, 'certificate', where));
   return blocks.map(({ pem }, index) => {
     try {
       return { certificate: new X509Certificate(pem), pem };
@@ -41,9 +40,7 @@ export function parseChain(text: string, where: string): PemCertificate[] {
 /** The first private key of a text: RSA, ECDSA or Ed25519, as PKCS #8, PKCS #1 or SEC 1; other blocks are left out. */
 export function parseKey(text: string, where: string): PemKey {
   const block = blocksOf(text).find(isKey);
-  if (block === undefined) {
-    throw broken(where, 'no private key in it; it takes PEM that begins with "-----BEGIN PRIVATE KEY-----"');
-  }
+  if (block === undefined) throw broken(where, diagnose(text, 'private key', where));
   const { label, pem } = block;
   if (label === 'ENCRYPTED PRIVATE KEY' || /^Proc-Type: 4,ENCRYPTED/m.test(pem)) {
     throw broken(where, 'the key is encrypted; take its passphrase away (openssl pkey -in FILE -out FILE)');
@@ -93,5 +90,13 @@ function blocksOf(text: string): Block[] {
 }
 
 function isKey({ label }: Block): boolean {
-  return /(?:^| )PRIVATE KEY$/.test(label);
+  return /^(?!OPENSSH )(?:.* )?PRIVATE KEY$/.test(label);
+}
+
+/** Whether a text holds certificates and no key, or a key and no certificate. */
+export function contentOf(text: string): 'certificates' | 'key' | 'other' {
+  const blocks = blocksOf(text);
+  const [hasKey, hasCertificate] = [blocks.some(isKey), blocks.some(({ label }) => label === 'CERTIFICATE')];
+  if (hasKey === hasCertificate) return 'other';
+  return hasKey ? 'key' : 'certificates';
 }

@@ -4,25 +4,104 @@ import { existsSync } from 'node:fs';
 import { createFile, type FileContent, replaceFiles } from '../durable_file.js';
 import { DerpError, reasonOf } from '../errors.js';
 import type { Logger } from '../log.js';
-import { type PairFiles, readKey } from './key_pair.js';
+import { isSelfSigned } from './chain.js';
+import { type KeyPair, type PairFiles, readKey, readKeyPair } from './key_pair.js';
+
+/** Milliseconds: by less, a certificate that is not valid yet may be right and this machine's clock wrong (a time zone, for instance). */
+const CLOCK_TOLERANCE = 86_400_000;
+
+/** Before this moment, milliseconds since 1970, derplane did not exist: a clock that says so was never set. */
+const EARLIEST_CLOCK = Date.UTC(2026, 0, 1);
+
+/** Milliseconds between two looks at whether a certificate is still in date: the clock may be set right long after the start. */
+const CARE_INTERVAL = 60_000;
+
+/** Milliseconds after a failed attempt to replace one. */
+const CARE_RETRY = 3_600_000;
 
 /**
  * Makes what is missing of the pair of an IP address: a key (ECDSA P-256, SEC 1, mode 0600), and a certificate of one year for the key that is
- * there then (mode 0644). A key is never replaced; a certificate whose key is gone is.
+ * there then (mode 0644). A key is never replaced; a certificate is when its key is gone, or when it is self-signed and out of date.
  *
  * @returns whether there was something to make
  * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` when the files cannot be made; nothing half-written is left
  */
-export async function makeMissingPair(files: PairFiles, ip: string, logger: Logger): Promise<boolean> {
-  const newKey = !existsSync(files.key);
-  const orphan = newKey && existsSync(files.cert);
-  if (!newKey && existsSync(files.cert)) return false;
-  if (newKey) await write(createFile, { path: files.key, text: generateKey(), mode: 0o600 });
+export async function makePair(files: PairFiles, ip: string, logger: Logger): Promise<boolean> {
+  const [hasKey, hasCertificate] = [existsSync(files.key), existsSync(files.cert)];
+  const fault = !hasCertificate ? undefined : hasKey ? dateFault(files) : `its key ${files.key} is missing`;
+  if (hasKey && hasCertificate && fault === undefined) return false;
+  if (!isClockSet()) {
+    logger.warn(
+      {},
+      `this machine's clock says ${new Date().toISOString()}: set it right (NTP), for certificates have dates`,
+    );
+  }
+  if (!hasKey) await write(createFile, { path: files.key, text: generateKey(), mode: 0o600 });
   // Read back: another relay that starts in the same folder may have been faster, and there must be one pair.
   const text = await selfSigned(readKey(files.key).key, ip);
-  if (orphan) logger.warn({}, `${files.cert}: its key ${files.key} is missing, so both are made anew`);
-  await write(orphan ? replaceFiles : createFile, { path: files.cert, text, mode: 0o644 });
+  if (fault !== undefined) {
+    const made = hasKey ? 'a new one is made' : 'both are made anew';
+    logger.warn({}, `${files.cert}: ${fault}, so ${made}; its pin changed, put the new one into the DERP map`);
+  }
+  await write(hasCertificate ? replaceFiles : createFile, { path: files.cert, text, mode: 0o644 });
   return true;
+}
+
+/** Why a self-signed certificate is of no use to anyone now: it is out of date, by a clock that can be believed. */
+function dateFault(files: PairFiles, now = Date.now()): string | undefined {
+  const pair = readIfUsable(files);
+  if (pair === undefined || !isClockSet(now) || !isSelfSigned(pair.leaf)) return undefined;
+  if (now > pair.notAfter) return `it expired on ${new Date(pair.notAfter).toISOString()}`;
+  if (now < pair.notBefore - CLOCK_TOLERANCE) return `it is not valid before ${new Date(pair.notBefore).toISOString()}`;
+  return undefined;
+}
+
+/** Undefined for what cannot be served, about which who serves it will say more. */
+function readIfUsable(files: PairFiles): KeyPair | undefined {
+  try {
+    return readKeyPair(files);
+  } catch (error) {
+    if (error instanceof DerpError) return undefined;
+    throw error;
+  }
+}
+
+function isClockSet(now = Date.now()): boolean {
+  return now >= EARLIEST_CLOCK;
+}
+
+/** Replaces the certificate of an IP address when it gets out of date while the relay runs. */
+export class SelfSignedCare {
+  readonly #timer: NodeJS.Timeout;
+  #looking: Promise<void> | undefined;
+  #notBefore = 0;
+
+  /**
+   * @param onMade - called when the files hold another certificate
+   * @param make - for tests
+   */
+  constructor(files: PairFiles, ip: string, logger: Logger, onMade: () => void, make = makePair) {
+    const look = async () => {
+      try {
+        if (dateFault(files) !== undefined && (await make(files, ip, logger))) onMade();
+      } catch (error) {
+        if (!(error instanceof DerpError)) throw error;
+        this.#notBefore = performance.now() + CARE_RETRY;
+        logger.error({}, `certificate of ${ip}: it is out of date and cannot be replaced: ${error.message}`);
+      }
+    };
+    this.#timer = setInterval(() => {
+      if (this.#looking !== undefined || performance.now() < this.#notBefore) return;
+      this.#looking = look().finally(() => {
+        this.#looking = undefined;
+      });
+    }, CARE_INTERVAL).unref();
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#looking;
+  }
 }
 
 function generateKey(): string {

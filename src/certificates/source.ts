@@ -1,14 +1,13 @@
 /** Where a relay's certificates come from. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { AcmeOptions } from './acme.js';
 import { type CertificateExpiry, ExpiryWatch } from './expiry.js';
 import { filesOf, ManualCertificate, type ManualOptions } from './manual.js';
-import { makeMissingPair } from './self_signed.js';
+import { makePair, SelfSignedCare } from './self_signed.js';
 
 /** Names as the flags have them. */
 export type CertificateMode = 'manual' | 'letsencrypt' | 'gcp';
@@ -27,7 +26,7 @@ export interface CertificateConfig {
 export interface CertificateSource {
   /** What is served now. */
   expiry(): CertificateExpiry[];
-  /** What `CertName` of a DERP map calls the certificate; undefined where clients verify it by its name. */
+  /** What `CertName` of a DERP map calls the certificate of an IP address; undefined where clients verify it by its name. */
   readonly pin: string | undefined;
   /** Asks for what is missing; to be called once the ports listen, which an authority connects to. */
   start(): void;
@@ -43,6 +42,7 @@ export interface CertificateSource {
 /**
  * Opens the source that `config` names; the sink has what there is then.
  *
+ * @param onPinChange - called while it runs, when clients must know the certificate of an IP address by another pin than before
  * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying why there is no certificate; `ERR_DERP_BAD_OPTION` when parts of `config` do not
  *   fit together
  */
@@ -50,8 +50,11 @@ export async function certificateSource(
   config: CertificateConfig,
   sink: CertificateSink,
   logger: Logger,
+  onPinChange: () => void = () => undefined,
 ): Promise<CertificateSource> {
-  return config.mode === 'manual' ? manualSource(config, sink, logger) : acmeSource(config, config.mode, sink, logger);
+  return config.mode === 'manual'
+    ? manualSource(config, sink, logger, onPinChange)
+    : acmeSource(config, config.mode, sink, logger);
 }
 
 async function acmeSource(
@@ -81,12 +84,22 @@ async function manualSource(
   { folder, hostname }: CertificateConfig,
   sink: CertificateSink,
   logger: Logger,
+  onPinChange: () => void,
 ): Promise<CertificateSource> {
-  const host = canonicalHost(hostname) ?? '';
-  const ip = isIP(host) === 0 ? undefined : host;
-  const certificate = await openManual({ folder, hostname, sink, logger, onChange: () => watch.check() }, ip);
+  const ip = canonicalAddress(hostname);
+  const onChange = () => {
+    watch.check();
+    if (ip !== undefined && certificate.pin !== pin) onPinChange();
+    pin = certificate.pin;
+  };
+  const certificate = await openManual({ folder, hostname, sink, logger, onChange }, ip);
+  let { pin } = certificate;
   const watch = new ExpiryWatch(() => certificate.expiry(), logger, 'put a new one in its place');
   watch.check();
+  const care =
+    ip === undefined
+      ? undefined
+      : new SelfSignedCare(filesOf(folder, hostname), ip, logger, () => certificate.reload());
   return {
     expiry: () => certificate.expiry(),
     get pin() {
@@ -95,6 +108,7 @@ async function manualSource(
     start: () => {},
     reload: () => certificate.reload(),
     close: async () => {
+      await care?.close();
       certificate.close();
       watch.close();
     },
@@ -103,7 +117,7 @@ async function manualSource(
 
 async function openManual(options: ManualOptions, ip: string | undefined): Promise<ManualCertificate> {
   try {
-    if (ip !== undefined) await makeMissingPair(filesOf(options.folder, options.hostname), ip, options.logger);
+    if (ip !== undefined) await makePair(filesOf(options.folder, options.hostname), ip, options.logger);
     return new ManualCertificate(options);
   } catch (error) {
     if (!(error instanceof DerpError)) throw error;

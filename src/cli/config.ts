@@ -1,10 +1,9 @@
 /** From flags and environment to what the relay is started with. */
 import { isAbsolute, join } from 'node:path';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
-import { canonicalHost } from '../host_name.js';
 import { parseMeshHost } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
-import { type Address, parseAddress } from './address.js';
+import { type Address, formatAddress, parseAddress } from './address.js';
 import { StartError } from './exit.js';
 import type { FlagTable, ParsedFlags } from './flag_set.js';
 import { FLAGS } from './flags.js';
@@ -14,8 +13,6 @@ export interface TlsConfig {
   certificates: CertificateConfig;
   /** Where plain HTTP is served beside HTTPS. */
   plainAddress: Address | undefined;
-  /** UDP port of STUN for DERP maps; -1 where it is turned off. */
-  stunPort: number;
 }
 
 export interface RelayConfig {
@@ -51,7 +48,7 @@ const NO_RTT_VARIABLE = 'TS_DERP_DISABLE_RTT_STATS';
 
 export type RelayFlags = ParsedFlags<typeof FLAGS>;
 
-const DEV_ADDRESS: Address = { flag: '-dev', host: '127.0.0.1', port: 3340 };
+const DEV_ADDRESS: Address = { host: '127.0.0.1', port: 3340 };
 const ROOT_KEY_FILE = '/var/lib/derper/derper.key';
 const QUEUE_DEPTH_VARIABLE = 'TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH';
 
@@ -87,7 +84,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
       timeouts: { write: values['tcp-write-timeout'], ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
       queues: { depth: queueDepth(flags, env), ringBytes: values['ring-bytes'] },
     },
-    warnings: warnings(flags),
+    warnings: warnings(flags, address),
   };
 }
 
@@ -110,8 +107,7 @@ function tlsConfig({ values, given }: RelayFlags, env: NodeJS.ProcessEnv, addres
       hostname: certificateHost(values.hostname),
       acme: acmeConfig(values, plainPort >= 0),
     },
-    plainAddress: plainPort < 0 ? undefined : { flag: '-http-port', host: address.host, port: plainPort },
-    stunPort: values.stun ? values['stun-port'] : -1,
+    plainAddress: plainPort < 0 ? undefined : { host: address.host, port: plainPort },
   };
 }
 
@@ -143,10 +139,8 @@ function certificateFolder(folder: string): string {
 }
 
 function certificateHost(hostname: string): string {
-  if (canonicalHost(hostname) !== undefined) return hostname;
-  throw new StartError(
-    `-hostname ${JSON.stringify(hostname)}: not a DNS name or IP address; TLS needs the one that clients know the relay by`,
-  );
+  if (hostname !== '') return hostname;
+  throw new StartError('-hostname is empty: TLS needs the name or IP address that clients know the relay by');
 }
 
 /** In the user's cache folder, by Go's rule; empty when the environment names none. */
@@ -208,8 +202,17 @@ function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): numb
   return Number(text) > 0 ? Number(text) : fallback;
 }
 
-function warnings({ values }: RelayFlags): string[] {
+/** Flags by which an operator says that the relay should serve TLS. */
+const TLS_FLAGS = ['certmode', 'certdir', 'hostname', 'acme-email', 'acme-ip-certs', 'acme-directory'];
+
+function warnings({ values, given }: RelayFlags, address: Address): string[] {
   const found: string[] = [];
+  const isPlain = address.port !== 443 && values.certmode !== 'manual' && !values.dev;
+  if (isPlain && TLS_FLAGS.some((name) => given.has(name))) {
+    found.push(
+      `-certmode ${values.certmode} serves TLS on port 443 only, and this is plain HTTP on ${formatAddress(address)}: nodes need TLS, by "-a :443", "-certmode manual" or a proxy in front`,
+    );
+  }
   if (values.stun) found.push('STUN is not available yet and not served; -stun=false silences this warning');
   if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
   if (values.ace) found.push('-ace: the experimental CONNECT service of the reference is not available');

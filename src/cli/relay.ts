@@ -2,7 +2,6 @@
 import type { RequestListener } from 'node:http';
 import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
 import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
 import { boundedServer } from '../http/page_server.js';
 import { pages } from '../http/pages.js';
@@ -12,14 +11,17 @@ import { PrivateKey } from '../protocol/key.js';
 import type { ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
-import { type Address, formatAddress, listenError, listenHost } from './address.js';
+import { type Address, formatAddress } from './address.js';
 import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
 import { loadKeyFile } from './key_file.js';
 import { loadMeshKey } from './mesh_key.js';
 import { debugOptions, serveMetrics } from './metrics.js';
-import { openTls, type RelayTls } from './tls.js';
+import { isPrinted, openTls, printDerpMaps, type RelayTls } from './tls.js';
+
+/** Port of STUN in a DERP map of a relay that serves none, as this one: nodes do not look for it then. */
+const NO_STUN = -1;
 
 export interface RunningRelay {
   /** With the port that was taken where the configuration says 0. */
@@ -69,23 +71,21 @@ async function serveAll(
     relay = await beside(relay, metricsAddress, () => serveMetrics(metricsAddress, relay.debug, logger));
   }
   if (config.tls === undefined || tls === undefined) return relay;
-  const { plainAddress, stunPort } = config.tls;
+  const { plainAddress, certificates } = config.tls;
   if (plainAddress !== undefined) {
     relay = await beside(relay, plainAddress, () => servePlain(plainAddress, relay, tls, config, logger));
   }
-  const port80 = plainAddress?.port === 80;
-  const { pin } = tls.source;
+  const node = (): DerpNode => ({
+    ip: config.hostname,
+    pin: tls.source.pin,
+    port: relay.address.port,
+    stunPort: NO_STUN,
+    port80: plainAddress?.port === 80,
+  });
+  tls.onPinChange = () => printDerpMaps(node());
   return {
     ...relay,
-    ...(pin !== undefined && {
-      derpNode: {
-        ip: canonicalHost(config.hostname) ?? config.hostname,
-        pin,
-        port: relay.address.port,
-        stunPort,
-        port80,
-      },
-    }),
+    ...(isPrinted(certificates) && { derpNode: node() }),
     close: () => relay.close().finally(() => tls.source.close()),
   };
 }
@@ -100,7 +100,7 @@ async function beside(relay: Serving, address: Address, listen: () => Promise<Ht
     return { ...relay, close: () => relay.close().finally(() => listener.close()) };
   } catch (error) {
     await relay.close();
-    throw error instanceof DerpError || error instanceof StartError ? error : listenError(address, error);
+    throw error instanceof DerpError ? error : listenError(address, error);
   }
 }
 
@@ -133,9 +133,8 @@ async function serve(
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
     const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), logger });
     const httpServer = boundedServer(listener);
-    const host = await listenHost(address);
     const { port } = await server.listen({
-      ...(host !== undefined && { host }),
+      ...(address.host !== '' && { host: address.host }),
       port: address.port,
       tcpKeepaliveTime,
       tcpUserTimeout,
@@ -143,7 +142,7 @@ async function serve(
       ...(tls !== undefined && { tls: tls.context }),
     });
     return {
-      address: { ...address, port },
+      address: { host: address.host, port },
       debug,
       pages: listener,
       reload: () => {
@@ -195,4 +194,17 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   const wanted = readRateConfig(path);
   const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
+}
+
+/** What the system says when it cannot listen, in words. */
+const LISTEN_ERRORS = new Map([
+  ['EADDRINUSE', 'address already in use'],
+  ['EACCES', 'permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)'],
+  ['EADDRNOTAVAIL', 'no interface of this machine has that address'],
+  ['ENOTFOUND', 'no such host'],
+]);
+
+function listenError(address: Address, error: unknown): Error {
+  const reason = LISTEN_ERRORS.get((error as NodeJS.ErrnoException).code ?? '') ?? (error as Error).message;
+  return new StartError(`listen ${formatAddress(address)}: ${reason}`, { cause: error });
 }

@@ -1,7 +1,7 @@
 /** The relay's TLS: its certificates, and what answers handshakes with them. */
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
-import { canonicalHost } from '../host_name.js';
+import { canonicalAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import { TlsContext } from '../tls/tls_context.js';
 
@@ -9,24 +9,41 @@ export interface RelayTls {
   /** For {@link Server.listen}. */
   context: TlsContext;
   source: CertificateSource;
+  /** Called while it runs, when the DERP map needs another entry; to be set by who knows the rest of that. */
+  onPinChange: () => void;
 }
 
 /**
- * Opens the certificates and prints, of an IP address, the line for the DERP map: raw, as the reference does, that scripts may find it.
+ * Opens the certificates and prints, of an IP address, the line for the DERP map: raw, as derper does, so that scripts find it.
  *
  * @throws {@link DerpError} as {@link certificateSource}
  */
 export async function openTls(config: CertificateConfig, logger: Logger): Promise<RelayTls> {
   let source: CertificateSource | undefined;
   const context = new TlsContext({ onWanted: (name) => source?.wanted?.(name) });
-  source = await certificateSource(config, context, logger);
-  if (source.pin !== undefined) {
-    logger.info({}, `Using self-signed certificate for IP address "${config.hostname}"; the DERP map needs this node:`);
-    process.stderr.write(
-      `${derpNodeHint({ ip: canonicalHost(config.hostname) ?? config.hostname, pin: source.pin })}\n`,
-    );
-  }
-  return { context, source };
+  source = await certificateSource(config, context, logger, () => {
+    printHint(config, tls.source, logger);
+    tls.onPinChange();
+  });
+  const tls: RelayTls = { context, source, onPinChange: () => undefined };
+  printHint(config, source, logger);
+  return tls;
+}
+
+/** Whether the DERP map is printed: clients know the relay by an IP address, and its certificate does not change every few days. */
+export function isPrinted({ mode, hostname }: CertificateConfig): boolean {
+  return mode === 'manual' && canonicalAddress(hostname) !== undefined;
+}
+
+function printHint(config: CertificateConfig, { pin }: CertificateSource, logger: Logger): void {
+  if (!isPrinted(config)) return;
+  const { hostname: ip } = config;
+  const how =
+    pin === undefined
+      ? `Using the certificate of an authority for IP address "${ip}", which nodes must trust`
+      : `Using self-signed certificate for IP address "${ip}"`;
+  logger.info({}, `${how}; the DERP map needs this node:`);
+  process.stderr.write(`${derpNodeHint({ ip, pin })}\n`);
 }
 
 /** Prints ready maps for the two control servers. */

@@ -26,6 +26,8 @@ export interface CheckOptions {
   /** HostName and CertName of the relay in a DERP map. */
   hostName?: string;
   certName?: string;
+  /** File with the DERP map that the relay printed. */
+  derpMap?: string;
   /** PEM file of further roots to trust. */
   trust?: string;
 }
@@ -43,6 +45,7 @@ export async function runCheck(check: string, options: CheckOptions): Promise<vo
   if (options.meshKey !== undefined) flags.push('-mesh-key', options.meshKey);
   if (options.hostName !== undefined) flags.push('-host-name', options.hostName);
   if (options.certName !== undefined) flags.push('-cert-name', options.certName);
+  if (options.derpMap !== undefined) flags.push('-derp-map', options.derpMap);
   const env = options.trust === undefined ? process.env : { ...process.env, SSL_CERT_FILE: options.trust };
   try {
     await promisify(execFile)(program, [...flags, check], { env, timeout: CHECK_TIMEOUT });

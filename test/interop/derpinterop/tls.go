@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"gopkg.in/yaml.v3"
 	"tailscale.com/derp"
 	"tailscale.com/derp/derpconst"
 	"tailscale.com/derp/derphttp"
@@ -25,6 +28,41 @@ func checkDERPMap(r *relay) error {
 	if err != nil {
 		return err
 	}
+	return exchangeInRegion(r, region)
+}
+
+// checkPrintedMap does the same with the map that the relay printed, read as the control servers read it.
+func checkPrintedMap(r *relay) error {
+	text, err := os.ReadFile(r.mapFile)
+	if err != nil {
+		return err
+	}
+	var policy struct{ DERPMap tailcfg.DERPMap }
+	if strings.HasSuffix(r.mapFile, ".yaml") {
+		err = yaml.Unmarshal(text, &policy.DERPMap)
+	} else {
+		err = json.Unmarshal(text, &policy)
+	}
+	if err != nil {
+		return err
+	}
+	if n := len(policy.DERPMap.Regions); n != 1 {
+		return fmt.Errorf("the map has %d regions, want 1", n)
+	}
+	for id, region := range policy.DERPMap.Regions {
+		if region.RegionID != id || len(region.Nodes) != 1 || region.Nodes[0].RegionID != id {
+			return fmt.Errorf("region %d: %+v", id, region)
+		}
+		if port := region.Nodes[0].STUNPort; port != -1 {
+			return fmt.Errorf("STUNPort is %d, where nothing answers", port)
+		}
+		return exchangeInRegion(r, region)
+	}
+	return nil
+}
+
+// exchangeInRegion lets two clients exchange packets through the region's relay.
+func exchangeInRegion(r *relay, region *tailcfg.DERPRegion) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	from, err := dialRegion(ctx, r.identity(0), region)
