@@ -97,24 +97,26 @@ void Listener::watch() {
 void Listener::acceptBatch() {
   const char* trouble = nullptr;
   for (int i = 0; i < kBatch; ++i) {
-    Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    sockaddr_storage from{};
+    socklen_t size = sizeof from;
+    Fd fd(::accept4(fd_.get(), reinterpret_cast<sockaddr*>(&from), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd.valid()) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) break;
       trouble = uv_err_name(uv_translate_sys_error(errno));
+      if (errno == EMFILE || errno == ENFILE) core_->budget.freeDescriptors(kBatch);
       uv_poll_stop(&poll_);
       uv_timer_start(
           &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); },
           kRestMs, 0);
       break;
     }
-    if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
-      core_->refused.fetch_add(1, std::memory_order_relaxed);
+    const Address remote = toAddress(from);
+    if (!core_->budget.admit(remote)) {
       if (options_.tls != nullptr) core_->tls_rejected.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
     inherited(fd.get());
-    const Address remote = peerAddress(fd.get());
     auto connection = std::make_unique<Connection>(core_, std::move(fd), remote);
     connection->listener = options_.tag;
     connection->tls_server = options_.tls;

@@ -20,6 +20,7 @@ export const HANDSHAKE_FAILURES = [
   'reset',
   'timeout',
   'budget',
+  'evicted',
   'discarded',
   'bad_first_frame',
   'bad_client_info',
