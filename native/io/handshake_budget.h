@@ -68,14 +68,13 @@ class HandshakeBudget {
   // A connection that sent nothing until its deadline.
   void countMute() { mute_.fetch_add(1, std::memory_order_relaxed); }
 
-  // Figures: handshakes in progress; since start connections refused because of the number and the bytes, connections
-  // ended to make room, and connections that sent nothing.
+  // Figures: handshakes in progress and their bytes; since start connections refused because of the number and the
+  // bytes, connections ended to make room, and connections that sent nothing.
   int64_t handshakes() const { return handshakes_.load(std::memory_order_relaxed); }
+  size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
   uint64_t refused() const { return refused_.load(std::memory_order_relaxed); }
   uint64_t refusedBytes() const { return refused_bytes_.load(std::memory_order_relaxed); }
-  uint64_t evicted(Eviction why) const {
-    return evicted_[static_cast<uint32_t>(why)].load(std::memory_order_relaxed);
-  }
+  uint64_t evicted(Eviction why) const { return evicted_[static_cast<uint32_t>(why)].load(std::memory_order_relaxed); }
   uint64_t mute() const { return mute_.load(std::memory_order_relaxed); }
 
  private:

@@ -64,6 +64,10 @@ bool HandshakeRoster::atShare(const Address& remote) const {
   return it != sources_.end() && it->second.count >= share_;
 }
 
+RosterEntry* HandshakeRoster::takeSilent(uint64_t now_ms) { return takeFrom(all_, now_ms); }
+
+RosterEntry* HandshakeRoster::takeStuck(uint64_t now_ms) { return takeStuckFrom(all_, now_ms); }
+
 RosterEntry* HandshakeRoster::takeSilentOf(const Address& remote, uint64_t now_ms) {
   Key prefix;
   if (!prefixOf(remote, prefix)) return nullptr;
@@ -101,7 +105,7 @@ bool HandshakeRoster::spare(RosterEntry& entry, uint64_t now_ms) {
   return true;
 }
 
-template <Links<RosterEntry> RosterEntry::*kLinks>
+template <Links<RosterEntry> RosterEntry::* kLinks>
 RosterEntry* HandshakeRoster::takeFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
   for (int looks = 0; looks < kMaxLooks; ++looks) {
     RosterEntry* const entry = waiting.mute.front();
@@ -113,7 +117,7 @@ RosterEntry* HandshakeRoster::takeFrom(WaitingEntries<kLinks>& waiting, uint64_t
   return takeStuckFrom(waiting, now_ms);
 }
 
-template <Links<RosterEntry> RosterEntry::*kLinks>
+template <Links<RosterEntry> RosterEntry::* kLinks>
 RosterEntry* HandshakeRoster::takeStuckFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
   for (int looks = 0; looks < kMaxLooks; ++looks) {
     RosterEntry* const entry = waiting.spoke.front();

@@ -32,7 +32,7 @@ struct RosterEntry {
 };
 
 // Those who sent nothing, and those who did, each with the longest without progress in front.
-template <Links<RosterEntry> RosterEntry::*kLinks>
+template <Links<RosterEntry> RosterEntry::* kLinks>
 struct WaitingEntries {
   LinkedList<RosterEntry, kLinks> mute;
   LinkedList<RosterEntry, kLinks> spoke;
@@ -71,11 +71,11 @@ class HandshakeRoster {
 
   // Each takes an entry out of the roster and returns it; null: there is none to end.
   // The oldest that sent nothing, else the one that has made no progress for longest.
-  RosterEntry* takeSilent(uint64_t now_ms) { return takeFrom(all_, now_ms); }
+  RosterEntry* takeSilent(uint64_t now_ms);
   // The same among those from one address.
   RosterEntry* takeSilentOf(const Address& remote, uint64_t now_ms);
   // The one that has made no progress for longest, of those who sent something.
-  RosterEntry* takeStuck(uint64_t now_ms) { return takeStuckFrom(all_, now_ms); }
+  RosterEntry* takeStuck(uint64_t now_ms);
   // The oldest of a source over its share, even if it makes progress.
   RosterEntry* takeOverShare();
 
@@ -95,9 +95,9 @@ class HandshakeRoster {
   void enlist(RosterEntry& entry);
   void delist(RosterEntry& entry);
   bool spare(RosterEntry& entry, uint64_t now_ms);
-  template <Links<RosterEntry> RosterEntry::*kLinks>
+  template <Links<RosterEntry> RosterEntry::* kLinks>
   RosterEntry* takeFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms);
-  template <Links<RosterEntry> RosterEntry::*kLinks>
+  template <Links<RosterEntry> RosterEntry::* kLinks>
   RosterEntry* takeStuckFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms);
 
   WaitingEntries<&RosterEntry::in_all> all_;

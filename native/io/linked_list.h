@@ -9,7 +9,7 @@ struct Links {
   T* next = nullptr;
 };
 
-template <typename T, Links<T> T::*kLinks>
+template <typename T, Links<T> T::* kLinks>
 class LinkedList {
  public:
   T* front() const { return front_; }

@@ -26,8 +26,8 @@ struct RelayConfig {
   uint64_t rtt_interval_ms = 10'000;  // 0: round-trip times are not measured
   HandshakeBudget::Limits handshakes;
   uint64_t first_byte_timeout_ms = 3000;  // a connection that sent nothing until then ends
-  std::vector<int64_t*> counters;  // one array per shard
-  std::vector<RingMemory> rings;   // from * shards + to; null on the diagonal
+  std::vector<int64_t*> counters;         // one array per shard
+  std::vector<RingMemory> rings;          // from * shards + to; null on the diagonal
 };
 
 // A request of the control plane to a shard.
