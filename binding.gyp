@@ -12,6 +12,8 @@
     'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
     'cflags': ['-O2', '-g1', '-Wall', '-Wextra', '-Wconversion', '-Werror', '-fvisibility=hidden'],
     'cflags_cc': ['-std=c++20', '-fno-exceptions'],
+    # The log's thread may outlive the environment that loaded the addon: its code must stay.
+    'ldflags': ['-Wl,-z,nodelete'],
   },
   'targets': [
     {

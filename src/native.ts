@@ -29,10 +29,6 @@ export interface NativeRelayConfig {
   rttInterval: number;
   /** Handshakes that may be in progress at once; further connections are refused and counted. */
   maxHandshakes: number;
-  /** Handshakes that one IPv4 address or IPv6 /64 may have in progress before its own silent ones are ended for its newcomers. */
-  maxHandshakesPerSource: number;
-  /** Milliseconds after which a connection that sent nothing is closed. */
-  firstByteTimeout: number;
   /** Bytes that all handshakes in progress may hold together. */
   maxHandshakeBytes: number;
   /** Bytes that the send queues of one shard may hold together. */
@@ -98,9 +94,6 @@ export type RelayEvent =
     }
   /** A handshake waits for the certificate of a name that is expected. */
   | { type: 'wanted'; listener: number; name: string };
-
-/** What a connection in its handshake was ended for, as `Eviction` of the native side: names of counters. */
-export const EVICTIONS = ['handshakes', 'handshake_bytes', 'source_share', 'file_descriptors'] as const;
 
 /** How a finished handshake enters its shard. */
 export interface AdoptOptions {
@@ -252,10 +245,6 @@ export interface NativeRelay {
   readonly refused: number;
   /** Connections refused because of `maxHandshakeBytes`, since start. */
   readonly refusedBytes: number;
-  /** Connections ended since start to make room, by the order of {@link EVICTIONS}. */
-  readonly evicted: number[];
-  /** Connections closed since start as they had sent nothing. */
-  readonly mute: number;
   /** Connections that no handshake thread has taken up yet. */
   readonly waitingHandshakes: number;
   /** Upgrades to DERP since start, whatever became of them. */
@@ -281,11 +270,11 @@ export interface NativeShard {
 export interface NativeHandshakeIo {
   /** Starts to watch the connection on this thread. `timeout` in milliseconds from now ends every pending call. */
   open(id: ConnectionId, timeout: number): void;
-  /** Begins the next step of the handshake, with a deadline of its own. */
+  /** Replaces the deadline. */
   setTimeout(id: ConnectionId, timeout: number): void;
   /**
    * Waits until at least `min` bytes are buffered, at most `max` are read ahead; resolves with a copy of all that is buffered.
-   * Rejects with an Error whose `code` is `closed`, `reset`, `timeout`, `budget`, `evicted`, `discarded` or `tls`, whose message then says why.
+   * Rejects with an Error whose `code` is `closed`, `reset`, `timeout`, `budget`, `discarded` or `tls`, whose message then says why.
    */
   read(id: ConnectionId, min: number, max: number): Promise<Buffer>;
   /** Drops the first `count` buffered bytes. */
@@ -305,7 +294,26 @@ export interface NativeHandshakeIo {
   fail(id: ConnectionId, failure: number, report: boolean, text: string): void;
 }
 
+/** Writes lines to a descriptor on a thread of its own; whatever becomes of the descriptor, callers are never delayed. */
+export interface NativeLineWriter {
+  /** Lines lost that no queued notice reports yet. */
+  readonly unreported: number;
+  /** Lines lost since start. */
+  readonly lost: number;
+  /** Why lines were lost last (`ENOSPC: no space left on device`); empty when too many waited. */
+  readonly lastError: string;
+  /** Queues `line`, and in front of it `notice`, which says that `reported` lines were lost; empty: none. Both end in a newline. */
+  write(line: string, notice: string, reported: number): void;
+  /** Blocks until all is written or lost; false after `timeout` milliseconds. */
+  flush(timeout: number): boolean;
+}
+
 export interface NativeAddon {
+  /** `maxBytes`: text that may wait to be written; lines beyond it are lost. */
+  LineWriter: new (
+    fd: number,
+    maxBytes: number,
+  ) => NativeLineWriter;
   Relay: new (config: NativeRelayConfig) => NativeRelay;
   Shard: new (relayId: number, index: number) => NativeShard;
   TlsServer: new () => NativeTlsServer;
@@ -313,7 +321,7 @@ export interface NativeAddon {
   TlsClient: new (
     roots: string,
   ) => NativeTlsClient;
-  /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch; those with a request once it begins to come. */
+  /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch. */
   HandshakeIo: new (
     relayId: number,
     onRequests: (requests: number[]) => void,
@@ -324,6 +332,8 @@ export interface NativeAddon {
   readonly ringOverhead: number;
   /** Lowers the calling thread's scheduling priority (a nice value). */
   setThreadNice(nice: number): void;
+  /** Names the calling thread, as `top -H` shows it; Linux keeps 15 bytes. */
+  setThreadName(name: string): void;
 }
 
 const require = createRequire(import.meta.url);

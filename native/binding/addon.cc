@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "../core/counters.h"
+#include "../io/thread_name.h"
 #include "env.h"
+#include "line_writer_wrap.h"
 #include "relay_wrap.h"
 #include "tls_wraps.h"
 #include "worker_wraps.h"
@@ -31,6 +33,11 @@ Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value setThreadName(const Napi::CallbackInfo& info) {
+  nameThisThread(textOf(info[0]));
+  return info.Env().Undefined();
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Relay", RelayWrap::define(env));
   exports.Set("Shard", ShardWrap::define(env));
@@ -38,8 +45,10 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("TlsClient", TlsClientWrap::define(env));
   exports.Set("TlsSession", TlsSessionWrap::define(env));
   exports.Set("HandshakeIo", HandshakeIoWrap::define(env));
+  exports.Set("LineWriter", LineWriterWrap::define(env));
   exports.Set("counterNames", Napi::Function::New(env, counterNames));
   exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));
+  exports.Set("setThreadName", Napi::Function::New(env, setThreadName));
   exports.Set("ringOverhead", Napi::Number::New(env, static_cast<double>(kRingOverhead)));
   return exports;
 }

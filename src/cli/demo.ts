@@ -4,6 +4,7 @@ import { DerpError } from '../errors.js';
 import { PrivateKey, type PublicKey } from '../protocol/key.js';
 import { StartError } from './exit.js';
 import type { FlagTable } from './flag_set.js';
+import { printOut } from './output.js';
 
 export const DEMO_FLAGS = {
   url: { type: 'string', default: 'http://127.0.0.1:3340/derp', help: '`URL` of the relay' },
@@ -26,7 +27,7 @@ export async function demo({ url, count }: { url: string; count: number }): Prom
     await Promise.all([a.connect(), b.connect()]).catch((error: unknown) => {
       throw unreachable(url, error);
     });
-    console.log(`relay ${url}, client a ${keys.a.publicKey.shortString()}, client b ${keys.b.publicKey.shortString()}`);
+    printOut(`relay ${url}, client a ${keys.a.publicKey.shortString()}, client b ${keys.b.publicKey.shortString()}\n`);
     const answering = answerAll(b);
     const times: number[] = [];
     for (let number = 1; number <= count; number++) {
@@ -35,7 +36,7 @@ export async function demo({ url, count }: { url: string; count: number }): Prom
     times.sort((one, other) => one - other);
     const average = times.reduce((sum, time) => sum + time, 0) / times.length;
     const [min, avg, max] = [times[0]!, average, times.at(-1)!].map((time) => time.toFixed(3));
-    console.log(`${count} packets there and back, round trip min/avg/max ${min}/${avg}/${max} ms`);
+    printOut(`${count} packets there and back, round trip min/avg/max ${min}/${avg}/${max} ms\n`);
     return 0;
   } finally {
     a.close();
@@ -59,7 +60,7 @@ async function roundTrip(client: RelayClient, peer: PublicKey, number: number): 
   await client.send(peer, Buffer.from(text));
   const answer = await within(ANSWER_LIMIT, packetFrom(client, peer), `packet ${number}`);
   const time = performance.now() - start;
-  console.log(`packet ${number}: a -> b "${text}", b -> a "${answer}", round trip ${time.toFixed(3)} ms`);
+  printOut(`packet ${number}: a -> b "${text}", b -> a "${answer}", round trip ${time.toFixed(3)} ms\n`);
   return time;
 }
 

@@ -1,5 +1,6 @@
 import { pino } from 'pino';
 import type { Logger } from '../log.js';
+import { LineSink } from './line_sink.js';
 
 export type LogFormat = 'text' | 'json';
 
@@ -11,23 +12,51 @@ interface Entry {
   [field: string]: unknown;
 }
 
+/** The log of the running relay. */
+export interface Log {
+  logger: Logger;
+  /** Writes a raw line among the logger's. */
+  writeLine(line: string): void;
+  /** Writes to stdout, which may fail or stall as well. */
+  print(text: string): void;
+  /** Lines that could not be written, since start. */
+  linesLost(): number;
+}
+
 /**
- * A logger that writes lines to stderr, in the order of the calls: as JSON, or as text for people.
+ * A log on stderr: as JSON, or as text for people.
  *
- * @param level - least level that is written
+ * @param level - minimum level that is written
  */
-export function createLogger(format: LogFormat, level: string): Logger {
-  const stderr = pino.destination({ dest: 2, sync: true });
-  const destination = format === 'json' ? stderr : { write: (line: string) => void stderr.write(textLine(line)) };
-  return pino(
+export function createLog(format: LogFormat, level: string): Log {
+  const inFormat = format === 'json' ? (line: string) => line : textLine;
+  const lines = new LineSink(2, (lost, error) => inFormat(lossLine(lost, error)));
+  const logger = pino(
     {
       level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    destination,
+    { write: (line: string) => lines.write(inFormat(line)) },
   );
+  let stdout: LineSink | undefined;
+  return {
+    logger,
+    writeLine: (line) => lines.write(`${line}\n`),
+    print: (text) => {
+      stdout ??= new LineSink(1, () => '');
+      stdout.write(text);
+    },
+    linesLost: () => lines.lost + (stdout?.lost ?? 0),
+  };
+}
+
+/** The line, as pino writes it, that tells of lines which could not be written. */
+function lossLine(lost: number, error: string): string {
+  const reason = error === '' ? 'they were not read in time' : error;
+  const msg = `${lost} log ${lost === 1 ? 'line was' : 'lines were'} lost: ${reason}`;
+  return `${JSON.stringify({ level: 'warn', time: new Date().toISOString(), lost, msg })}\n`;
 }
 
 /** `TIME LEVEL message field=value ...` */

@@ -8,12 +8,15 @@
 import { readFileSync } from 'node:fs';
 import { DerpError } from '../errors.js';
 import type { Logger } from '../log.js';
+import { LimitedLog } from '../log_limit.js';
 import { formatAddress } from './address.js';
 import { relayConfig } from './config.js';
 import { StartError, UsageError } from './exit.js';
 import { parseFlags } from './flag_set.js';
 import { FLAGS, PENDING_COMMANDS } from './flags.js';
-import { nextSignal } from './signals.js';
+import type { Log } from './logging.js';
+import { printError, printOut } from './output.js';
+import { logDebugSignal, nextSignal } from './signals.js';
 import { usage } from './usage.js';
 
 /** Milliseconds that closing may take before the program ends anyway, unless clients are given longer. */
@@ -51,25 +54,29 @@ async function main(args: string[]): Promise<number | undefined> {
   if (flags.help) return printUsage();
   refuseRest(flags.rest);
   if (flags.values.version) {
-    console.log(version);
+    printOut(`${version}\n`);
     return 0;
   }
   const config = relayConfig(flags, process.env, version, process.getuid?.() === 0);
-  const { createLogger } = await import('./logging.js');
-  logger = createLogger(flags.values['log-format'], flags.values['log-level']);
-  return runRelay(config, logger);
+  const { createLog } = await import('./logging.js');
+  const log = createLog(flags.values['log-format'], flags.values['log-level']);
+  logger = log.logger;
+  logProcessTrouble(logger);
+  return runRelay(config, log);
 }
 
 /** Runs until a signal, or until the relay fails; the process ends here, at the limit if closing takes longer. */
-async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger): Promise<undefined> {
+async function runRelay(config: ReturnType<typeof relayConfig>, log: Log): Promise<undefined> {
+  const { logger } = log;
   const stop = nextSignal();
+  logDebugSignal(logger);
   let reload = () => logger.info({}, 'SIGHUP: still starting, there is nothing to reload');
   process.on('SIGHUP', () => reload());
   const { startRelay } = await import('./relay.js');
-  const relay = await startRelay(config, logger);
+  const relay = await startRelay(config, log);
   reload = relay.reload;
-  if (relay.derpNode !== undefined) (await import('./tls.js')).printDerpMaps(relay.derpNode);
-  if (config.dev && config.tls === undefined) printNextSteps(formatAddress(relay.address));
+  if (relay.derpNode !== undefined) log.print((await import('./tls.js')).derpMaps(relay.derpNode));
+  if (config.dev && config.tls === undefined) log.print(nextSteps(formatAddress(relay.address)));
 
   const signal = await Promise.race([stop, relay.ended]);
   if (signal === undefined) process.exit(1);
@@ -84,16 +91,27 @@ async function runRelay(config: ReturnType<typeof relayConfig>, logger: Logger):
 }
 
 function printUsage(): number {
-  process.stderr.write(usageText);
+  printError(usageText);
   return 0;
+}
+
+/** What Node itself would write to stderr, and wait there for a stalled reader, goes into the log. */
+function logProcessTrouble(logger: Logger): void {
+  const log = new LimitedLog(logger);
+  process.removeAllListeners('warning');
+  process.on('warning', ({ name, message }) => log.log('warn', name, {}, `${name}: ${message}`));
+  process.on('uncaughtException', (error: unknown) => {
+    logger.error({}, `derper: internal error, ending: ${(error as Error)?.stack ?? String(error)}`);
+    process.exit(1);
+  });
 }
 
 function refuseRest(rest: string[]): void {
   if (rest.length > 0) throw new UsageError(`unexpected argument: ${rest[0]}`);
 }
 
-function printNextSteps(address: string): void {
-  console.log(`
+function nextSteps(address: string): string {
+  return `
 derplane relays on http://${address}/derp. Try next, in another terminal:
 
   derplane demo      two clients exchange packets through this relay (in the repository: npm run demo)
@@ -101,16 +119,17 @@ derplane relays on http://${address}/derp. Try next, in another terminal:
   curl -isN -m 1 -H 'Connection: Upgrade' -H 'Upgrade: DERP' http://${address}/derp | head -5
 
 The last one is how every DERP client begins: the answer shows this relay's public key.
-`);
+
+`;
 }
 
 function report(error: unknown): number {
   if (error instanceof UsageError) {
-    process.stderr.write(`${error.message}\n${usageText}`);
+    printError(`${error.message}\n${usageText}`);
     return 2;
   }
   if (!(error instanceof StartError) && !(error instanceof DerpError)) throw error;
   if (logger) logger.error({}, error.message);
-  else process.stderr.write(`derplane: ${error.message}\n`);
+  else printError(`derplane: ${error.message}\n`);
   return 1;
 }

@@ -2,7 +2,6 @@
 import type { RequestListener } from 'node:http';
 import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
 import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
 import { boundedServer } from '../http/page_server.js';
 import { pages } from '../http/pages.js';
@@ -12,14 +11,15 @@ import { PrivateKey } from '../protocol/key.js';
 import type { ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
-import { type Address, formatAddress, listenError, listenHost } from './address.js';
+import { type Address, formatAddress } from './address.js';
 import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
 import { loadKeyFile } from './key_file.js';
+import type { Log } from './logging.js';
 import { loadMeshKey } from './mesh_key.js';
 import { debugOptions, serveMetrics } from './metrics.js';
-import { isPrinted, openTls, printDerpMaps, type RelayTls } from './tls.js';
+import { derpMaps, isPrinted, openTls, type RelayTls } from './tls.js';
 
 /** Port of STUN in a DERP map of a relay that serves none, as this one: nodes do not look for it then. */
 const NO_STUN = -1;
@@ -42,12 +42,13 @@ export interface RunningRelay {
  *
  * @throws {@link StartError} when it cannot
  */
-export async function startRelay(config: RelayConfig, logger: Logger): Promise<RunningRelay> {
+export async function startRelay(config: RelayConfig, log: Log): Promise<RunningRelay> {
+  const { logger } = log;
   if (config.dev) logger.info({}, 'Running in dev mode.');
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : await loadKeyFile(config.keyFile);
-  const tls = config.tls && (await openTls(config.tls.certificates, logger));
-  const relay = await serveAll(config, key, tls, logger).catch(async (error: unknown) => {
+  const tls = config.tls && (await openTls(config.tls.certificates, log));
+  const relay = await serveAll(config, key, tls, log).catch(async (error: unknown) => {
     await tls?.source.close();
     throw error;
   });
@@ -64,9 +65,10 @@ async function serveAll(
   config: RelayConfig,
   key: PrivateKey,
   tls: RelayTls | undefined,
-  logger: Logger,
+  log: Log,
 ): Promise<RunningRelay> {
-  let relay = await serve(config, key, tls, logger);
+  const { logger } = log;
+  let relay = await serve(config, key, tls, log);
   const { metricsAddress } = config;
   if (metricsAddress !== undefined) {
     relay = await beside(relay, metricsAddress, () => serveMetrics(metricsAddress, relay.debug, logger));
@@ -77,13 +79,13 @@ async function serveAll(
     relay = await beside(relay, plainAddress, () => servePlain(plainAddress, relay, tls, config, logger));
   }
   const node = (): DerpNode => ({
-    ip: canonicalHost(config.hostname) ?? config.hostname,
+    ip: config.hostname,
     pin: tls.source.pin,
     port: relay.address.port,
     stunPort: NO_STUN,
     port80: plainAddress?.port === 80,
   });
-  tls.onPinChange = () => printDerpMaps(node());
+  tls.onPinChange = () => log.print(derpMaps(node()));
   return {
     ...relay,
     ...(isPrinted(certificates) && { derpNode: node() }),
@@ -101,7 +103,7 @@ async function beside(relay: Serving, address: Address, listen: () => Promise<Ht
     return { ...relay, close: () => relay.close().finally(() => listener.close()) };
   } catch (error) {
     await relay.close();
-    throw error instanceof DerpError || error instanceof StartError ? error : listenError(address, error);
+    throw error instanceof DerpError ? error : listenError(address, error);
   }
 }
 
@@ -123,20 +125,22 @@ async function serve(
   config: RelayConfig,
   key: PrivateKey,
   tls: RelayTls | undefined,
-  logger: Logger,
+  { logger, linesLost }: Log,
 ): Promise<Serving> {
   const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, derp, home, rateConfig } = config;
   const { Server } = await import('../server/server.js');
   const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
-  const debug = debugOptions(derp ? server : undefined, config.hostname, tls && (() => tls.source.expiry()));
+  const debug = {
+    ...debugOptions(derp ? server : undefined, config.hostname, tls && (() => tls.source.expiry())),
+    logLinesLost: linesLost,
+  };
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
     const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), logger });
     const httpServer = boundedServer(listener);
-    const host = await listenHost(address);
     const { port } = await server.listen({
-      ...(host !== undefined && { host }),
+      ...(address.host !== '' && { host: address.host }),
       port: address.port,
       tcpKeepaliveTime,
       tcpUserTimeout,
@@ -144,7 +148,7 @@ async function serve(
       ...(tls !== undefined && { tls: tls.context }),
     });
     return {
-      address: { ...address, port },
+      address: { host: address.host, port },
       debug,
       pages: listener,
       reload: () => {
@@ -196,4 +200,17 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   const wanted = readRateConfig(path);
   const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
+}
+
+/** What the system says when it cannot listen, in words. */
+const LISTEN_ERRORS = new Map([
+  ['EADDRINUSE', 'address already in use'],
+  ['EACCES', 'permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)'],
+  ['EADDRNOTAVAIL', 'no interface of this machine has that address'],
+  ['ENOTFOUND', 'no such host'],
+]);
+
+function listenError(address: Address, error: unknown): Error {
+  const reason = LISTEN_ERRORS.get((error as NodeJS.ErrnoException).code ?? '') ?? (error as Error).message;
+  return new StartError(`listen ${formatAddress(address)}: ${reason}`, { cause: error });
 }

@@ -1,3 +1,6 @@
+import type { Logger } from '../log.js';
+import { LimitedLog } from '../log_limit.js';
+
 /** Exit codes of a program that a signal ends, as shells report them. */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 
@@ -13,4 +16,17 @@ export function nextSignal(): Promise<keyof typeof EXIT_CODES> {
       });
     }
   });
+}
+
+/**
+ * Keeps SIGUSR1 from opening Node's inspector, through which anyone on this machine could run code in the relay. It does so from the
+ * moment that this module is loaded; `node --disable-sigusr1` (Node 22.14 and newer) closes the time before.
+ */
+let onDebugSignal = () => {};
+process.on('SIGUSR1', () => onDebugSignal());
+
+/** Has SIGUSR1 logged. */
+export function logDebugSignal(logger: Logger): void {
+  const log = new LimitedLog(logger);
+  onDebugSignal = () => log.log('info', 'SIGUSR1', {}, 'SIGUSR1: derplane does not use this signal');
 }

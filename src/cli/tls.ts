@@ -1,10 +1,9 @@
 /** The relay's TLS: its certificates, and what answers handshakes with them. */
-import { isIP } from 'node:net';
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
-import { canonicalHost } from '../host_name.js';
-import type { Logger } from '../log.js';
+import { canonicalAddress } from '../ip_address.js';
 import { TlsContext } from '../tls/tls_context.js';
+import type { Log } from './logging.js';
 
 export interface RelayTls {
   /** For {@link Server.listen}. */
@@ -19,42 +18,43 @@ export interface RelayTls {
  *
  * @throws {@link DerpError} as {@link certificateSource}
  */
-export async function openTls(config: CertificateConfig, logger: Logger): Promise<RelayTls> {
+export async function openTls(config: CertificateConfig, log: Log): Promise<RelayTls> {
   let source: CertificateSource | undefined;
   const context = new TlsContext({ onWanted: (name) => source?.wanted?.(name) });
-  source = await certificateSource(config, context, logger, () => {
-    printHint(config, tls.source, logger);
+  source = await certificateSource(config, context, log.logger, () => {
+    printHint(config, tls.source, log);
     tls.onPinChange();
   });
   const tls: RelayTls = { context, source, onPinChange: () => undefined };
-  printHint(config, source, logger);
+  printHint(config, source, log);
   return tls;
 }
 
 /** Whether the DERP map is printed: clients know the relay by an IP address, and its certificate does not change every few days. */
 export function isPrinted({ mode, hostname }: CertificateConfig): boolean {
-  return mode === 'manual' && isIP(canonicalHost(hostname) ?? '') !== 0;
+  return mode === 'manual' && canonicalAddress(hostname) !== undefined;
 }
 
-function printHint(config: CertificateConfig, { pin }: CertificateSource, logger: Logger): void {
+function printHint(config: CertificateConfig, { pin }: CertificateSource, { logger, writeLine }: Log): void {
   if (!isPrinted(config)) return;
-  const ip = canonicalHost(config.hostname) ?? config.hostname;
+  const { hostname: ip } = config;
   const how =
     pin === undefined
       ? `Using the certificate of an authority for IP address "${ip}", which nodes must trust`
       : `Using self-signed certificate for IP address "${ip}"`;
   logger.info({}, `${how}; the DERP map needs this node:`);
-  process.stderr.write(`${derpNodeHint({ ip, pin })}\n`);
+  writeLine(derpNodeHint({ ip, pin }));
 }
 
-/** Prints ready maps for the two control servers. */
-export function printDerpMaps(node: DerpNode): void {
-  console.log(`
+/** Ready maps for the two control servers. */
+export function derpMaps(node: DerpNode): string {
+  return `
 DERP map for Tailscale's policy file (Access controls):
 
 ${tailscaleDerpMap(node)}
 
 DERP map for headscale, as a file of its own named in derp.paths:
 
-${headscaleDerpMap(node)}`);
+${headscaleDerpMap(node)}
+`;
 }

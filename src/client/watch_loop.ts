@@ -1,6 +1,7 @@
 /** Who is connected to a relay, kept up to date over reconnects: what a mesh of relays is made of. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Logger, silentLogger } from '../log.js';
+import { guardedLogger, type Logger } from '../log.js';
+import { LimitedLog } from '../log_limit.js';
 import type { PublicKey } from '../protocol/key.js';
 import { FLOOD_QUIET_TIME, FLOOD_WAIT, WATCH_RETRY_INTERVAL } from './defaults.js';
 import { type PeerGoneMessage, PeerGoneReason, type PeerPresentMessage } from './messages.js';
@@ -76,7 +77,7 @@ export async function watchLoop(
 class WatchLoop {
   readonly #client: WatchingClient;
   readonly #options: WatchLoopOptions;
-  readonly #logger: Logger;
+  readonly #log: LimitedLog;
   readonly #prefix: string;
   readonly #present = new Map<string, PublicKey>();
   #generation = 0;
@@ -86,7 +87,7 @@ class WatchLoop {
   constructor(client: WatchingClient, options: WatchLoopOptions) {
     this.#client = client;
     this.#options = options;
-    this.#logger = options.logger ?? silentLogger;
+    this.#log = new LimitedLog(guardedLogger(options.logger));
     this.#prefix = `mesh(${JSON.stringify(client.url.host)}): `;
   }
 
@@ -97,7 +98,7 @@ class WatchLoop {
     this.#connected = true;
     const { ignoreServerKey = this.#client.publicKey } = this.#options;
     if (this.#client.serverPublicKey?.equals(ignoreServerKey)) {
-      this.#logger.info({}, `${this.#prefix}detected self-connect; ignoring host`);
+      this.#log.log('info', 'mesh', {}, `${this.#prefix}detected self-connect; ignoring host`);
       return true;
     }
     this.#expectFlood(FLOOD_WAIT);
@@ -129,14 +130,14 @@ class WatchLoop {
   }
 
   failed(error: Error): void {
-    this.#logger.warn({}, `${this.#prefix}${this.#connected ? 'Recv' : 'mesh connect'}: ${error.message}`);
+    this.#log.log('warn', 'mesh', {}, `${this.#prefix}${this.#connected ? 'Recv' : 'mesh connect'}: ${error.message}`);
   }
 
   #clear(): void {
     if (this.#present.size === 0) return;
     const peers = [...this.#present.values()];
     this.#present.clear();
-    this.#logger.info({}, `${this.#prefix}reconnected; clearing ${peers.length} forwarding mappings`);
+    this.#log.log('info', 'mesh', {}, `${this.#prefix}reconnected; clearing ${peers.length} forwarding mappings`);
     for (const peer of peers) {
       this.#options.remove({ type: 'peerGone', peer, reason: PeerGoneReason.MESH_CONNECTION_BROKE });
     }
@@ -146,7 +147,7 @@ class WatchLoop {
     clearTimeout(this.#floodEnd);
     this.#floodEnd = setTimeout(() => {
       this.#floodEnd = undefined;
-      this.#logger.info({}, `${this.#prefix}connected; ${this.#present.size} peers`);
+      this.#log.log('info', 'mesh', {}, `${this.#prefix}connected; ${this.#present.size} peers`);
     }, milliseconds).unref();
   }
 }

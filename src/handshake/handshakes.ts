@@ -4,7 +4,7 @@ import { Piscina } from 'piscina';
 import type { NativeRelay } from '../native.js';
 import type { HandshakeThreadData } from './messages.js';
 
-export interface HandshakesOptions extends Omit<HandshakeThreadData, 'relayId'> {
+export interface HandshakesOptions extends Omit<HandshakeThreadData, 'relayId' | 'started'> {
   relay: NativeRelay;
   threads: number;
   /** Called when a thread ended without having been asked to; another one takes its place. */
@@ -25,7 +25,11 @@ export class Handshakes {
 
   constructor({ relay, threads, onLost, ...options }: HandshakesOptions) {
     this.#relay = relay;
-    const workerData: HandshakeThreadData = { ...options, relayId: relay.id };
+    const workerData: HandshakeThreadData = {
+      ...options,
+      relayId: relay.id,
+      started: new Int32Array(new SharedArrayBuffer(4)),
+    };
     this.#pool = new Piscina({
       filename: new URL('./thread.js', import.meta.url).href,
       minThreads: threads,

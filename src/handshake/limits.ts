@@ -8,6 +8,3 @@ export const READ_AHEAD = 16 << 10;
 
 /** Nice value of handshake threads: a storm of handshakes must cost handshakes, not packets. */
 export const HANDSHAKE_NICE = 5;
-
-/** Milliseconds between two failures of TLS that one thread reports for the log; all are counted. */
-export const TLS_REPORT_INTERVAL = 10_000;

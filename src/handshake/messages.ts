@@ -4,6 +4,8 @@
 export interface HandshakeThreadData {
   /** Number of the native relay. */
   relayId: number;
+  /** How many threads there have been, to name them by; on shared memory. */
+  started: Int32Array;
   /** The relay's private key, 32 bytes. */
   privateKey: Uint8Array;
   /** Whether DERP is served; if not, every request is for pages. */
@@ -20,7 +22,6 @@ export const HANDSHAKE_FAILURES = [
   'reset',
   'timeout',
   'budget',
-  'evicted',
   'discarded',
   'bad_first_frame',
   'bad_client_info',

@@ -1,15 +1,24 @@
 /** A handshake thread: takes a connection from its first byte to the sealed, unsent ServerInfo. Many at once; all waiting is native. */
 import { workerData } from 'piscina';
 import { DerpError } from '../errors.js';
+import { LineBudget, OPERATOR_RATE, withSuppressed } from '../log_limit.js';
 import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
 import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
 import { PrivateKey } from '../protocol/key.js';
-import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD, TLS_REPORT_INTERVAL } from './limits.js';
+import { threadName } from '../thread_name.js';
+import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
 import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
 import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
 
-const { relayId, derp, privateKey: keyBytes, requestTimeout, clientInfoTimeout } = workerData as HandshakeThreadData;
+const {
+  relayId,
+  started,
+  derp,
+  privateKey: keyBytes,
+  requestTimeout,
+  clientInfoTimeout,
+} = workerData as HandshakeThreadData;
 const privateKey = PrivateKey.fromBytes(keyBytes);
 
 const serverKey = serverKeyFrame(privateKey.publicKey);
@@ -22,6 +31,7 @@ const answerAndServerKey = Buffer.concat([
   serverKey,
 ]);
 
+native.setThreadName(threadName('hs', Atomics.add(started, 0, 1)));
 native.setThreadNice(HANDSHAKE_NICE);
 const io: NativeHandshakeIo = new native.HandshakeIo(relayId, onRequests);
 
@@ -67,24 +77,18 @@ async function handshake(id: number, start: number): Promise<void> {
     await greet(id, request);
   } catch (error) {
     const failure = failureOf(error);
-    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), isReported(failure), (error as Error).message);
+    const suppressed = reports.get(failure)?.take(performance.now());
+    const text = withSuppressed((error as Error).message, suppressed ?? 0);
+    io.fail(id, HANDSHAKE_FAILURES.indexOf(failure), suppressed !== undefined, text);
   }
 }
 
-/** When the next failure of TLS is reported, milliseconds as of performance.now(). */
-let nextTlsReport = 0;
-
-/**
- * Whether the log hears of a failure although clients are not logged. Of TLS it hears now and then: it may be the relay's own fault, a wrong
- * name or an expired certificate, but strangers must not fill the log.
- */
-function isReported(failure: HandshakeFailure): boolean {
-  if (failure !== 'tls') return failure === 'internal';
-  const now = performance.now();
-  if (now < nextTlsReport) return false;
-  nextTlsReport = now + TLS_REPORT_INTERVAL;
-  return true;
-}
+/** Failures that the log hears of although clients are not logged; all are counted. */
+const reports = new Map<HandshakeFailure, LineBudget>([
+  // It may be the relay's own fault: a wrong name, or an expired certificate.
+  ['tls', new LineBudget(OPERATOR_RATE)],
+  ['internal', new LineBudget(OPERATOR_RATE)],
+]);
 
 /** The request, its head consumed if it upgrades to DERP; or what is wrong with it. */
 async function readRequest(id: number): Promise<DerpRequest | string> {
@@ -134,7 +138,7 @@ async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<
   io.consume(id, end);
   const { meshKey, isProber: prober } = info;
   if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal })) {
-    throw new HandshakeError('discarded', 'its shard has ended, or another connection needed its room');
+    throw new HandshakeError('discarded', 'the shard of its key has ended');
   }
 }
 

@@ -25,6 +25,8 @@ export interface DebugPagesOptions {
   hostname?: string;
   /** The certificates that TLS is served with, whose ends are metrics. Default: none. */
   certificates?: () => readonly CertificateExpiry[];
+  /** Lines of the program's log that could not be written, which are a metric. Default: none. */
+  logLinesLost?: () => number;
   /** Shown, and the value of the metric `version`. Default: the version of this package. */
   version?: string;
   /** The command line, to be shown; must hold nothing secret. Default: none. */
@@ -45,7 +47,7 @@ export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
   // From the start on: the first scrape shall tell of the time before it.
   sampleEventLoop();
-  const figures = () => readFigures(relay, version, options.certificates?.());
+  const figures = () => readFigures(relay, version, options.certificates?.(), options.logLinesLost?.());
   let trafficPages = 0;
   const routes = new Map<string, Page>([
     ['/debug/', (_, response) => sendIndex(response, { ...options, version })],

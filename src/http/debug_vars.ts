@@ -2,7 +2,6 @@
 import { uptime } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
-import { placeFigures } from './connection_places.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
 /** What the debug pages want of a relay; {@link Server} has it. */
@@ -16,17 +15,18 @@ export function readFigures(
   relay: FigureSource | undefined,
   version: string,
   certificates: readonly CertificateExpiry[] = [],
+  logLinesLost?: number,
 ): Figures {
   const now = Date.now() / 1000;
   return {
     relay: relay?.expVar(),
     shards: relay?.shardVars() ?? [],
     certificates,
+    logLinesLost,
     version,
     uptime: Math.floor(process.uptime()),
     startTime: Math.floor(now - process.uptime()),
     bootTime: Math.floor(now - uptime()),
-    pages: placeFigures,
   };
 }
 
@@ -55,6 +55,7 @@ export function debugVars(figures: Figures, cmdline: readonly string[]): object 
     derplane: sorted({
       ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))),
       ...certificateVars(figures),
+      ...(figures.logLinesLost !== undefined && { log_lines_lost: figures.logLinesLost }),
       shards,
     }),
     ...Object.fromEntries(tls),

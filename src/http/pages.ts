@@ -4,7 +4,8 @@
  * Requests that upgrade to DERP never come here when a relay serves the connection; what remains of `/derp` is answered 426.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import { type Logger, silentLogger } from '../log.js';
+import { guardedLogger, type Logger } from '../log.js';
+import { LimitedLog } from '../log_limit.js';
 import { isRead, sendMethodNotAllowed, sendPage, sendRedirect, sendText } from './answers.js';
 import { homePage } from './home.js';
 import { noContent } from './no_content.js';
@@ -33,7 +34,7 @@ export function pages(options: PagesOptions = {}): RequestListener {
   const home = homeHandler(options.home ?? '', derpEnabled);
   const debug = options.debug ?? notFound;
   const handlers = new Map<string, RequestListener>([
-    ['/derp', derpEnabled ? derpHandler(options.logger ?? silentLogger) : derpDisabled],
+    ['/derp', derpEnabled ? derpHandler(new LimitedLog(guardedLogger(options.logger))) : derpDisabled],
     ['/derp/probe', probe],
     ['/derp/latency-check', probe],
     ['/generate_204', noContent],
@@ -65,11 +66,11 @@ export function isKnownUpgrade(upgrade: string | undefined): boolean {
 }
 
 /** Only requests that no relay took come here. */
-function derpHandler(logger: Logger): RequestListener {
+function derpHandler(log: LimitedLog): RequestListener {
   return (request, response) => {
     const upgrade = request.headers.upgrade;
     if (upgrade !== undefined && !isKnownUpgrade(upgrade)) {
-      logger.debug({}, `Weird upgrade: ${JSON.stringify(upgrade.slice(0, 64))}`);
+      log.log('debug', 'upgrade', {}, `Weird upgrade: ${JSON.stringify(upgrade.slice(0, 64))}`);
     }
     sendText(response, 426, 'DERP requires connection upgrade');
   };

@@ -2,7 +2,7 @@
 import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { isDerpPath, isDerpUpgrade } from '../handshake/request.js';
-import type { Logger } from '../log.js';
+import type { LimitedLog } from '../log_limit.js';
 import { type ConnectionId, HandshakeStart, type NativeRelay } from '../native.js';
 import { refuseUpgrade } from './refusal.js';
 import { remoteOf, takeOver } from './takeover.js';
@@ -11,14 +11,14 @@ type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => voi
 
 export class EmbeddedConnections {
   readonly #relay: NativeRelay;
-  readonly #logger: Logger;
+  readonly #log: LimitedLog;
   readonly #servers = new Map<HttpServer, OnUpgrade>();
   /** What waits for the end of a connection. */
   readonly #ends = new Map<ConnectionId, () => void>();
 
-  constructor(relay: NativeRelay, logger: Logger) {
+  constructor(relay: NativeRelay, log: LimitedLog) {
     this.#relay = relay;
-    this.#logger = logger;
+    this.#log = log;
   }
 
   /** Takes a server's DERP upgrades from now on. Idempotent. */
@@ -61,7 +61,7 @@ export class EmbeddedConnections {
       await ended;
     } catch (error) {
       // The connection went before a handshake could begin, or there are too many: it is closed, and that is all there is to say.
-      this.#logger.debug({ remote }, `derp: ${remote}: ${(error as Error).message}`);
+      this.#log.log('debug', 'embedded', { remote }, `derp: ${remote}: ${(error as Error).message}`);
     }
   }
 

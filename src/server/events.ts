@@ -1,6 +1,6 @@
 /** What shards and handshake threads tell: each event to whom it concerns, or into the log. */
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
-import type { Logger } from '../log.js';
+import type { LimitedLog } from '../log_limit.js';
 import type { NativeRelay, RelayEvent } from '../native.js';
 import { PublicKey } from '../protocol/key.js';
 import type { ConsistencyChecks } from './consistency_checks.js';
@@ -14,7 +14,7 @@ import type { Traffic } from './traffic.js';
 /** Who hears of events. */
 export interface Hearers {
   relay: NativeRelay;
-  logger: Logger;
+  log: LimitedLog;
   forwarders: Forwarders;
   checks: ConsistencyChecks;
   traffic: Traffic;
@@ -30,8 +30,9 @@ export function dispatch(events: RelayEvent[], hearers: Hearers): void {
     try {
       handle(event, hearers);
     } catch (error) {
-      // An embedder's logger or HTTP server threw: the other events of the batch are not to blame.
-      process.emitWarning(`derplane: handling a ${event.type} event: ${(error as Error).message}`);
+      // An embedder's HTTP server threw: the other events of the batch are not to blame.
+      const message = `derper: handling a ${event.type} event: ${(error as Error).message}`;
+      hearers.log.log('error', `event ${event.type}`, {}, message);
       if (event.type === 'http') hearers.relay.discard(event.id);
     }
   }
@@ -69,31 +70,36 @@ function handle(event: RelayEvent, hearers: Hearers): void {
 type EventOf<Type extends RelayEvent['type']> = Extract<RelayEvent, { type: Type }>;
 
 /** A connection that is no DERP upgrade. */
-function handleHttp(event: EventOf<'http'>, { relay, logger, pages, isClosing }: Hearers): void {
+function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: Hearers): void {
   if (event.malformed !== '') {
-    logger.debug({ remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
+    log.log('debug', 'malformed', { remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
   }
   if (isClosing()) relay.discard(event.id);
   else pages.serve(event.id, event.listener);
 }
 
 /** A handshake that came to nothing. */
-function handleFailed(event: EventOf<'failed'>, { logger, embedded }: Hearers): void {
+function handleFailed(event: EventOf<'failed'>, { log, embedded }: Hearers): void {
   const failure = HANDSHAKE_FAILURES[event.failure];
   const level = failure === 'internal' ? 'error' : failure === 'tls' ? 'info' : 'debug';
   const what =
     failure === 'tls'
       ? `http: TLS handshake error from ${event.remote}: ${event.text}`
       : `derp: ${event.remote}: receive client key: ${event.text}`;
-  logger[level]({ remote: event.remote, failure }, what);
+  log.log(level, `failed ${failure}`, { remote: event.remote, failure }, what);
   if (event.notify) embedded.ended(event.id);
 }
 
 /** A client or a link that ended. */
-function handleClosed(event: EventOf<'closed'>, { logger, mesh, embedded }: Hearers): void {
+function handleClosed(event: EventOf<'closed'>, { log, mesh, embedded }: Hearers): void {
   const byOther = event.reason === 'eof' || event.reason === 'reset';
   if (mesh.connectionEnded(event.id, { reason: event.text, byOther, peers: event.peers })) return;
   const key = PublicKey.fromBytes(event.key).shortString();
-  logger.debug({ remote: event.remote, reason: event.reason }, `derp client ${event.remote}${key}: ${event.text}`);
+  log.log(
+    'debug',
+    'closed',
+    { remote: event.remote, reason: event.reason },
+    `derp client ${event.remote}${key}: ${event.text}`,
+  );
   if (event.notify) embedded.ended(event.id);
 }

@@ -1,6 +1,6 @@
 /** Forwarders registered in JavaScript: which key goes through which, the first registered first. */
 import { DerpError } from '../errors.js';
-import type { Logger } from '../log.js';
+import type { LimitedLog } from '../log_limit.js';
 import type { NativeRelay } from '../native.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { PublicKey } from '../protocol/key.js';
@@ -14,12 +14,12 @@ export class Forwarders {
   deleteOtherValue = 0;
 
   readonly #relay: NativeRelay;
-  readonly #logger: Logger;
+  readonly #log: LimitedLog;
   readonly #byKey = new Map<string, PacketForwarder[]>();
 
-  constructor(relay: NativeRelay, logger: Logger) {
+  constructor(relay: NativeRelay, log: LimitedLog) {
     this.#relay = relay;
-    this.#logger = logger;
+    this.#log = log;
   }
 
   /** Registering the same forwarder again changes nothing. */
@@ -61,7 +61,7 @@ export class Forwarders {
       const { code } = error as { code?: string };
       const fields = { code, error: (error as Error).message, destination: to.shortString() };
       const final = error instanceof DerpError && error.code === 'ERR_DERP_CLOSED';
-      this.#logger[final ? 'debug' : 'warn'](fields, 'derp: forwarder failed');
+      this.#log.log(final ? 'debug' : 'warn', 'forwarder', fields, 'derp: forwarder failed');
     }
   }
 }

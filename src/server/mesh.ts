@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { dialMesh } from '../client/dial_mesh.js';
 import type { Trust } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
-import type { Logger } from '../log.js';
+import type { LimitedLog } from '../log_limit.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
 import { watchConnsFrame } from '../protocol/frame.js';
 import type { PrivateKey } from '../protocol/key.js';
@@ -14,7 +14,7 @@ import { remoteOf, takeOver } from './takeover.js';
 export interface MeshOptions {
   relay: NativeRelay;
   privateKey: PrivateKey;
-  logger: Logger;
+  log: LimitedLog;
   /** Milliseconds between the end of a link, or an attempt that failed, and the next attempt. */
   retryInterval: number;
   /** Whom to believe over TLS. */
@@ -36,17 +36,17 @@ interface LinkEnd {
 /** A host and what the log was last told of it. */
 class Target {
   readonly host: MeshHost;
-  readonly #logger: Logger;
+  readonly #log: LimitedLog;
   #trouble = '';
   #toldAt = 0;
 
-  constructor(host: MeshHost, logger: Logger) {
+  constructor(host: MeshHost, log: LimitedLog) {
     this.host = host;
-    this.#logger = logger;
+    this.#log = log;
   }
 
   info(message: string): void {
-    this.#logger.info({}, this.#line(message));
+    this.#write('info', message);
   }
 
   /** Warns, the same thing only now and then. */
@@ -55,7 +55,7 @@ class Target {
     if (message === this.#trouble && now - this.#toldAt < MESH_REPEAT_INTERVAL) return;
     this.#trouble = message;
     this.#toldAt = now;
-    this.#logger.warn({}, this.#line(message));
+    this.#write('warn', message);
   }
 
   /** All is well: what goes wrong next is news. */
@@ -63,8 +63,9 @@ class Target {
     this.#trouble = '';
   }
 
-  #line(message: string): string {
-    return `mesh(${JSON.stringify(this.host.name)}): ${message}`;
+  #write(level: 'info' | 'warn', message: string): void {
+    const { name } = this.host;
+    this.#log.log(level, `mesh ${name}`, {}, `mesh(${JSON.stringify(name)}): ${message}`);
   }
 }
 
@@ -88,7 +89,7 @@ export class Mesh {
 
   /** Keeps a link to `host` from now on. */
   add(host: MeshHost): void {
-    this.#running.push(this.#keepLink(new Target(host, this.#options.logger)));
+    this.#running.push(this.#keepLink(new Target(host, this.#options.log)));
   }
 
   /** Keeps links to `hosts` from {@link begin} on: one of them may be this relay, which does not listen yet. */

@@ -2,12 +2,13 @@ import { lookup } from 'node:dns/promises';
 import type { Server as HttpServer } from 'node:http';
 import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { AcceptTrouble } from '../accept_trouble.js';
 import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
-import type { Logger } from '../log.js';
-import { EVICTIONS } from '../native.js';
+import { guardedLogger, type Logger } from '../log.js';
+import { LimitedLog } from '../log_limit.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
@@ -47,6 +48,8 @@ export class Server {
   readonly #privateKey: PrivateKey;
   readonly #options: ResolvedOptions;
   readonly #logger: Logger;
+  /** For lines that strangers can cause. */
+  readonly #strangersLog: LimitedLog;
   readonly #shards: Shards;
   readonly #handshakes: Handshakes;
   readonly #forwarders: Forwarders;
@@ -81,7 +84,8 @@ export class Server {
     this.#privateKey = privateKey;
     this.#options = resolveOptions(options);
     const { shards, mesh, handshake, timeouts, queues } = this.#options;
-    this.#logger = this.#options.logger;
+    this.#logger = guardedLogger(this.#options.logger);
+    this.#strangersLog = new LimitedLog(this.#logger, this.#options.logClients);
     this.#meshKey = mesh.key === undefined ? undefined : parseMeshKey(mesh.key);
     const meshTrust = trustOf({ ca: mesh.ca }, 'mesh.ca');
     const meshHosts = mesh.with.map((entry) => this.#meshHost(entry));
@@ -96,9 +100,7 @@ export class Server {
       keepAliveInterval: timeouts.keepAliveInterval,
       rttInterval: timeouts.rttInterval,
       maxHandshakes: handshake.maxPending,
-      maxHandshakesPerSource: handshake.maxPendingPerSource,
       maxHandshakeBytes: handshake.maxBytes,
-      firstByteTimeout: handshake.firstByteTimeout,
       disableFighters: this.#options.duplicatePolicy === 'disable-fighters',
       onEvents: (events) => dispatch(events, this.#hearers),
       onLost: (index, reason) => this.#onShardLost(index, reason),
@@ -113,25 +115,30 @@ export class Server {
       clientInfoTimeout: handshake.clientInfoTimeout,
       threads: handshake.threads,
       onLost: (error) =>
-        this.#logger.error({ error: error.message }, `derper: handshake thread ended: ${error.message}`),
+        this.#strangersLog.log(
+          'error',
+          'handshake thread',
+          { error: error.message },
+          `derper: handshake thread ended: ${error.message}`,
+        ),
     });
     this.#pages = new PageConnections(this.#shards.relay);
     this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
-    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#logger);
+    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog);
     this.#checks = new ConsistencyChecks(this.#shards.relay, shards);
-    this.#forwarders = new Forwarders(this.#shards.relay, this.#logger);
+    this.#forwarders = new Forwarders(this.#shards.relay, this.#strangersLog);
     this.#traffic = new Traffic(this.#shards.relay, shards);
     this.#mesh = new Mesh({
       relay: this.#shards.relay,
       privateKey,
-      logger: this.#logger,
+      log: this.#strangersLog,
       retryInterval: mesh.retryInterval,
       meshKey: () => this.meshKey,
       trust: meshTrust,
     });
     this.#hearers = {
       relay: this.#shards.relay,
-      logger: this.#logger,
+      log: this.#strangersLog,
       forwarders: this.#forwarders,
       checks: this.#checks,
       traffic: this.#traffic,
@@ -281,10 +288,12 @@ export class Server {
     numberOption('tcpKeepaliveTime', tcpKeepaliveTime);
     numberOption('tcpUserTimeout', tcpUserTimeout);
     const tag = this.#pages.addServer(pages);
-    const onTrouble = (code: string) => this.#logger.error({ code }, `derper: accept: ${code}; trying again in 100 ms`);
+    const trouble = new AcceptTrouble(this.#logger, 'accept', 'connections wait');
     const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls, pages) };
     const listenAt = (address: string) =>
-      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, onTrouble);
+      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, (code) =>
+        trouble.failed(code),
+      );
     try {
       return listenAt(host);
     } catch (error) {
@@ -364,7 +373,7 @@ export class Server {
   /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
   expVar(): Stats {
     const { relay } = this.#shards;
-    const { failures, evicted } = relay;
+    const { failures } = relay;
     const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(this.#shards.counters);
     const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
     return {
@@ -380,13 +389,7 @@ export class Server {
       gauge_handshakes_in_progress: relay.handshakes,
       gauge_handshakes_waiting: relay.waitingHandshakes,
       refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
-      evicted_connections: Object.fromEntries(EVICTIONS.map((name, index) => [name, evicted[index]!])),
-      handshakes_failed: {
-        ...Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
-        // JavaScript does not hear of all of these.
-        evicted: evicted.reduce((sum, count) => sum + count, 0),
-        silent: relay.mute,
-      },
+      handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
     };
   }
 

@@ -1,6 +1,7 @@
 /** Entry of a shard's worker thread: JavaScript starts and ends the shard, and does nothing in between. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { native } from '../native.js';
+import { threadName } from '../thread_name.js';
 
 export interface ShardWorkerData {
   relayId: number;
@@ -8,6 +9,7 @@ export interface ShardWorkerData {
 }
 
 const { relayId, index } = workerData as ShardWorkerData;
+native.setThreadName(threadName('shard', index));
 const port = parentPort!;
 const shard = new native.Shard(relayId, index);
 

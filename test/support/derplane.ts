@@ -1,11 +1,12 @@
 /** Runs the built command as operators do: a process of its own. */
-import { spawn } from 'node:child_process';
+import { type StdioOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { LineWatch } from './line_watch.js';
 
-const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+/** The built command. */
+export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 export interface Ended {
   code: number | null;
@@ -15,10 +16,17 @@ export interface Ended {
 }
 
 /** Runs `derplane ARGS` to its end. */
-export async function derplane(args: string[], env: NodeJS.ProcessEnv = {}): Promise<Ended> {
-  const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
+export async function derplane(
+  args: string[],
+  env: NodeJS.ProcessEnv = {},
+  stdio: StdioOptions = 'pipe',
+): Promise<Ended> {
+  const child = spawn(process.execPath, [MAIN, ...args], { env: { ...process.env, ...env }, stdio });
   const closed = once(child, 'close');
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  const [stdout, stderr] = await Promise.all([
+    child.stdout ? text(child.stdout) : '',
+    child.stderr ? text(child.stderr) : '',
+  ]);
   const [code, signal] = (await closed) as [number | null, NodeJS.Signals | null];
   return { code, signal, stdout, stderr };
 }
@@ -43,7 +51,7 @@ export interface RelayProcess {
 /** Starts `derplane ARGS` and resolves once it serves; rejects with what it wrote if it ends before. */
 export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {}): Promise<RelayProcess> {
   const startedAt = performance.now();
-  const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
+  const child = spawn(process.execPath, [MAIN, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {
     output.stdout += chunk;

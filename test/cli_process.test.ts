@@ -1,0 +1,61 @@
+/** The relay as a process: its signals, its threads, and how npm runs it. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { threadName } from '../dist/thread_name.js';
+import { type RelayProcess, startDerplane } from './support/derplane.js';
+import { expectRelay } from './support/exchange.js';
+
+let folder: string;
+let relay: RelayProcess | undefined;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'derplane-process-'));
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+afterEach(async () => {
+  relay?.kill('SIGKILL');
+  await relay?.ended;
+  relay = undefined;
+});
+
+async function start(args: string[]): Promise<RelayProcess> {
+  relay = await startDerplane(['-a=127.0.0.1:0', '-c', join(folder, 'derper.key'), '-stun=false', ...args]);
+  return relay;
+}
+
+/** The names of a process' threads. */
+function threads(pid: number): string[] {
+  const tasks = `/proc/${pid}/task`;
+  return readdirSync(tasks).map((tid) => readFileSync(join(tasks, tid, 'comm'), 'utf8').trim());
+}
+
+test('SIGUSR1 opens no inspector: the relay goes on and logs it, within bounds', async () => {
+  const { pid, address, kill, line, stderr } = await start(['-shards=2']);
+  kill('SIGUSR1');
+  await line(/INFO {2}SIGUSR1: derplane does not use this signal/);
+  await expectRelay(`http://${address}/derp`);
+  expect(stderr()).not.toContain('Debugger');
+  expect(threads(pid).filter((name) => /inspector/i.test(name))).toEqual([]);
+});
+
+test('threads have names', async () => {
+  const { pid, address } = await start(['-shards=2', '-handshake-threads=2']);
+  await expectRelay(`http://${address}/derp`);
+  const expected = ['derplane:hs0', 'derplane:hs1', 'derplane:log', 'derplane:shard0', 'derplane:shard1'];
+  await expect.poll(() => threads(pid), { timeout: 30_000 }).toEqual(expect.arrayContaining(expected));
+});
+
+test.each([
+  ['shard', 0, 'derplane:shard0'],
+  ['shard', 10, 'derplane:shar10'],
+  ['shard', 62, 'derplane:shar62'],
+  ['hs', 63, 'derplane:hs63'],
+])('%s %i is named %s, which Linux keeps whole', (kind, index, name) => {
+  expect(threadName(kind, index)).toBe(name);
+  expect(name.length).toBeLessThan(16);
+});
