@@ -34,6 +34,12 @@ export function canonicalAddress(text: string): string | undefined {
   return high === undefined || low === undefined ? short : [high, low].flatMap(bytesOf).join('.');
 }
 
+/** Whether a host to listen on stands for all interfaces of both families: no host, or the unspecified address of either family. */
+export function isUnspecified(host: string): boolean {
+  const address = canonicalAddress(host);
+  return host === '' || address === '::' || address === '0.0.0.0';
+}
+
 /** Whether the Internet could reach a canonical address. */
 export function isPublicAddress(address: string): boolean {
   if (isIPv4(address)) return !NOT_PUBLIC.check(address, 'ipv4');

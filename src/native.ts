@@ -29,6 +29,10 @@ export interface NativeRelayConfig {
   rttInterval: number;
   /** Handshakes that may be in progress at once; further connections are refused and counted. */
   maxHandshakes: number;
+  /** Handshakes that one IPv4 address or IPv6 /64 may have in progress before its own silent ones are ended for its newcomers. */
+  maxHandshakesPerSource: number;
+  /** Milliseconds after which a connection that sent nothing is closed. */
+  firstByteTimeout: number;
   /** Bytes that all handshakes in progress may hold together. */
   maxHandshakeBytes: number;
   /** Bytes that the send queues of one shard may hold together. */
@@ -94,6 +98,9 @@ export type RelayEvent =
     }
   /** A handshake waits for the certificate of a name that is expected. */
   | { type: 'wanted'; listener: number; name: string };
+
+/** What a connection in its handshake was ended for, as `Eviction` of the native side: names of counters. */
+export const EVICTIONS = ['handshakes', 'handshake_bytes', 'source_share', 'file_descriptors'] as const;
 
 /** How a finished handshake enters its shard. */
 export interface AdoptOptions {
@@ -245,6 +252,10 @@ export interface NativeRelay {
   readonly refused: number;
   /** Connections refused because of `maxHandshakeBytes`, since start. */
   readonly refusedBytes: number;
+  /** Connections ended since start to make room, by the order of {@link EVICTIONS}. */
+  readonly evicted: number[];
+  /** Connections closed since start as they had sent nothing. */
+  readonly mute: number;
   /** Connections that no handshake thread has taken up yet. */
   readonly waitingHandshakes: number;
   /** Upgrades to DERP since start, whatever became of them. */
@@ -270,11 +281,11 @@ export interface NativeShard {
 export interface NativeHandshakeIo {
   /** Starts to watch the connection on this thread. `timeout` in milliseconds from now ends every pending call. */
   open(id: ConnectionId, timeout: number): void;
-  /** Replaces the deadline. */
+  /** Begins the next step of the handshake, with a deadline of its own. */
   setTimeout(id: ConnectionId, timeout: number): void;
   /**
    * Waits until at least `min` bytes are buffered, at most `max` are read ahead; resolves with a copy of all that is buffered.
-   * Rejects with an Error whose `code` is `closed`, `reset`, `timeout`, `budget`, `discarded` or `tls`, whose message then says why.
+   * Rejects with an Error whose `code` is `closed`, `reset`, `timeout`, `budget`, `evicted`, `discarded` or `tls`, whose message then says why.
    */
   read(id: ConnectionId, min: number, max: number): Promise<Buffer>;
   /** Drops the first `count` buffered bytes. */
@@ -321,7 +332,7 @@ export interface NativeAddon {
   TlsClient: new (
     roots: string,
   ) => NativeTlsClient;
-  /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch. */
+  /** `onRequests` gets ids and {@link HandshakeStart}s in turn, one flat array for a batch; those with a request once it begins to come. */
   HandshakeIo: new (
     relayId: number,
     onRequests: (requests: number[]) => void,

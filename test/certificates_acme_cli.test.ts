@@ -48,10 +48,10 @@ describe.skipIf(pebbleMissing !== undefined)('-certmode letsencrypt', () => {
       ...['-hostname', HOST, '-certdir', join(folder, 'certs'), '-acme-directory', pebble.directory],
     ]);
     const config = relayConfig(flags, process.env, '1.2.3', false);
-    const plainAddress = { host: '127.0.0.1', port: httpPort };
+    const plainAddress = { flag: '-http-port', host: '127.0.0.1', port: httpPort };
     const tls = config.tls && { ...config.tls, plainAddress };
     const log = { logger, writeLine: () => {}, print: () => {}, linesLost: () => 0 };
-    relay = await startRelay({ ...config, tls, address: { host: '127.0.0.1', port: httpsPort } }, log);
+    relay = await startRelay({ ...config, tls, address: { flag: '-a', host: '127.0.0.1', port: httpsPort } }, log);
     return relay;
   }
 

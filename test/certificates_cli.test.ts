@@ -225,7 +225,7 @@ describe('-http-port', () => {
     const { code, stderr } = await derplane([...manual(HOST), '-http-port', String(port)]);
     taken.close();
     expect(code).toBe(1);
-    expect(stderr).toContain(`listen 127.0.0.1:${port}: address already in use`);
+    expect(stderr).toContain(`-http-port 127.0.0.1:${port}: address already in use`);
   });
 });
 
@@ -241,7 +241,7 @@ describe('the configuration', () => {
         hostname: 'h',
         acme: { directory: '', email: '', eab: { kid: '', key: '' }, ipCertificates: false, httpChallenge: true },
       },
-      plainAddress: { host: '192.0.2.1', port: 80 },
+      plainAddress: { flag: '-http-port', host: '192.0.2.1', port: 80 },
     });
     expect(config(['-a', ':8443'])).toBeUndefined();
   });
@@ -281,7 +281,7 @@ describe('the configuration', () => {
     [['-certmode=manual'], {}, 'missing required --certdir flag'],
     [['-certmode=manual'], { XDG_CACHE_HOME: 'relative', HOME: '/h' }, 'missing required --certdir flag'],
     [['-certmode=manual', '-certdir='], { HOME: '/h' }, 'missing required --certdir flag'],
-    [['-certmode=manual', '-certdir=/d', '-hostname='], {}, '-hostname is empty'],
+    [['-certmode=manual', '-certdir=/d', '-hostname='], {}, '-hostname "": not a DNS name'],
     [['-certmode=manual', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
     [['-certmode=gcp', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
     [['-certmode=other'], { HOME: '/h' }, '-certmode "other": unsupported cert mode'],

@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'vitest';
-import { formatAddress, parseAddress } from '../dist/cli/address.js';
 import { relayConfig } from '../dist/cli/config.js';
 import { formatDuration, parseDuration } from '../dist/cli/duration.js';
 import { parseFlags } from '../dist/cli/flag_set.js';
@@ -200,32 +199,13 @@ ${(await derplane(['demo', '-help'])).stderr}\`\`\`
   });
 });
 
-describe('addresses', () => {
-  test.each([
-    [':3340', { host: '', port: 3340 }],
-    ['127.0.0.1:0', { host: '127.0.0.1', port: 0 }],
-    ['[::1]:65535', { host: '::1', port: 65535 }],
-    ['localhost:http', { host: 'localhost', port: 80 }],
-  ])('%s is read', (text, address) => {
-    expect(parseAddress('-a', text)).toEqual(address);
-  });
-
-  test.each(['', '1.2.3.4', '::1', '[::1]', ':65536', ':x', ':-1', '::1:80', '[x]:80', ':constructor'])(
-    '%j is refused with the reason',
-    (text) => {
-      expect(() => parseAddress('-a', text)).toThrow(/^-a ".*": .*; write ":port"/);
-    },
-  );
-
-  test('IPv6 is written in brackets', () => {
-    expect(formatAddress({ host: '::1', port: 1 })).toBe('[::1]:1');
-  });
-});
-
 describe('what the flags ask for', () => {
   test('-dev means loopback port 3340 and no key file, whatever -a says', () => {
     const { address, keyFile } = config(['-dev', '-a', ':443', '-c', '/x']);
-    expect({ address, keyFile }).toEqual({ address: { host: '127.0.0.1', port: 3340 }, keyFile: undefined });
+    expect({ address, keyFile }).toEqual({
+      address: { flag: '-dev', host: '127.0.0.1', port: 3340 },
+      keyFile: undefined,
+    });
   });
 
   test('only root has a default for -c', () => {

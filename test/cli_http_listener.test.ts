@@ -9,7 +9,7 @@ afterEach(() => listener?.close());
 test('connections that cannot be accepted are told once, and do not end the program', async () => {
   const log = new LogWatch();
   const server = createServer((_request, response) => response.end('served'));
-  listener = await listenHttp(server, { host: '127.0.0.1', port: 0 }, log);
+  listener = await listenHttp(server, { flag: '-a', host: '127.0.0.1', port: 0 }, log);
   // What Node does when the system refuses to accept.
   for (let i = 0; i < 3; i++) server.emit('error', Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' }));
   expect(log.lines).toEqual([

@@ -151,7 +151,7 @@ describe('-dev', () => {
     if (await portIsTaken()) {
       const { code, stderr } = await derplane(['-dev']);
       expect(code).toBe(1);
-      expect(stderr).toContain('listen 127.0.0.1:3340: address already in use');
+      expect(stderr).toContain('-dev 127.0.0.1:3340: address already in use');
       return;
     }
     const relay = await startDerplane(['-dev', '-a', ':443', '-shards', '1']);
@@ -282,7 +282,7 @@ describe('what keeps it from starting', () => {
       const { code, stderr } = await derplane(args);
       expect(code).toBe(1);
       expect(stderr.trimEnd().split('\n')).toEqual([
-        expect.stringContaining(`listen 127.0.0.1:${port}: address already in use`),
+        expect.stringContaining(`-a 127.0.0.1:${port}: address already in use`),
       ]);
     }
     await once(other.close(), 'close');
@@ -291,13 +291,15 @@ describe('what keeps it from starting', () => {
   test('an address of another machine', async () => {
     const { code, stderr } = await derplane(['-a', '192.0.2.1:0', '-c', keyFile]);
     expect(code).toBe(1);
-    expect(stderr).toContain('listen 192.0.2.1:0: no interface of this machine has that address');
+    expect(stderr).toContain('-a 192.0.2.1:0: address not available on this machine');
   });
 
   test('an address that is none', async () => {
     const { code, stderr } = await derplane(['-a', '127.0.0.1', '-c', keyFile]);
     expect(code).toBe(1);
-    expect(stderr).toBe('derplane: -a "127.0.0.1": missing port in address; write ":port", "ip:port" or "[ip]:port"\n');
+    expect(stderr).toBe(
+      'derplane: -a "127.0.0.1": invalid server address: missing port in address; write ":port", "ip:port" or "[ip]:port"\n',
+    );
   });
 
   test('a key file without a key', async () => {

@@ -59,7 +59,7 @@ describe('derplane', () => {
     withProcess([], {}, async ({ port }) => {
       const address = `127.0.0.1:${port}`;
       const second = startDerplane([...ARGS, '-metrics-addr', address]);
-      await expect(second).rejects.toThrow(`listen ${address}: address already in use`);
+      await expect(second).rejects.toThrow(`-metrics-addr ${address}: address already in use`);
     }));
 
   test('ends with one line when the environment names nobody', async () => {

@@ -319,7 +319,8 @@ describe('a handshake fails, and nobody else notices,', () => {
           const bytes = cut.written[0] as Buffer;
           cut.socket.write(bytes.subarray(0, size < 0 ? bytes.length + size : size));
           await ended(cut.socket);
-          await relay.untilCounter(['handshakes_failed', 'timeout'], (value) => value === 1);
+          const outcome = size === 0 ? 'silent' : 'timeout';
+          await relay.untilCounter(['handshakes_failed', outcome], (value) => value === 1);
         }),
       { handshake: { requestTimeout: 300 } },
     ),

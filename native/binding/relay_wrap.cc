@@ -26,6 +26,8 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
                       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
                       InstanceAccessor("refusedBytes", &RelayWrap::getRefusedBytes, nullptr),
+                      InstanceAccessor("evicted", &RelayWrap::getEvicted, nullptr),
+                      InstanceAccessor("mute", &RelayWrap::getMute, nullptr),
                       InstanceAccessor("waitingHandshakes", &RelayWrap::getWaitingHandshakes, nullptr),
                       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
                       InstanceAccessor("tlsCounts", &RelayWrap::getTlsCounts, nullptr),
@@ -96,8 +98,10 @@ bool RelayWrap::readConfig(const Napi::Object& options, RelayConfig& config) {
   config.write_timeout_ms = static_cast<uint64_t>(numberField(options, "writeTimeout"));
   config.mesh_write_timeout_ms = static_cast<uint64_t>(numberField(options, "meshWriteTimeout"));
   config.rtt_interval_ms = static_cast<uint64_t>(numberField(options, "rttInterval"));
-  config.max_handshakes = static_cast<int64_t>(numberField(options, "maxHandshakes"));
-  config.max_handshake_bytes = static_cast<size_t>(numberField(options, "maxHandshakeBytes"));
+  config.handshakes.max = static_cast<int64_t>(numberField(options, "maxHandshakes"));
+  config.handshakes.max_bytes = static_cast<size_t>(numberField(options, "maxHandshakeBytes"));
+  config.handshakes.max_per_source = static_cast<uint32_t>(numberField(options, "maxHandshakesPerSource"));
+  config.first_byte_timeout_ms = static_cast<uint64_t>(numberField(options, "firstByteTimeout"));
   return true;
 }
 
@@ -145,15 +149,27 @@ bool RelayWrap::readMemory(const Napi::Object& options, RelayConfig& config) {
 Napi::Value RelayWrap::getId(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), core_->id); }
 
 Napi::Value RelayWrap::getHandshakes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(core_->handshakes.load(std::memory_order_relaxed)));
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->budget.handshakes()));
 }
 
 Napi::Value RelayWrap::getRefused(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(core_->refused.load(std::memory_order_relaxed)));
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->budget.refused()));
 }
 
 Napi::Value RelayWrap::getRefusedBytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(core_->refused_bytes.load(std::memory_order_relaxed)));
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->budget.refusedBytes()));
+}
+
+Napi::Value RelayWrap::getEvicted(const Napi::CallbackInfo& info) {
+  const auto counts = Napi::Array::New(info.Env());
+  for (uint32_t i = 0; i < static_cast<uint32_t>(Eviction::kCount); ++i) {
+    counts.Set(i, static_cast<double>(core_->budget.evicted(static_cast<Eviction>(i))));
+  }
+  return counts;
+}
+
+Napi::Value RelayWrap::getMute(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->budget.mute()));
 }
 
 Napi::Value RelayWrap::getWaitingHandshakes(const Napi::CallbackInfo& info) {
@@ -241,19 +257,19 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
 
 double RelayWrap::addConnection(Napi::Env env, Fd fd, const Napi::Value& head, const Napi::Value& remote, bool exempt,
                                 std::unique_ptr<TlsSession> session) {
-  if (!exempt && core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
-    core_->refused.fetch_add(1, std::memory_order_relaxed);
+  Address address = remote.IsString() ? parseAddress(remote.As<Napi::String>().Utf8Value()) : Address{};
+  if (address.port == 0) address = peerAddress(fd.get());
+  if (!exempt && !core_->budget.admit(address)) {
     throwCode(env, "budget", "too many handshakes in progress");
     return 0;
   }
-  Address address = remote.IsString() ? parseAddress(remote.As<Napi::String>().Utf8Value()) : Address{};
-  if (address.port == 0) address = peerAddress(fd.get());
   auto connection = std::make_unique<Connection>(core_, std::move(fd), address);
   connection->notify = true;
+  connection->exempt = exempt;
+  connection->spoke = true;  // who brought it has dealt with its client
   size_t size = 0;
   const uint8_t* bytes = bytesOf(head, size);
   if (size > 0 && !connection->append(bytes, size)) {
-    core_->refused_bytes.fetch_add(1, std::memory_order_relaxed);
     throwCode(env, "budget", "handshakes in progress hold too many bytes");
     return 0;
   }

@@ -30,6 +30,8 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value getHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getRefused(const Napi::CallbackInfo& info);
   Napi::Value getRefusedBytes(const Napi::CallbackInfo& info);
+  Napi::Value getEvicted(const Napi::CallbackInfo& info);
+  Napi::Value getMute(const Napi::CallbackInfo& info);
   Napi::Value getWaitingHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getAccepts(const Napi::CallbackInfo& info);
   Napi::Value getTlsCounts(const Napi::CallbackInfo& info);

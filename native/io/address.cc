@@ -11,6 +11,8 @@ namespace {
 
 constexpr uint8_t kV4InV6[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
+}  // namespace
+
 Address toAddress(const sockaddr_storage& storage) {
   Address address;
   if (storage.ss_family == AF_INET) {
@@ -26,7 +28,7 @@ Address toAddress(const sockaddr_storage& storage) {
   return address;
 }
 
-}  // namespace
+bool isV4(const Address& address) { return std::memcmp(address.ip, kV4InV6, sizeof kV4InV6) == 0; }
 
 Address peerAddress(int fd) {
   sockaddr_storage storage{};
@@ -53,7 +55,7 @@ std::string addressText(const Address& address) {
   if (std::memcmp(address.ip, kUnknown.ip, 16) == 0 && address.port == 0) return "";
   char text[INET6_ADDRSTRLEN];
   const std::string port = std::to_string(address.port);
-  if (std::memcmp(address.ip, kV4InV6, sizeof kV4InV6) == 0) {
+  if (isV4(address)) {
     inet_ntop(AF_INET, address.ip + 12, text, sizeof text);
     return std::string(text) + ":" + port;
   }

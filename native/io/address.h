@@ -9,6 +9,11 @@
 
 namespace derplane {
 
+Address toAddress(const sockaddr_storage& storage);
+
+// Whether it is an IPv4 address.
+bool isV4(const Address& address);
+
 // Address and port of the peer of a connected socket; all zero when it has none (a socketpair).
 Address peerAddress(int fd);
 

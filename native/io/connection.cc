@@ -20,13 +20,27 @@ constexpr size_t kSealedChunk = SecureSession::kMaxRecord + 512;
 
 Connection::Connection(std::shared_ptr<RelayCore> relay, Fd fd_in, Address remote_in)
     : fd(std::move(fd_in)), remote(remote_in), relay_(std::move(relay)) {
-  relay_->handshakes.fetch_add(1, std::memory_order_relaxed);
+  relay_->budget.opened();
 }
 
 Connection::~Connection() {
-  relay_->handshakes.fetch_sub(1, std::memory_order_relaxed);
-  relay_->handshake_bytes.fetch_sub(reserved_, std::memory_order_relaxed);
+  relay_->budget.leave(*this);
+  relay_->budget.closed(reserved_);
+  if (evicted()) relay_->budget.ended(evicted_bytes_);
   if (greeted_over_tls_ != nullptr) greeted_over_tls_->fetch_sub(1, std::memory_order_relaxed);
+}
+
+void Connection::evict() {
+  evicted_bytes_ = reserved_;
+  relay_->budget.ending(evicted_bytes_);
+  evicted_.store(true, std::memory_order_relaxed);
+  resetOnClose();
+  ::shutdown(fd.get(), SHUT_RD);
+}
+
+void Connection::resetOnClose() {
+  const linger at_once{1, 0};
+  ::setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 }
 
 void Connection::upgraded() {
@@ -48,12 +62,7 @@ void Connection::consume(size_t count) {
 
 bool Connection::reserve(size_t size) {
   if (size <= reserved_) return true;
-  const size_t more = size - reserved_;
-  const size_t before = relay_->handshake_bytes.fetch_add(more, std::memory_order_relaxed);
-  if (before + more > relay_->config.max_handshake_bytes) {
-    relay_->handshake_bytes.fetch_sub(more, std::memory_order_relaxed);
-    return false;
-  }
+  if (!relay_->budget.reserve(size - reserved_)) return false;
   reserved_ = size;
   return true;
 }
@@ -165,6 +174,7 @@ uint64_t ConnectionTable::add(std::unique_ptr<Connection> connection) {
   const std::lock_guard lock(mutex_);
   const uint64_t id = ++last_id_;
   connection->id = id;
+  if (!connection->exempt) connection->relay().budget.join(*connection, connection->spoke);
   entries_[id].connection = std::move(connection);
   return id;
 }
@@ -173,9 +183,7 @@ std::unique_ptr<Connection> ConnectionTable::take(uint64_t id) {
   const std::lock_guard lock(mutex_);
   const auto it = entries_.find(id);
   if (it == entries_.end() || it->second.borrowed) return nullptr;
-  auto connection = std::move(it->second.connection);
-  entries_.erase(it);
-  return connection;
+  return takeOut(it);
 }
 
 Connection* ConnectionTable::borrow(uint64_t id) {
@@ -195,9 +203,14 @@ void ConnectionTable::giveBack(uint64_t id) {
 std::unique_ptr<Connection> ConnectionTable::remove(uint64_t id) {
   const std::lock_guard lock(mutex_);
   const auto it = entries_.find(id);
-  if (it == entries_.end()) return nullptr;
-  auto connection = std::move(it->second.connection);
-  entries_.erase(it);
+  return it == entries_.end() ? nullptr : takeOut(it);
+}
+
+// Whoever gets the connection may do with its descriptor what it likes.
+std::unique_ptr<Connection> ConnectionTable::takeOut(Entries::iterator entry) {
+  auto connection = std::move(entry->second.connection);
+  entries_.erase(entry);
+  connection->relay().budget.leave(*connection);
   return connection;
 }
 
@@ -211,8 +224,24 @@ void ConnectionTable::discard(uint64_t id) {
     ::shutdown(it->second.connection->fd.get(), SHUT_RDWR);
     return;
   }
-  ended = std::move(it->second.connection);
-  entries_.erase(it);
+  ended = takeOut(it);
+}
+
+bool ConnectionTable::evict(uint64_t id) {
+  std::unique_ptr<Connection> ended;  // closed outside the lock
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) return false;
+    if (it->second.borrowed) {
+      it->second.connection->evict();
+      return true;
+    }
+    ended = takeOut(it);
+  }
+  ended->resetOnClose();
+  if (ended->notify) ended->relay().emitEnd(*ended, "another connection needed its room");
+  return true;
 }
 
 void ConnectionTable::discardAll(const RelayCore* relay) {
@@ -226,8 +255,7 @@ void ConnectionTable::discardAll(const RelayCore* relay) {
       ::shutdown(connection.fd.get(), SHUT_RDWR);
       ++it;
     } else {
-      ended.push_back(std::move(it->second.connection));
-      it = entries_.erase(it);
+      ended.push_back(takeOut(it++));
     }
   }
 }

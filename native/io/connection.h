@@ -12,6 +12,7 @@
 
 #include "../core/client.h"
 #include "fd.h"
+#include "handshake_roster.h"
 #include "secure_session.h"
 
 namespace derplane {
@@ -32,10 +33,13 @@ class Connection {
   Address remote;
   uint32_t listener = 0;                     // which of the control plane's listeners accepted it
   bool notify = false;                       // the control plane wants to hear of its end
+  bool exempt = false;                       // the relay made it: never ended to make room
+  bool spoke = false;                        // its client had sent something before the relay got it
   bool not_ideal = false;                    // an `Ideal-Node` header came with it
   std::shared_ptr<SecureServer> tls_server;  // of a connection that begins with a TLS handshake
   std::unique_ptr<SecureSession> tls;        // what bytes() were opened by; null: they came as they are
   std::vector<uint8_t> output;               // what the network has not taken yet
+  RosterEntry roster;                        // belongs to the relay's HandshakeBudget
 
   // Bytes read and not consumed.
   const uint8_t* bytes() const { return buffer_.data() + start_; }
@@ -64,6 +68,13 @@ class Connection {
 
   RelayCore& relay() { return *relay_; }
 
+  // Whether it is to end since another connection needs its room. Any thread.
+  bool evicted() const { return evicted_.load(std::memory_order_relaxed); }
+  // Makes its user see that it is evicted: whatever waits for the socket hears of its end. Under the table's lock.
+  void evict();
+  // Closing then resets: neither side keeps the remains of a connection that did nothing.
+  void resetOnClose();
+
  private:
   bool reserve(size_t size);
   ReadResult readPlain(size_t max);
@@ -72,8 +83,10 @@ class Connection {
   std::shared_ptr<RelayCore> relay_;
   std::vector<uint8_t> buffer_;
   size_t start_ = 0;
-  size_t reserved_ = 0;
   std::atomic<int64_t>* greeted_over_tls_ = nullptr;  // the relay's gauge that counts this connection
+  std::atomic<size_t> reserved_{0};
+  std::atomic<bool> evicted_{false};
+  size_t evicted_bytes_ = 0;  // what it held then
 };
 
 class ConnectionTable {
@@ -91,6 +104,8 @@ class ConnectionTable {
   std::unique_ptr<Connection> remove(uint64_t id);
   // Ends a connection: closes it, or when a handshake thread uses it makes that thread's next read see the end.
   void discard(uint64_t id);
+  // The same for a connection whose room is needed; false when it is unknown.
+  bool evict(uint64_t id);
   void discardAll(const RelayCore* relay);
   // Address of a connection, as text.
   std::string remoteText(uint64_t id);
@@ -101,8 +116,12 @@ class ConnectionTable {
     bool borrowed = false;
   };
 
+  using Entries = std::unordered_map<uint64_t, Entry>;
+
+  std::unique_ptr<Connection> takeOut(Entries::iterator entry);
+
   std::mutex mutex_;
-  std::unordered_map<uint64_t, Entry> entries_;
+  Entries entries_;
   uint64_t last_id_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "handshake_io.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace derplane {
 
@@ -20,6 +21,8 @@ const char* ioOutcomeName(IoOutcome outcome) {
       return "discarded";
     case IoOutcome::kTls:
       return "tls";
+    case IoOutcome::kEvicted:
+      return "evicted";
   }
   return "";
 }
@@ -64,14 +67,8 @@ void HandshakeIo::onClose() {
   jobs_.clear();
 }
 
-void HandshakeIo::drop(std::unique_ptr<Connection> connection) {
-  if (connection == nullptr || !connection->notify) return;
-  core_->emit({.kind = Event::Kind::kFailed,
-               .id = connection->id,
-               .address = connection->remote,
-               .notify = true,
-               .failure = RelayCore::kMaxFailures,
-               .text = "its handshake thread ended"});
+void HandshakeIo::drop(const std::unique_ptr<Connection>& connection) {
+  if (connection != nullptr && connection->notify) core_->emitEnd(*connection, "its handshake thread ended");
 }
 
 HandshakeIo::Job* HandshakeIo::find(uint64_t id) {
@@ -81,19 +78,22 @@ HandshakeIo::Job* HandshakeIo::find(uint64_t id) {
 
 bool HandshakeIo::open(uint64_t id, uint64_t timeout_ms) {
   if (closing()) return false;
+  Job* job = find(id);
+  if (job == nullptr) job = watch(id);
+  if (job == nullptr) return false;
+  job->deadline_ms = uv_now(loop_) + timeout_ms;
+  return job->connection->beginTls();
+}
+
+HandshakeIo::Job* HandshakeIo::watch(uint64_t id) {
   Connection* connection = ConnectionTable::instance().borrow(id);
-  if (connection == nullptr) return false;
-  if (!connection->beginTls()) {
-    ConnectionTable::instance().giveBack(id);
-    return false;
-  }
+  if (connection == nullptr) return nullptr;
   auto job = std::make_unique<Job>();
   job->connection = connection;
   job->id = id;
-  job->deadline_ms = uv_now(loop_) + timeout_ms;
   if (!poller_.add(connection->fd.get(), job.get())) {
     ConnectionTable::instance().giveBack(id);
-    return false;
+    return nullptr;
   }
   if (jobs_.empty()) {
     uv_timer_start(
@@ -104,12 +104,33 @@ bool HandshakeIo::open(uint64_t id, uint64_t timeout_ms) {
         },
         kTickMs, kTickMs);
   }
-  jobs_.emplace(id, std::move(job));
-  return true;
+  return jobs_.emplace(id, std::move(job)).first->second.get();
+}
+
+// Who says nothing costs no JavaScript and no TLS session.
+void HandshakeIo::awaitFirstByte(uint64_t id) {
+  if (Job* job = watch(id)) {
+    job->mute = true;
+    job->deadline_ms = uv_now(loop_) + core_->config.first_byte_timeout_ms;
+  } else {
+    // Gone, which JavaScript then finds out; or it could not be watched, which JavaScript counts.
+    arrived_.push_back({id, HandshakeStart::kRequest});
+  }
+}
+
+void HandshakeIo::endMute(Job& job, const char* why) {
+  const uint64_t id = job.id;
+  stopWatching(job);
+  const auto connection = ConnectionTable::instance().remove(id);
+  connection->resetOnClose();
+  if (core_->log_clients.load(std::memory_order_relaxed)) core_->emitEnd(*connection, why);
 }
 
 void HandshakeIo::setTimeout(uint64_t id, uint64_t timeout_ms) {
-  if (Job* job = find(id)) job->deadline_ms = uv_now(loop_) + timeout_ms;
+  Job* job = find(id);
+  if (job == nullptr) return;
+  job->deadline_ms = uv_now(loop_) + timeout_ms;
+  core_->budget.step(*job->connection);
 }
 
 void HandshakeIo::pollOnce() {
@@ -117,22 +138,55 @@ void HandshakeIo::pollOnce() {
   for (int i = 0; i < n; ++i) {
     const Poller::Event event = poller_.event(i);
     if (event.tag == nullptr) continue;  // the inbox
-    auto& job = *static_cast<Job*>(event.tag);
-    if (event.writable && !job.connection->output.empty()) tryWrite(job);
-    if (event.readable && job.on_read) tryRead(job);
+    onEvent(*static_cast<Job*>(event.tag), event);
   }
-  const std::vector<HandshakeRequest> requests = inbox_->take();
-  if (!requests.empty()) on_requests_(requests);
+  for (const HandshakeRequest& request : inbox_->take()) {
+    if (request.start == HandshakeStart::kRequest) {
+      awaitFirstByte(request.id);
+    } else {
+      arrived_.push_back(request);
+    }
+  }
+  if (!arrived_.empty()) on_requests_(std::exchange(arrived_, {}));
+}
+
+void HandshakeIo::onEvent(Job& job, const Poller::Event& event) {
+  if (job.connection->evicted()) {
+    if (job.mute) {
+      endMute(job, "another connection needed its room");
+    } else {
+      finish(job, IoOutcome::kEvicted);
+    }
+    return;
+  }
+  if (job.mute) {
+    if (!event.readable) return;
+    job.mute = false;
+    core_->budget.step(*job.connection);
+    arrived_.push_back({job.id, HandshakeStart::kRequest});
+    return;
+  }
+  if (event.writable && !job.connection->output.empty()) tryWrite(job);
+  if (event.readable && job.on_read) tryRead(job);
 }
 
 void HandshakeIo::tick() {
   const uint64_t now = uv_now(loop_);
+  std::vector<Job*> mute;
   for (const auto& [id, job] : jobs_) {
     if (now >= job->deadline_ms) {
-      finish(*job, IoOutcome::kTimeout);
+      if (job->mute) {
+        mute.push_back(job.get());
+      } else {
+        finish(*job, IoOutcome::kTimeout);
+      }
     } else if (job->wants_certificate && job->connection->tls_server->version() != job->certificates_seen) {
       tryRead(*job);
     }
+  }
+  for (Job* job : mute) {
+    core_->budget.countMute();
+    endMute(*job, "it sent nothing");
   }
 }
 
@@ -167,6 +221,10 @@ void HandshakeIo::read(uint64_t id, size_t min, size_t max, OnRead done) {
     done(IoOutcome::kDiscarded, nullptr, 0);
     return;
   }
+  if (job->connection->evicted()) {
+    done(IoOutcome::kEvicted, nullptr, 0);
+    return;
+  }
   job->min = min;
   job->max = max;
   job->on_read = std::move(done);
@@ -179,6 +237,7 @@ void HandshakeIo::tryRead(Job& job) {
   if (connection.tls_server != nullptr) job.certificates_seen = connection.tls_server->version();
   while (connection.size() < job.min) {
     const Connection::ReadResult result = connection.read(job.max - std::min(job.max, connection.size()));
+    noteTls(job);
     // A TLS handshake has something to say; so has an alert.
     if (!connection.output.empty() && !tryWrite(job)) return;
     switch (result) {
@@ -199,12 +258,17 @@ void HandshakeIo::tryRead(Job& job) {
         finishRead(job, IoOutcome::kReset);
         return;
       case Connection::ReadResult::kBudget:
-        connection.relay().refused_bytes.fetch_add(1, std::memory_order_relaxed);
         finishRead(job, IoOutcome::kBudget);
         return;
     }
   }
   finishRead(job, IoOutcome::kOk);
+}
+
+void HandshakeIo::noteTls(Job& job) {
+  if (job.established || job.connection->tls == nullptr || !job.connection->tls->established()) return;
+  job.established = true;
+  core_->budget.step(*job.connection);
 }
 
 // The certificate may have come since the handshake asked: tick() looks at the version from before.
@@ -224,6 +288,10 @@ void HandshakeIo::write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite 
   Job* job = find(id);
   if (job == nullptr) {
     done(IoOutcome::kDiscarded);
+    return;
+  }
+  if (job->connection->evicted()) {
+    done(IoOutcome::kEvicted);
     return;
   }
   if (!job->connection->write(bytes, size)) {
@@ -266,6 +334,7 @@ std::unique_ptr<Connection> HandshakeIo::detach(uint64_t id) {
 }
 
 bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint8_t> first_output) {
+  if (Job* job = find(id); job == nullptr || job->connection->evicted()) return false;
   std::unique_ptr<Connection> connection = detach(id);
   if (connection == nullptr) return false;
   adoption.id = id;
@@ -285,6 +354,8 @@ void HandshakeIo::serveHttp(uint64_t id, uint32_t failure, std::string malformed
   if (!malformed.empty()) count(failure);
   const Address address = job->connection->remote;
   const uint32_t listener = job->connection->listener;
+  // From here on it waits for us.
+  core_->budget.leave(*job->connection);
   stopWatching(*job);
   ConnectionTable::instance().giveBack(id);
   core_->emit(
@@ -296,9 +367,9 @@ void HandshakeIo::count(uint32_t failure) {
 }
 
 void HandshakeIo::fail(uint64_t id, uint32_t failure, bool report, std::string text) {
-  count(failure);
   const std::unique_ptr<Connection> connection = detach(id);
-  if (connection == nullptr) return;
+  if (connection == nullptr) return;  // who ended it counted it
+  count(failure);
   if (!connection->notify && !report && !core_->log_clients.load(std::memory_order_relaxed)) return;
   core_->emit({.kind = Event::Kind::kFailed,
                .id = id,

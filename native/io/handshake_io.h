@@ -17,7 +17,7 @@
 namespace derplane {
 
 // How a wait ended. The names are the codes that JavaScript sees.
-enum class IoOutcome { kOk, kClosed, kReset, kTimeout, kBudget, kDiscarded, kTls };
+enum class IoOutcome { kOk, kClosed, kReset, kTimeout, kBudget, kDiscarded, kTls, kEvicted };
 const char* ioOutcomeName(IoOutcome outcome);
 
 class HandshakeIo final : public LoopUser {
@@ -30,7 +30,7 @@ class HandshakeIo final : public LoopUser {
   // reaction may end any job.
   using Enter = std::function<void(const std::function<void()>&)>;
 
-  // Gets connections that begin their handshake on this thread.
+  // Gets connections that begin their handshake on this thread; those with a request once they sent the first of it.
   using OnRequests = std::function<void(const std::vector<HandshakeRequest>&)>;
 
   static std::shared_ptr<HandshakeIo> start(uv_loop_t* loop, std::shared_ptr<RelayCore> core, Enter enter,
@@ -40,6 +40,7 @@ class HandshakeIo final : public LoopUser {
 
   // False when the connection is unknown or in use.
   bool open(uint64_t id, uint64_t timeout_ms);
+  // Begins the next step of the handshake, with a deadline of its own.
   void setTimeout(uint64_t id, uint64_t timeout_ms);
   // `done` is called when at least `min` bytes are buffered, at once if they are; at most `max` are read ahead.
   void read(uint64_t id, size_t min, size_t max, OnRead done);
@@ -70,22 +71,29 @@ class HandshakeIo final : public LoopUser {
     OnWrite on_write = nullptr;
     uint64_t certificates_seen = 0;  // version of the TLS server's certificates of which none would do
     bool wants_certificate = false;
+    bool mute = false;         // it sent nothing yet, and JavaScript does not know of it
+    bool established = false;  // its TLS handshake is done
   };
 
   explicit HandshakeIo(std::shared_ptr<RelayCore> core) : core_(std::move(core)) {}
   bool openHandles(uv_loop_t* loop, std::string& error);
   void onClose() override;
   Job* find(uint64_t id);
+  Job* watch(uint64_t id);
+  void awaitFirstByte(uint64_t id);
+  void endMute(Job& job, const char* why);
   void pollOnce();
+  void onEvent(Job& job, const Poller::Event& event);
   void tick();
   void tryRead(Job& job);
   bool tryWrite(Job& job);
   void awaitCertificate(Job& job);
+  void noteTls(Job& job);
   static void finishRead(Job& job, IoOutcome outcome);
   static void finishWrite(Job& job, IoOutcome outcome);
   static void finish(Job& job, IoOutcome outcome);
   std::unique_ptr<Connection> detach(uint64_t id);
-  void drop(std::unique_ptr<Connection> connection);
+  void drop(const std::unique_ptr<Connection>& connection);
   void count(uint32_t failure);
   void stopWatching(Job& job);
 
@@ -95,6 +103,7 @@ class HandshakeIo final : public LoopUser {
   OnRequests on_requests_;
   Poller poller_;
   std::unordered_map<uint64_t, std::unique_ptr<Job>> jobs_;
+  std::vector<HandshakeRequest> arrived_;  // for on_requests_
   uv_loop_t* loop_ = nullptr;
   uv_poll_t poll_ = {};
   uv_timer_t timer_ = {};

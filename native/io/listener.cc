@@ -1,6 +1,7 @@
 #include "listener.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string>
 
 #include "address.h"
 
@@ -21,23 +23,17 @@ bool setInt(int fd, int level, int option, int value) {
   return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
 }
 
-// Fills in the address; false when `host` is not a numeric one.
+// Fills in the address, an IPv6 one perhaps with a zone (`fe80::1%eth0`); false when `host` is not a numeric one.
 bool toSockaddr(const std::string& host, int port, sockaddr_storage& storage, socklen_t& size) {
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
-  if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(static_cast<uint16_t>(port));
-    size = sizeof *v4;
-    return true;
-  }
-  if (::inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(static_cast<uint16_t>(port));
-    size = sizeof *v6;
-    return true;
-  }
-  return false;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return false;
+  std::memcpy(&storage, found->ai_addr, found->ai_addrlen);
+  size = found->ai_addrlen;
+  ::freeaddrinfo(found);
+  return true;
 }
 
 }  // namespace
@@ -97,24 +93,26 @@ void Listener::watch() {
 void Listener::acceptBatch() {
   const char* trouble = nullptr;
   for (int i = 0; i < kBatch; ++i) {
-    Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    sockaddr_storage from{};
+    socklen_t size = sizeof from;
+    Fd fd(::accept4(fd_.get(), reinterpret_cast<sockaddr*>(&from), &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd.valid()) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) break;
       trouble = uv_err_name(uv_translate_sys_error(errno));
+      if (errno == EMFILE || errno == ENFILE) core_->budget.freeDescriptors(kBatch);
       uv_poll_stop(&poll_);
       uv_timer_start(
           &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); },
           kRestMs, 0);
       break;
     }
-    if (core_->handshakes.load(std::memory_order_relaxed) >= core_->config.max_handshakes) {
-      core_->refused.fetch_add(1, std::memory_order_relaxed);
+    const Address remote = toAddress(from);
+    if (!core_->budget.admit(remote)) {
       if (options_.tls != nullptr) core_->tls_rejected.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
     inherited(fd.get());
-    const Address remote = peerAddress(fd.get());
     auto connection = std::make_unique<Connection>(core_, std::move(fd), remote);
     connection->listener = options_.tag;
     connection->tls_server = options_.tls;

@@ -102,7 +102,8 @@ std::vector<HandshakeRequest> HandshakeInbox::take() {
 
 // --- RelayCore -----------------------------------------------------------------------------------------------------
 
-RelayCore::RelayCore(uint32_t id_in, RelayConfig config_in) : id(id_in), config(std::move(config_in)) {
+RelayCore::RelayCore(uint32_t id_in, RelayConfig config_in)
+    : id(id_in), config(std::move(config_in)), budget(config.handshakes, config.router.seed) {
   for (uint32_t i = 0; i < config.router.shards; ++i) slots.push_back(std::make_unique<ShardSlot>());
 }
 
@@ -190,6 +191,15 @@ void RelayCore::emit(Event event) {
   log_events_ += log_only ? 1 : 0;
   events_.push_back(std::move(event));
   if (events_.size() == 1) notify_();
+}
+
+void RelayCore::emitEnd(const Connection& connection, std::string text) {
+  emit({.kind = Event::Kind::kFailed,
+        .id = connection.id,
+        .address = connection.remote,
+        .notify = connection.notify,
+        .failure = kMaxFailures,
+        .text = std::move(text)});
 }
 
 bool RelayCore::emitPacket(Event event) {

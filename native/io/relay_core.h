@@ -14,6 +14,7 @@
 #include "../core/router.h"
 #include "connection.h"
 #include "fd.h"
+#include "handshake_budget.h"
 
 namespace derplane {
 
@@ -23,10 +24,10 @@ struct RelayConfig {
   uint64_t write_timeout_ms = 2000;
   uint64_t mesh_write_timeout_ms = 30'000;
   uint64_t rtt_interval_ms = 10'000;  // 0: round-trip times are not measured
-  int64_t max_handshakes = 4096;
-  size_t max_handshake_bytes = 64 << 20;
-  std::vector<int64_t*> counters;  // one array per shard
-  std::vector<RingMemory> rings;   // from * shards + to; null on the diagonal
+  HandshakeBudget::Limits handshakes;
+  uint64_t first_byte_timeout_ms = 3000;  // a connection that sent nothing until then ends
+  std::vector<int64_t*> counters;         // one array per shard
+  std::vector<RingMemory> rings;          // from * shards + to; null on the diagonal
 };
 
 // A request of the control plane to a shard.
@@ -150,10 +151,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   const uint32_t id;
   const RelayConfig config;
   std::vector<std::unique_ptr<ShardSlot>> slots;
-  std::atomic<int64_t> handshakes{0};
-  std::atomic<size_t> handshake_bytes{0};
-  std::atomic<uint64_t> refused{0};        // connections, as there were too many handshakes
-  std::atomic<uint64_t> refused_bytes{0};  // connections, as handshakes held too many bytes
+  HandshakeBudget budget;
   std::atomic<uint64_t> accepts{0};        // upgrades to DERP
   std::atomic<uint64_t> accepts_tls12{0};  // those of them over TLS
   std::atomic<uint64_t> accepts_tls13{0};
@@ -188,6 +186,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   // Events: `notify` is called (any thread, under the lock) when the first event of a batch came.
   void setEventSink(std::function<void()> notify);
   void emit(Event event);
+  // Says that a connection ended whose handshake the control plane does not hear of otherwise.
+  void emitEnd(const Connection& connection, std::string text);
   // The same within a byte budget; false when it is used up.
   bool emitPacket(Event event);
   std::vector<Event> takeEvents();
@@ -201,7 +201,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
 
   std::mutex handshakes_mutex_;
   std::vector<std::shared_ptr<HandshakeInbox>> inboxes_;
-  std::vector<HandshakeRequest> unassigned_;  // at most config.max_handshakes
+  std::vector<HandshakeRequest> unassigned_;  // at most the budget's handshakes, and the relay's own
   size_t next_inbox_ = 0;
   bool handshakes_ended_ = false;
 

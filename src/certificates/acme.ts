@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { DerpError } from '../errors.js';
+import { canonicalHost } from '../host_name.js';
 import { canonicalAddress, isPublicAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import type { Certificate, CertificateSink } from '../tls/tls_context.js';
@@ -127,11 +128,11 @@ class AcmeSource implements AcmeCertificates {
 
   wanted(name: string): void {
     if (this.#closed) return;
-    const address = canonicalAddress(name);
-    if (address === undefined) {
-      if (name.toLowerCase() === this.#plan.host) for (const certificate of this.#host) certificate.want();
+    const host = canonicalHost(name) ?? '';
+    if (isIP(host) === 0) {
+      if (host === this.#plan.host) for (const certificate of this.#host) certificate.want();
     } else if (this.#ipCertificates) {
-      this.#addAddress(address, 'ask')?.want();
+      this.#addAddress(host, 'ask')?.want();
     }
   }
 

@@ -1,5 +1,6 @@
 /** Answers the questions by which an ACME server makes sure that a name is ours. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { hostOfHeader } from '../host_name.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { AnswerChallenge } from './acme_order.js';
@@ -46,7 +47,7 @@ export class AcmeChallenges {
   handle(request: IncomingMessage, response: ServerResponse): boolean {
     const path = (request.url ?? '').split('?', 1)[0] as string;
     if (!path.startsWith(PATH_PREFIX)) return false;
-    const host = hostOf(request.headers.host ?? '');
+    const host = hostOfHeader(request.headers.host ?? '') ?? '';
     if (!this.#options.servesHost(host)) {
       reply(response, 403, 'this host has no certificates here\n');
       return true;
@@ -124,12 +125,6 @@ export class AcmeChallenges {
       this.#options.logger.warn({}, `derper: acme: a challenge stays on disk: ${(error as Error).message}`);
     }
   }
-}
-
-/** `example.com` of `Example.com:80`, `2001:db8::1` of `[2001:db8::1]:80`. */
-function hostOf(header: string): string {
-  const [, bracketed, plain = ''] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/.exec(header) ?? [];
-  return (bracketed ?? plain).toLowerCase();
 }
 
 function reply(response: ServerResponse, status: number, body: string): void {

@@ -1,8 +1,7 @@
 /** What an ACME certificate source is started with, and whether that can be done. */
 import { isIP } from 'node:net';
-import { domainToASCII } from 'node:url';
 import { DerpError } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { ExternalAccount } from './acme_session.js';
@@ -63,11 +62,12 @@ export function planAcme(options: AcmeOptions): AcmePlan {
   const { hostname, mode, certDir, ipCertificates, email } = options;
   if (certDir === '') throw bad('-certdir is missing: certificates and keys need a folder');
   if (ipCertificates && mode !== 'letsencrypt') throw bad('--acme-ip-certs requires --certmode=letsencrypt');
-  const address = canonicalAddress(hostname.replace(/^\[(.*)\]$/, '$1'));
+  const name = canonicalHost(hostname) ?? '';
+  const address = isIP(name) === 0 ? undefined : name;
   if (address !== undefined) refuseAddress(hostname, mode, ipCertificates);
   return {
     directoryUrl: directoryUrl(options),
-    host: address === undefined ? dnsName(hostname) : undefined,
+    host: address === undefined ? dnsName(hostname, name) : undefined,
     address,
     email: email === '' ? undefined : email,
     externalAccount: mode === 'gcp' ? externalAccount(options) : undefined,
@@ -83,9 +83,8 @@ function refuseAddress(hostname: string, mode: string, ipCertificates: boolean):
   );
 }
 
-function dnsName(hostname: string): string {
-  const ascii = domainToASCII(hostname.replace(/\.$/, ''));
-  if (DNS_NAME.test(ascii) && isIP(ascii) === 0) return ascii;
+function dnsName(hostname: string, name: string): string {
+  if (DNS_NAME.test(name)) return name;
   throw bad(
     `-hostname ${JSON.stringify(hostname)}: no certificate can be had for it; it must be a DNS name such as derp.example.com`,
   );

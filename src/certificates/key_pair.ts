@@ -1,9 +1,10 @@
 /** A certificate with its key: whether they belong together, and to a name. */
 import type { KeyObject, X509Certificate } from 'node:crypto';
 import { statSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { readBounded } from '../bounded_file.js';
 import { DerpError, reasonOf } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Certificate } from '../tls/tls_context.js';
 import { isSelfSigned } from './chain.js';
 import { broken, contentOf, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
@@ -76,15 +77,15 @@ export function checkName({ leaf }: KeyPair, name: string, where: PairFiles): vo
 
 function isCommonNameOf(leaf: X509Certificate, name: string): boolean {
   const names = leaf.subject?.split('\n').filter((line) => line.startsWith('CN=')) ?? [];
-  const bare = (text: string) => (canonicalAddress(text) ?? text.replace(/\.$/, '')).toLowerCase();
-  return names.some((line) => bare(line.slice('CN='.length)) === bare(name));
+  const host = canonicalHost(name);
+  return host !== undefined && names.some((line) => canonicalHost(line.slice('CN='.length)) === host);
 }
 
 /** Whether a certificate names `hostname` (DNS name or IP address) as one of its alternative names; its common name does not count. */
 export function isValidFor(leaf: X509Certificate, hostname: string): boolean {
-  const ip = canonicalAddress(hostname);
-  if (ip !== undefined) return leaf.checkIP(ip) !== undefined;
-  return leaf.checkHost(hostname.replace(/\.$/, ''), { subject: 'never' }) !== undefined;
+  const host = canonicalHost(hostname);
+  if (host === undefined) return false;
+  return (isIP(host) === 0 ? leaf.checkHost(host, { subject: 'never' }) : leaf.checkIP(host)) !== undefined;
 }
 
 function parsePair(texts: Certificate, where: PairFiles): KeyPair {

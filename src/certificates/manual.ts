@@ -1,8 +1,9 @@
 /** `-certmode manual`: a certificate that somebody else puts into a folder, and replaces there. */
-import { statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import { formatPin } from '../tls/pin.js';
 import type { CertificateSink } from '../tls/tls_context.js';
@@ -25,9 +26,19 @@ export interface ManualOptions {
   pollInterval?: number;
 }
 
-/** The files of `hostname`: what has a meaning in paths is left out of the name, as the reference does. */
+/**
+ * The files of `hostname`. Their name is the host as it was written, without its trailing dot and without what has a meaning in paths, as
+ * derper looks for it. If there are no such files, it is the host as clients ask for it: in lower case and ASCII.
+ */
 export function filesOf(folder: string, hostname: string): PairFiles {
-  const name = hostname.replace(/[^A-Za-z0-9.-]/g, '');
+  const written = pairNamed(folder, hostname.replace(/\.$/, ''));
+  const canonical = pairNamed(folder, canonicalHost(hostname) ?? hostname);
+  const exists = ({ cert, key }: PairFiles) => existsSync(cert) || existsSync(key);
+  return !exists(written) && exists(canonical) ? canonical : written;
+}
+
+function pairNamed(folder: string, host: string): PairFiles {
+  const name = host.replace(/[^A-Za-z0-9.-]/g, '');
   return { cert: join(folder, `${name}.crt`), key: join(folder, `${name}.key`) };
 }
 
@@ -97,7 +108,7 @@ export class ManualCertificate {
       const pair = this.#load();
       if (pair.cert === before.cert && pair.key === before.key) return true;
       this.#pair = pair;
-      const pin = this.#isName || this.pin === undefined ? '' : `, ${this.pin}`;
+      const pin = this.pin === undefined || !isAddress(hostname) ? '' : `, ${this.pin}`;
       logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.notAfter)}${pin}`);
       this.#tellFaults();
       onChange?.();
@@ -116,17 +127,13 @@ export class ManualCertificate {
     const { hostname, sink } = this.#options;
     const pair = readKeyPair(this.#files);
     checkName(pair, hostname, this.#files);
-    sink.set(this.#isName ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
+    sink.set(isAddress(hostname) ? '*' : hostname, [{ cert: pair.cert, key: pair.key }]);
     return pair;
-  }
-
-  get #isName(): boolean {
-    return canonicalAddress(this.#options.hostname) === undefined;
   }
 
   #tellFaults(): void {
     const { hostname, logger } = this.#options;
-    for (const fault of faultsOf(this.#pair, this.#isName, this.#files)) {
+    for (const fault of faultsOf(this.#pair, !isAddress(hostname), this.#files)) {
       logger.warn({}, `certificate of ${hostname}: ${fault}`);
     }
   }
@@ -154,6 +161,10 @@ function faultsOf({ leaf, chain, notBefore }: KeyPair, isName: boolean, files: P
     faults.push(`every user of this machine can read the key ${files.key}: chmod 600 it`);
   }
   return faults;
+}
+
+function isAddress(hostname: string): boolean {
+  return isIP(canonicalHost(hostname) ?? '') !== 0;
 }
 
 function stateOf(path: string): string {

@@ -1,7 +1,8 @@
 /** Where a relay's certificates come from. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { AcmeOptions } from './acme.js';
@@ -86,7 +87,8 @@ async function manualSource(
   logger: Logger,
   onPinChange: () => void,
 ): Promise<CertificateSource> {
-  const ip = canonicalAddress(hostname);
+  const host = canonicalHost(hostname) ?? '';
+  const ip = isIP(host) === 0 ? undefined : host;
   const onChange = () => {
     watch.check();
     if (ip !== undefined && certificate.pin !== pin) onPinChange();

@@ -1,6 +1,7 @@
 /** From flags and environment to what the relay is started with. */
 import { isAbsolute, join } from 'node:path';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
+import { canonicalHost } from '../host_name.js';
 import { parseMeshHost } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
@@ -48,7 +49,7 @@ const NO_RTT_VARIABLE = 'TS_DERP_DISABLE_RTT_STATS';
 
 export type RelayFlags = ParsedFlags<typeof FLAGS>;
 
-const DEV_ADDRESS: Address = { host: '127.0.0.1', port: 3340 };
+const DEV_ADDRESS: Address = { flag: '-dev', host: '127.0.0.1', port: 3340 };
 const ROOT_KEY_FILE = '/var/lib/derper/derper.key';
 const QUEUE_DEPTH_VARIABLE = 'TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH';
 
@@ -107,7 +108,7 @@ function tlsConfig({ values, given }: RelayFlags, env: NodeJS.ProcessEnv, addres
       hostname: certificateHost(values.hostname),
       acme: acmeConfig(values, plainPort >= 0),
     },
-    plainAddress: plainPort < 0 ? undefined : { host: address.host, port: plainPort },
+    plainAddress: plainPort < 0 ? undefined : { flag: '-http-port', host: address.host, port: plainPort },
   };
 }
 
@@ -139,8 +140,10 @@ function certificateFolder(folder: string): string {
 }
 
 function certificateHost(hostname: string): string {
-  if (hostname !== '') return hostname;
-  throw new StartError('-hostname is empty: TLS needs the name or IP address that clients know the relay by');
+  if (canonicalHost(hostname) !== undefined) return hostname;
+  throw new StartError(
+    `-hostname ${JSON.stringify(hostname)}: not a DNS name or IP address; TLS needs the one that clients know the relay by`,
+  );
 }
 
 /** In the user's cache folder, by Go's rule; empty when the environment names none. */

@@ -17,7 +17,7 @@ export const FLAGS = {
   a: {
     type: 'string',
     default: ':443',
-    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; without an IP all interfaces. HTTPS if the port is 443 or -certmode is manual, else plain HTTP',
+    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; the port may be a name ("https"). Without an IP, and with "0.0.0.0" or "[::]", it listens on all interfaces, IPv4 and IPv6. HTTPS if the port is 443 or -certmode is manual, else plain HTTP',
   },
   'http-port': {
     type: 'int',
@@ -56,7 +56,7 @@ export const FLAGS = {
   hostname: {
     type: 'string',
     default: 'derp.tailscale.com',
-    help: 'TLS `name` or IP address. With a name clients must ask for it, else the handshake fails',
+    help: 'TLS `name` or IP address. With a name clients must ask for it, else the handshake fails. Case, a trailing dot and the form of an international name make no difference',
   },
   'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding, for -certmode gcp: key `id`' },
   'acme-eab-key': {
@@ -186,7 +186,7 @@ export const FLAGS = {
   'metrics-addr': {
     type: 'string',
     default: '',
-    help: 'listen `address` of metrics and debug pages over plain HTTP, beside those at /debug/; with an IP everybody who reaches it is let in, without one (":port") loopback and Tailscale addresses are',
+    help: 'listen `address` of metrics and debug pages over plain HTTP, beside those at /debug/; with an IP anyone who reaches it is let in, without one (":port", "0.0.0.0:port") loopback and Tailscale addresses are',
   },
   'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
   'allow-keys': { type: 'string', default: '', help: '`file` of admitted node keys', pending: ADMISSION },

@@ -2,7 +2,7 @@
 import type { Server as HttpServer } from 'node:http';
 import { AcceptTrouble } from '../accept_trouble.js';
 import type { Logger } from '../log.js';
-import { type Address, formatAddress } from './address.js';
+import { type Address, formatAddress, listenError, listenHost } from './address.js';
 
 export interface HttpListener {
   /** With the port that was taken where it was 0. */
@@ -13,14 +13,17 @@ export interface HttpListener {
 /**
  * Listens. When connections cannot be accepted later (no file descriptors left, for instance), the log tells of the begin and the end.
  *
- * @throws the system's error when `server` cannot listen there
+ * @throws {@link StartError} when `server` cannot listen there
  */
-export function listenHttp(server: HttpServer, { host, port }: Address, logger: Logger): Promise<HttpListener> {
+export async function listenHttp(server: HttpServer, wanted: Address, logger: Logger): Promise<HttpListener> {
+  const host = await listenHost(wanted);
   return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ ...(host !== '' && { host }), port }, () => {
-      const address = { host, port: (server.address() as { port: number }).port };
-      server.off('error', reject);
+    const refuse = (error: Error) => reject(listenError(wanted, error));
+    server.once('error', refuse);
+    // Without a host Node listens on both families, and on IPv4 alone where there is no IPv6.
+    server.listen({ ...(host !== undefined && { host }), port: wanted.port }, () => {
+      const address = { ...wanted, port: (server.address() as { port: number }).port };
+      server.off('error', refuse);
       const trouble = new AcceptTrouble(logger, `accept on ${formatAddress(address)}`, 'connections are lost');
       server.on('error', ({ code, message }: NodeJS.ErrnoException) => trouble.failed(code ?? message));
       server.on('close', () => trouble.close());

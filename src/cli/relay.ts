@@ -2,6 +2,7 @@
 import type { RequestListener } from 'node:http';
 import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
+import { canonicalHost } from '../host_name.js';
 import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
 import { boundedServer } from '../http/page_server.js';
 import { pages } from '../http/pages.js';
@@ -11,7 +12,7 @@ import { PrivateKey } from '../protocol/key.js';
 import type { ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
-import { type Address, formatAddress } from './address.js';
+import { type Address, formatAddress, listenError, listenHost } from './address.js';
 import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
@@ -79,7 +80,7 @@ async function serveAll(
     relay = await beside(relay, plainAddress, () => servePlain(plainAddress, relay, tls, config, logger));
   }
   const node = (): DerpNode => ({
-    ip: config.hostname,
+    ip: canonicalHost(config.hostname) ?? config.hostname,
     pin: tls.source.pin,
     port: relay.address.port,
     stunPort: NO_STUN,
@@ -103,7 +104,7 @@ async function beside(relay: Serving, address: Address, listen: () => Promise<Ht
     return { ...relay, close: () => relay.close().finally(() => listener.close()) };
   } catch (error) {
     await relay.close();
-    throw error instanceof DerpError ? error : listenError(address, error);
+    throw error instanceof DerpError || error instanceof StartError ? error : listenError(address, error);
   }
 }
 
@@ -139,8 +140,9 @@ async function serve(
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
     const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), logger });
     const httpServer = boundedServer(listener);
+    const host = await listenHost(address);
     const { port } = await server.listen({
-      ...(address.host !== '' && { host: address.host }),
+      ...(host !== undefined && { host }),
       port: address.port,
       tcpKeepaliveTime,
       tcpUserTimeout,
@@ -148,7 +150,7 @@ async function serve(
       ...(tls !== undefined && { tls: tls.context }),
     });
     return {
-      address: { host: address.host, port },
+      address: { ...address, port },
       debug,
       pages: listener,
       reload: () => {
@@ -200,17 +202,4 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   const wanted = readRateConfig(path);
   const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
-}
-
-/** What the system says when it cannot listen, in words. */
-const LISTEN_ERRORS = new Map([
-  ['EADDRINUSE', 'address already in use'],
-  ['EACCES', 'permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)'],
-  ['EADDRNOTAVAIL', 'no interface of this machine has that address'],
-  ['ENOTFOUND', 'no such host'],
-]);
-
-function listenError(address: Address, error: unknown): Error {
-  const reason = LISTEN_ERRORS.get((error as NodeJS.ErrnoException).code ?? '') ?? (error as Error).message;
-  return new StartError(`listen ${formatAddress(address)}: ${reason}`, { cause: error });
 }

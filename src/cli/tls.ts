@@ -1,7 +1,8 @@
 /** The relay's TLS: its certificates, and what answers handshakes with them. */
+import { isIP } from 'node:net';
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import { TlsContext } from '../tls/tls_context.js';
 import type { Log } from './logging.js';
 
@@ -32,12 +33,12 @@ export async function openTls(config: CertificateConfig, log: Log): Promise<Rela
 
 /** Whether the DERP map is printed: clients know the relay by an IP address, and its certificate does not change every few days. */
 export function isPrinted({ mode, hostname }: CertificateConfig): boolean {
-  return mode === 'manual' && canonicalAddress(hostname) !== undefined;
+  return mode === 'manual' && isIP(canonicalHost(hostname) ?? '') !== 0;
 }
 
 function printHint(config: CertificateConfig, { pin }: CertificateSource, { logger, writeLine }: Log): void {
   if (!isPrinted(config)) return;
-  const { hostname: ip } = config;
+  const ip = canonicalHost(config.hostname) ?? config.hostname;
   const how =
     pin === undefined
       ? `Using the certificate of an authority for IP address "${ip}", which nodes must trust`

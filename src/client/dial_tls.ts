@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
+import { canonicalHost } from '../host_name.js';
 import type { NativeTlsClient, NativeTlsSession } from '../native.js';
 import type { PublicKey } from '../protocol/key.js';
 import { readMetaCertificate } from '../tls/meta_certificate.js';
@@ -50,8 +51,8 @@ export function trustOf(
  * @throws DerpError `ERR_DERP_TLS`, `ERR_DERP_CERTIFICATE`; the socket's own errors as they are
  */
 export async function secureConnection(socket: Socket, url: URL, trust: Trust): Promise<SecureConnection> {
-  const host = bareHost(url.hostname).replace(/\.$/, '');
-  const name = trust.certName?.replace(/\.$/, '') ?? host;
+  const host = canonicalHost(url.hostname) ?? bareHost(url.hostname);
+  const name = trust.certName === undefined ? host : (canonicalHost(trust.certName) ?? trust.certName);
   const session = sessionOf(trust, isIP(host) === 0 ? host : '', trust.pin === undefined ? name : undefined);
   await connected(socket);
   const connection = new TlsStream(socket, session);

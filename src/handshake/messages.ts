@@ -22,6 +22,7 @@ export const HANDSHAKE_FAILURES = [
   'reset',
   'timeout',
   'budget',
+  'evicted',
   'discarded',
   'bad_first_frame',
   'bad_client_info',

@@ -138,7 +138,7 @@ async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<
   io.consume(id, end);
   const { meshKey, isProber: prober } = info;
   if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal })) {
-    throw new HandshakeError('discarded', 'the shard of its key has ended');
+    throw new HandshakeError('discarded', 'its shard has ended, or another connection needed its room');
   }
 }
 

@@ -2,6 +2,7 @@
 import { uptime } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
+import { placeFigures } from './connection_places.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
 /** What the debug pages want of a relay; {@link Server} has it. */
@@ -27,6 +28,7 @@ export function readFigures(
     uptime: Math.floor(process.uptime()),
     startTime: Math.floor(now - process.uptime()),
     bootTime: Math.floor(now - uptime()),
+    pages: placeFigures,
   };
 }
 

@@ -1,5 +1,6 @@
 /** A listener of its own for metrics and debug pages. */
 import type { Server } from 'node:http';
+import { isUnspecified } from '../ip_address.js';
 import { sendText } from './answers.js';
 import { boundAccess, debugAccess } from './debug_access.js';
 import { type DebugPagesOptions, debugPages } from './debug_pages.js';
@@ -20,8 +21,7 @@ export interface MetricsServerOptions extends Omit<DebugPagesOptions, 'access'> 
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` as {@link debugPages}
  */
 export function createMetricsServer({ host, ...options }: MetricsServerOptions): Server {
-  const everywhere = host === '' || host === '0.0.0.0' || /^\[?[0:]+\]?$/.test(host);
-  const debug = debugPages({ ...options, access: everywhere ? debugAccess() : boundAccess });
+  const debug = debugPages({ ...options, access: isUnspecified(host) ? debugAccess() : boundAccess });
   return boundedServer((request, response) => {
     const path = parseRequestPath(request.url ?? '')?.path;
     if (path === '/metrics') request.url = '/debug/varz';

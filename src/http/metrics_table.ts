@@ -19,6 +19,8 @@ export interface Figures {
   startTime: number;
   /** Seconds since 1970 at which the machine started. */
   bootTime: number;
+  /** Connections of page servers, over the whole process. */
+  pages: { refused: number; evicted: number; evictedOfSource: number };
 }
 
 export interface Metric {
@@ -87,12 +89,6 @@ const DERPLANE: Row[] = [
   ['handshakes_waiting', 'gauge', 'Of those, how many no handshake thread has taken up yet.'],
   ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
   ['queue_bytes', 'gauge', 'Memory of the send queues of clients that do not keep up.'],
-  [
-    'refused_connections',
-    'counter',
-    'Connections refused as handshakes in progress were too many or held too many bytes.',
-    'reason',
-  ],
 ];
 
 /** Ours, by shard, without their prefix `derplane_shard_`; names of counters get `_total` behind them. */
@@ -147,6 +143,30 @@ export const METRICS: readonly Metric[] = [
     '',
     ['tls_listener_rejected_connections', 'counter', 'Connections that listeners with TLS refused.'],
     ({ relay }) => find(relay?.['tls_listener'] as Stats | undefined, 'rejected_connections'),
+  ),
+  ours(
+    'derplane_',
+    [
+      'evicted_connections',
+      'counter',
+      'Silent connections ended to make room for newcomers, by what had run out.',
+      'reason',
+    ],
+    ({ relay, pages }) => ({
+      ...(find(relay, 'evicted_connections') as Stats | undefined),
+      pages: pages.evicted,
+      pages_source_share: pages.evictedOfSource,
+    }),
+  ),
+  ours(
+    'derplane_',
+    [
+      'refused_connections',
+      'counter',
+      'Connections refused as there were too many, handshakes held too many bytes, and none was silent.',
+      'reason',
+    ],
+    ({ relay, pages }) => ({ ...(find(relay, 'refused_connections') as Stats | undefined), pages: pages.refused }),
   ),
   ...DERPLANE.map((row) => ours('derplane_', row, ({ relay }) => find(relay, row[0]))),
   ours(

@@ -21,8 +21,21 @@ export const REQUEST_TIMEOUT = 10_000;
 /** Milliseconds for ServerKey to be written and ClientInfo to be read; the reference's. */
 export const CLIENT_INFO_TIMEOUT = 10_000;
 
+/** Milliseconds for the first byte of a connection. Clients speak first and at once, so a lost packet may be sent again twice meanwhile. */
+export const FIRST_BYTE_TIMEOUT = 3_000;
+
 /** Handshakes at once. A pending one costs about 10 kB over all threads, so this is 40 MB. */
 export const MAX_HANDSHAKES = 4_096;
+
+/**
+ * One source address may have this part of {@link MAX_HANDSHAKES} in progress, 256 of them, before its silent connections make room for its
+ * newcomers. A handshake takes three round trips, so this lets a thousand clients a second in through one address (a provider's NAT, a proxy)
+ * even if each takes a quarter of a second; probes and monitoring need one or two.
+ */
+export const SOURCE_SHARE = 1 / 16;
+
+/** Least such share, so that a small number of handshakes does not mean one at a time. */
+export const MIN_SOURCE_SHARE = 16;
 
 /** Bytes that handshakes hold together: 64 KiB for each of {@link MAX_HANDSHAKES}, of which TLS takes 48. */
 export const MAX_HANDSHAKE_BYTES = 256 << 20;

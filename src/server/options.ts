@@ -50,11 +50,18 @@ export interface ServerMeshOptions {
 export interface ServerHandshakeOptions {
   /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
   threads?: number;
-  /** Handshakes that may be in progress at once. Default: 4,096. */
+  /** Handshakes that may be in progress at once; beyond, silent ones are ended for newcomers. Default: 4,096. */
   maxPending?: number;
+  /**
+   * Handshakes that one source (an IPv4 address, an IPv6 /64) may have in progress; beyond, its own silent ones are ended for its newcomers.
+   * Default: a sixteenth of `maxPending`, at least 16.
+   */
+  maxPendingPerSource?: number;
   /** Bytes that all handshakes in progress may hold together, TLS's own included. Default: 256 MiB. */
   maxBytes?: number;
-  /** Milliseconds for the HTTP request head of a connection, TLS included. Default: 10,000. */
+  /** Milliseconds for the first byte of a connection. Default: 3,000, or `requestTimeout` if that is less. */
+  firstByteTimeout?: number;
+  /** Milliseconds for the HTTP request head, TLS included, once its first byte came. Default: 10,000. */
   requestTimeout?: number;
   /** Milliseconds for the client's ClientInfo, once ServerKey was sent. Default: 10,000. */
   clientInfoTimeout?: number;

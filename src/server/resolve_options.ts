@@ -54,14 +54,18 @@ function resolveHandshake(handshake: ServerHandshakeOptions, cores: number): Res
   const {
     threads = Math.max(1, Math.floor(cores / 4)),
     maxPending = defaults.MAX_HANDSHAKES,
+    maxPendingPerSource = Math.max(defaults.MIN_SOURCE_SHARE, Math.floor(maxPending * defaults.SOURCE_SHARE)),
     maxBytes = defaults.MAX_HANDSHAKE_BYTES,
     requestTimeout = defaults.REQUEST_TIMEOUT,
+    firstByteTimeout = Math.min(defaults.FIRST_BYTE_TIMEOUT, requestTimeout),
     clientInfoTimeout = defaults.CLIENT_INFO_TIMEOUT,
   } = handshake;
   return {
     threads: numberOption('handshake.threads', threads),
     maxPending: numberOption('handshake.maxPending', maxPending),
+    maxPendingPerSource: numberOption('handshake.maxPendingPerSource', maxPendingPerSource),
     maxBytes: numberOption('handshake.maxBytes', maxBytes),
+    firstByteTimeout: numberOption('handshake.firstByteTimeout', firstByteTimeout),
     requestTimeout: numberOption('handshake.requestTimeout', requestTimeout),
     clientInfoTimeout: numberOption('handshake.clientInfoTimeout', clientInfoTimeout),
   };

@@ -9,6 +9,7 @@ import { Handshakes } from '../handshake/handshakes.js';
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
+import { EVICTIONS } from '../native.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
@@ -100,7 +101,9 @@ export class Server {
       keepAliveInterval: timeouts.keepAliveInterval,
       rttInterval: timeouts.rttInterval,
       maxHandshakes: handshake.maxPending,
+      maxHandshakesPerSource: handshake.maxPendingPerSource,
       maxHandshakeBytes: handshake.maxBytes,
+      firstByteTimeout: handshake.firstByteTimeout,
       disableFighters: this.#options.duplicatePolicy === 'disable-fighters',
       onEvents: (events) => dispatch(events, this.#hearers),
       onLost: (index, reason) => this.#onShardLost(index, reason),
@@ -373,7 +376,7 @@ export class Server {
   /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
   expVar(): Stats {
     const { relay } = this.#shards;
-    const { failures } = relay;
+    const { failures, evicted } = relay;
     const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(this.#shards.counters);
     const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
     return {
@@ -389,7 +392,13 @@ export class Server {
       gauge_handshakes_in_progress: relay.handshakes,
       gauge_handshakes_waiting: relay.waitingHandshakes,
       refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
-      handshakes_failed: Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
+      evicted_connections: Object.fromEntries(EVICTIONS.map((name, index) => [name, evicted[index]!])),
+      handshakes_failed: {
+        ...Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
+        // JavaScript does not hear of all of these.
+        evicted: evicted.reduce((sum, count) => sum + count, 0),
+        silent: relay.mute,
+      },
     };
   }
 

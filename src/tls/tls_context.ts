@@ -1,6 +1,6 @@
 /** Who a relay is to those who connect over TLS. */
 import { DerpError } from '../errors.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 import { type NativeTlsServer, native } from '../native.js';
 
 /** A certificate with its key. */
@@ -43,14 +43,16 @@ export class TlsContext {
 
   /**
    * Answers handshakes for `name` with `certificates` from now on: of several, one per key type, the first that suits the client.
-   * @param name - a DNS name (any case) that clients must send as SNI; an IP address: clients that connect to that address and send no
+   * @param name - a DNS name (any case, in Unicode or ASCII, with or without its trailing dot) that clients must send as SNI; an IP address: clients that connect to that address and send no
    *   SNI or that IP; `*`: everybody whom no other name fits, without SNI too
-   * @throws DerpError `ERR_DERP_CERTIFICATE` when a PEM is unreadable or key and certificate do not belong together; what was there stays
+   * @throws DerpError `ERR_DERP_CERTIFICATE` when a PEM is unreadable or key and certificate do not belong together,
+   *   `ERR_DERP_BAD_OPTION` for a `name` that is none of these; what was there stays
    */
   set(name: string, certificates: readonly Certificate[]): void {
+    const host = canonical(name);
     certified(name, () =>
       this[NATIVE].set(
-        canonical(name),
+        host,
         certificates.flatMap(({ cert, key }) => [cert, key]),
       ),
     );
@@ -66,7 +68,8 @@ export class TlsContext {
    * @throws DerpError `ERR_DERP_CERTIFICATE`
    */
   setChallenge(name: string, { cert, key }: Certificate): void {
-    certified(name, () => this[NATIVE].setChallenge(canonical(name), cert, key));
+    const host = canonical(name);
+    certified(name, () => this[NATIVE].setChallenge(host, cert, key));
   }
 
   deleteChallenge(name: string): void {
@@ -103,9 +106,13 @@ export function nativeOf(context: TlsContext): NativeTlsServer {
   return context[NATIVE];
 }
 
-/** Addresses as the kernel writes them: `::1`, not `0:0:0:0:0:0:0:1`. */
 function canonical(name: string): string {
-  return canonicalAddress(name) ?? name;
+  const host = name === '*' ? name : canonicalHost(name);
+  if (host !== undefined) return host;
+  throw new DerpError(
+    'ERR_DERP_BAD_OPTION',
+    `name ${JSON.stringify(name)}: not a DNS name, an IP address or "*"; certificates are found by it`,
+  );
 }
 
 function certified(name: string, act: () => void): void {

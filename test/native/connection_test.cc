@@ -18,7 +18,7 @@ namespace {
 
 std::shared_ptr<RelayCore> relayWith(size_t max_handshake_bytes) {
   RelayConfig config;
-  config.max_handshake_bytes = max_handshake_bytes;
+  config.handshakes.max_bytes = max_handshake_bytes;
   return RelayCore::create(std::move(config));
 }
 
@@ -69,18 +69,18 @@ TEST("all handshakes together hold no more bytes than the budget, and give them 
   const auto relay = relayWith(10'000);
   {
     Pair first(relay), second(relay);
-    CHECK_EQ(relay->handshakes.load(), 2);
+    CHECK_EQ(relay->budget.handshakes(), 2);
     const std::string bytes(6'000, 'x');
     CHECK(first.near->append(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
     CHECK(!second.near->append(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
     second.write("x");
     CHECK(second.near->read(4'096) == Connection::ReadResult::kBudget);
-    CHECK_EQ(relay->handshake_bytes.load(), 6'000u);
+    CHECK_EQ(relay->budget.bytes(), 6'000u);
     first.near.reset();
     CHECK(second.near->read(4'096) == Connection::ReadResult::kBytes);
   }
-  CHECK_EQ(relay->handshakes.load(), 0);
-  CHECK_EQ(relay->handshake_bytes.load(), 0u);
+  CHECK_EQ(relay->budget.handshakes(), 0);
+  CHECK_EQ(relay->budget.bytes(), 0u);
 }
 
 TEST("a connection is found by its number until it is taken, and by one thread at a time") {
@@ -115,9 +115,9 @@ TEST("discarding closes at once, or shows a borrower the end") {
   table.discard(used_id);
   CHECK(!isOpen(idle.far) && !isOpen(used.far));
   CHECK(borrowed->read(10) == Connection::ReadResult::kEnd);
-  CHECK_EQ(relay->handshakes.load(), 1);
+  CHECK_EQ(relay->budget.handshakes(), 1);
   CHECK(table.remove(used_id) != nullptr);
-  CHECK_EQ(relay->handshakes.load(), 0);
+  CHECK_EQ(relay->budget.handshakes(), 0);
 }
 
 TEST("discarding all of a relay leaves the connections of others alone") {
@@ -130,7 +130,7 @@ TEST("discarding all of a relay leaves the connections of others alone") {
   table.borrow(borrowed_id);
   table.discardAll(relay.get());
   CHECK(!isOpen(mine.far) && !isOpen(borrowed.far) && isOpen(theirs.far));
-  CHECK_EQ(relay->handshakes.load(), 1);
+  CHECK_EQ(relay->budget.handshakes(), 1);
 }
 
 TEST("threads that borrow, discard and take the same connections end each exactly once") {
@@ -163,7 +163,7 @@ TEST("threads that borrow, discard and take the same connections end each exactl
   b.join();
   table.discardAll(relay.get());
   CHECK(taken.load() > 0);
-  CHECK_EQ(relay->handshakes.load(), 0);
+  CHECK_EQ(relay->budget.handshakes(), 0);
 }
 
 TEST("a relay is found by its number as long as somebody holds it") {

@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const JOBS = 2;
 /** Of native/io: what compiles and links without libuv. */
-const IO_SOURCES = ['address.cc', 'connection.cc', 'relay_core.cc'];
+const IO_SOURCES = ['address.cc', 'connection.cc', 'handshake_budget.cc', 'handshake_roster.cc', 'relay_core.cc'];
 /** A program that runs longer than this hangs. */
 const RUN_LIMIT_MS = 180_000;
 const SANITIZERS = ['address,undefined', 'address', 'undefined', 'thread'];

@@ -1,0 +1,132 @@
+#include "handshake_roster.h"
+
+#include <sys/ioctl.h>
+
+#include <algorithm>
+
+#include "address.h"
+
+namespace derplane {
+namespace {
+
+// False for an address that is not known.
+bool prefixOf(const Address& remote, Key& prefix) {
+  static constexpr Address kUnknown{};
+  static constexpr size_t kNetworkBytes = 8;
+  if (std::memcmp(remote.ip, kUnknown.ip, sizeof remote.ip) == 0) return false;
+  prefix = {};
+  std::memcpy(prefix.bytes, remote.ip, isV4(remote) ? sizeof remote.ip : kNetworkBytes);
+  return true;
+}
+
+bool hasUnread(int fd) {
+  int bytes = 0;
+  return ::ioctl(fd, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+}  // namespace
+
+void HandshakeRoster::join(RosterEntry& entry, const Address& remote, bool spoke, uint64_t now_ms) {
+  entry.spoke = spoke;
+  entry.since_ms = now_ms;
+  if (Key prefix; prefixOf(remote, prefix)) {
+    HandshakeSource& source = sources_[prefix];
+    source.prefix = prefix;
+    if (++source.count == share_ + 1) over_share_.pushBack(source);
+    entry.source = &source;
+  }
+  enlist(entry);
+}
+
+void HandshakeRoster::leave(RosterEntry& entry) {
+  if (!entry.listed) return;
+  delist(entry);
+  HandshakeSource* const source = entry.source;
+  if (source == nullptr) return;
+  entry.source = nullptr;
+  if (source->count == share_ + 1) over_share_.remove(*source);
+  if (--source->count == 0) sources_.erase(Key{source->prefix});
+}
+
+void HandshakeRoster::step(RosterEntry& entry, uint64_t now_ms) {
+  if (!entry.listed) return;
+  delist(entry);
+  entry.spoke = true;
+  entry.spared = false;
+  entry.since_ms = now_ms;
+  enlist(entry);
+}
+
+bool HandshakeRoster::atShare(const Address& remote) const {
+  Key prefix;
+  if (!prefixOf(remote, prefix)) return false;
+  const auto it = sources_.find(prefix);
+  return it != sources_.end() && it->second.count >= share_;
+}
+
+RosterEntry* HandshakeRoster::takeSilent(uint64_t now_ms) { return takeFrom(all_, now_ms); }
+
+RosterEntry* HandshakeRoster::takeStuck(uint64_t now_ms) { return takeStuckFrom(all_, now_ms); }
+
+RosterEntry* HandshakeRoster::takeSilentOf(const Address& remote, uint64_t now_ms) {
+  Key prefix;
+  if (!prefixOf(remote, prefix)) return nullptr;
+  const auto it = sources_.find(prefix);
+  return it == sources_.end() ? nullptr : takeFrom(it->second.waiting, now_ms);
+}
+
+RosterEntry* HandshakeRoster::takeOverShare() {
+  HandshakeSource* const source = over_share_.front();
+  if (source == nullptr) return nullptr;
+  RosterEntry* const mute = source->waiting.mute.front();
+  RosterEntry* const entry = mute != nullptr ? mute : source->waiting.spoke.front();
+  leave(*entry);
+  return entry;
+}
+
+void HandshakeRoster::enlist(RosterEntry& entry) {
+  all_.listOf(entry).pushBack(entry);
+  if (entry.source != nullptr) entry.source->waiting.listOf(entry).pushBack(entry);
+  entry.listed = true;
+}
+
+void HandshakeRoster::delist(RosterEntry& entry) {
+  all_.listOf(entry).remove(entry);
+  if (entry.source != nullptr) entry.source->waiting.listOf(entry).remove(entry);
+  entry.listed = false;
+}
+
+// What the connection sent may still wait for us: then we are late, not the connection. Once a step, since bytes that
+// nobody reads must not protect for ever.
+bool HandshakeRoster::spare(RosterEntry& entry, uint64_t now_ms) {
+  if (entry.spared || !hasUnread(entry.fd)) return false;
+  step(entry, now_ms);
+  entry.spared = true;
+  return true;
+}
+
+template <Links<RosterEntry> RosterEntry::* kLinks>
+RosterEntry* HandshakeRoster::takeFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
+  for (int looks = 0; looks < kMaxLooks; ++looks) {
+    RosterEntry* const entry = waiting.mute.front();
+    if (entry == nullptr || now_ms < entry->since_ms + kMuteGraceMs) break;
+    if (spare(*entry, now_ms)) continue;
+    leave(*entry);
+    return entry;
+  }
+  return takeStuckFrom(waiting, now_ms);
+}
+
+template <Links<RosterEntry> RosterEntry::* kLinks>
+RosterEntry* HandshakeRoster::takeStuckFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
+  for (int looks = 0; looks < kMaxLooks; ++looks) {
+    RosterEntry* const entry = waiting.spoke.front();
+    if (entry == nullptr || now_ms < entry->since_ms + kStepGraceMs) break;
+    if (spare(*entry, now_ms)) continue;
+    leave(*entry);
+    return entry;
+  }
+  return nullptr;
+}
+
+}  // namespace derplane
