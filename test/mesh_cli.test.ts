@@ -187,6 +187,7 @@ describe('three relay processes with one list of hosts', () => {
     for (const [address, relay] of running) {
       await relay.line(/DERP mesh key configured/);
       await relay.line(new RegExp(`mesh\\("${address}:${port}"\\): detected self-connect; ignoring host`));
+      expect(relay.stderr()).not.toMatch(new RegExp(`WARN .*mesh\\("${address}:${port}"\\)`));
     }
     const connect = async (address: string) => {
       const client = new RelayClient(PrivateKey.generate(), `http://${address}:${port}/derp`);

@@ -64,6 +64,7 @@ test('three relays find each other and themselves, and heal when one was killed'
   for (const name of NAMES) await start(name);
   for (const [name, relay] of running) {
     await relay.line(new RegExp(`mesh\\("${name}:${ports.get(name)}"\\): detected self-connect; ignoring host`));
+    expect(relay.stderr()).not.toMatch(new RegExp(`WARN .*mesh\\("${name}:`));
   }
   const [a, c] = [await connectTo('derp1.test'), await connectTo('derp3.test')];
   await untilReached(a, c);

@@ -93,6 +93,8 @@ type Values = Record<string, number>;
 interface Figures {
   types: Record<string, string>;
   values: Values;
+  /** Paths of the figures in the JSON page. */
+  paths: string[];
 }
 
 /** By name and labels. Zeros are left out, since derper shows most labels only once they were used. */
@@ -116,6 +118,20 @@ async function open(port: number, options: Parameters<RawClient['open']>[0] & { 
   return client.open(rest);
 }
 
+/** Figures of the JSON page that derper shows only once they moved, and what is of one side only. */
+const NOT_IN_BOTH =
+  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|stun|counter_bootstrap|cmdline)|_dropped|^derp_websocket_accepts|counter_tcp_rtt/;
+
+async function jsonPaths(port: number): Promise<string[]> {
+  const pathsOf = (value: unknown, path: string): string[] =>
+    typeof value === 'object' && value !== null
+      ? Object.entries(value).flatMap(([name, inner]) => pathsOf(inner, path === '' ? name : `${path}/${name}`))
+      : [path];
+  return pathsOf(JSON.parse(await page(port, '/debug/vars')), '')
+    .filter((path) => !NOT_IN_BOTH.test(path))
+    .sort();
+}
+
 const REQUESTS = 'derper_tls_request_version{version="1.3"}';
 const ACCEPTED = 'tls_listener_accepted_connections';
 
@@ -131,7 +147,7 @@ async function settled(port: number, first: number): Promise<Figures> {
     const seen = values(found);
     seen[REQUESTS]! -= looks;
     seen[ACCEPTED]! -= first + looks;
-    if (JSON.stringify(seen) === before) return { types: types(found), values: seen };
+    if (JSON.stringify(seen) === before) return { types: types(found), values: seen, paths: await jsonPaths(port) };
     before = JSON.stringify(seen);
     await new Promise((resolve) => setTimeout(resolve, 300));
   }
@@ -232,6 +248,8 @@ describe.skipIf(goDerperMissing !== undefined)('figures after the same traffic',
     });
 
     it('have the same names and types', () => expect(ours.types).toEqual(theirs.types));
+
+    it('stand at the same places in the JSON page', () => expect(ours.paths).toEqual(theirs.paths));
 
     it('have the same values', () => expect(ours.values).toEqual(theirs.values));
   });
