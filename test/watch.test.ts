@@ -34,6 +34,21 @@ describe.each(SHARD_COUNTS)('a watcher at a relay with %i shard(s)', (shards) =>
       }
     }));
 
+  it('takes what it hears first as one batch, and that as one frame, as derper counts', () =>
+    withRelay(options, async (relay) => {
+      const others = [...(await relay.onePerShard()), ...(await relay.onePerShard())];
+      const watcher = await Watcher.join(relay, { meshKey, key: relay.keyOn(shards - 1) });
+      await watcher.flood(others.length + 1);
+      const batches = (name: string) => relay.counter('counter_mesh_update_batch_size', name);
+      await relay.untilCounter(['counter_mesh_update_batch_size', 'sum'], (sum) => sum === others.length + 1);
+      expect(batches('count')).toBe(1);
+      await relay.untilCounter(['counter_buffered_write_frames', 'count'], (flushes) => flushes > 0);
+      const frames = (name: string) => relay.counter('counter_buffered_write_frames', name);
+      expect({ flushes: frames('count'), frames: frames('sum') }).toEqual({ flushes: 1, frames: 1 });
+      for (const other of others) other.destroy();
+      for (const _ of others) expect(await watcher.next()).toMatchObject({ kind: 'gone' });
+    }));
+
   it('is told nothing before it asks', () =>
     withShared(async (relay) => {
       const mesh = await relay.connect({ meshKey });
