@@ -1,14 +1,28 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
 export type { CertificateExpiry } from './certificates/expiry.js';
+export type { SignalOptions } from './client/abortable.js';
 export { Client } from './client/client.js';
 export type { Conn } from './client/conn.js';
-export * from './client/messages.js';
+export {
+  type HealthMessage,
+  type KeepAliveMessage,
+  type PeerGoneMessage,
+  PeerGoneReason,
+  PeerPresentFlags,
+  type PeerPresentMessage,
+  type PingMessage,
+  type PongMessage,
+  type ReceivedMessage,
+  type ReceivedPacket,
+  type RestartingMessage,
+  type ServerInfoMessage,
+} from './client/messages.js';
 export type { ClientInfoOptions, ClientOptions } from './client/options.js';
 export { type ReceivedDetail, RelayClient, type RelayClientOptions } from './client/relay_client.js';
 export type { WatchLoopEnd, WatchLoopOptions } from './client/watch_loop.js';
-export { DerpError, type DerpErrorCode } from './errors.js';
+export { DerpError, type DerpErrorCode, type SystemErrorCode, type SystemErrorDetail } from './errors.js';
 export { type DebugAccess, debugAccess } from './http/debug_access.js';
-export { type DebugPagesOptions, debugPages } from './http/debug_pages.js';
+export { type DebugPagesOptions, type DebugSource, debugPages } from './http/debug_pages.js';
 export { createMetricsServer, type MetricsServerOptions } from './http/metrics_server.js';
 export { createPageServer } from './http/page_server.js';
 export { type PagesOptions, pages } from './http/pages.js';
@@ -30,4 +44,6 @@ export type {
 } from './server/options.js';
 export { Server } from './server/server.js';
 export type { Stats } from './server/stats.js';
+export type { ConnectionTraffic } from './server/traffic.js';
+export type { Pem } from './tls/pem_option.js';
 export { type Certificate, TlsContext, type TlsContextOptions } from './tls/tls_context.js';

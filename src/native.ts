@@ -4,7 +4,10 @@
  * A connection is known to JavaScript by a number, its `ConnectionId`: ids are process-wide, so a connection crosses threads as a
  * number. An id is valid from accept (or import) until the connection is adopted, detached or discarded; ids are never reused.
  */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { DerpError } from './errors.js';
 
 /** Process-wide number of a connection that no shard owns yet. */
 export type ConnectionId = number;
@@ -357,15 +360,34 @@ function load(): NativeAddon {
     '../build/Release/derplane.node',
     `../prebuilds/${process.platform}-${process.arch}/derplane.node`,
   ];
-  const failures: string[] = [];
+  const failures: unknown[] = [];
   for (const path of candidates) {
     try {
       return require(path) as NativeAddon;
     } catch (error) {
-      failures.push(`${path}: ${(error as Error).message.split('\n')[0]}`);
+      // A candidate that is not there says less than one that does not load.
+      const isThere = existsSync(new URL(path, import.meta.url));
+      if (isThere) failures.unshift(error);
+      else failures.push(error);
     }
   }
-  throw new Error(
-    `derplane: no native addon for ${process.platform}-${process.arch}; run \`npm run build:native\` in ${new URL('..', import.meta.url).pathname} (needs a C++20 compiler). Tried ${failures.join('; ')}`,
+  throw addonError(failures[0] as Error, existsSync(new URL(candidates[0]!, import.meta.url)));
+}
+
+/** @param isBuilt - whether an addon was built here, which does not load */
+function addonError(cause: Error, isBuilt: boolean): DerpError {
+  const folder = fileURLToPath(new URL('..', import.meta.url));
+  const platform = `${process.platform}-${process.arch}, Node ${process.version}`;
+  const reason = cause.message.split('\n')[0]!;
+  const what = isBuilt
+    ? `the native addon does not load (${platform}): ${reason}`
+    : `there is no native addon for ${platform}`;
+  const node = 'was it built for another Node, libc or machine? ';
+  // node-gyp comes with the sources' own development packages, not with the package.
+  const command = `cd ${JSON.stringify(folder)} && npm install --include=dev && npm run build:native`;
+  return new DerpError(
+    'ERR_DERP_ADDON',
+    `derplane: ${what}; ${isBuilt ? node : ''}build it: ${command} (needs a C++20 compiler, make and python3)`,
+    { cause },
   );
 }

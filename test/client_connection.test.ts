@@ -258,13 +258,15 @@ describe('sending', () => {
     expect((await peer.nextFrame()).type).toBe(FrameType.SEND_PACKET);
   });
 
-  it('drops, and does not delay, what exceeds the rate of ServerInfo', async () => {
+  it('drops, does not delay, and says so, what exceeds the rate of ServerInfo', async () => {
     const { client, peer } = await connected();
     // Room for one packet of 100 bytes (137 on the wire), and next to nothing per second.
     const info = encodeServerInfo({ version: 2, tokenBucketBytesPerSecond: 1, tokenBucketBytesBurst: 200 });
     peer.write(frameOf(FrameType.SERVER_INFO, new Box(privateKey.publicKey, relay.privateKey).seal(info)));
     expect(await client.recv()).toMatchObject({ tokenBucketBytesPerSecond: 1, tokenBucketBytesBurst: 200 });
-    for (let count = 0; count < 10; count++) await client.send(KEY, Buffer.alloc(100, count));
+    for (let count = 0; count < 10; count++) {
+      expect(await client.send(KEY, Buffer.alloc(100, count))).toBe(count === 0);
+    }
     await client.notePreferred(true);
     expect((await peer.nextFrame()).body[32]).toBe(0);
     expect((await peer.nextFrame()).type).toBe(FrameType.NOTE_PREFERRED);

@@ -11,20 +11,24 @@ const [A, B] = [PrivateKey.generate().publicKey, PrivateKey.generate().publicKey
 
 /** Adds and removals in their order, to be waited for. */
 class Changes {
-  readonly seen: string[] = [];
+  readonly #seen: string[] = [];
   #wake = () => {};
 
   add = ({ key }: PeerPresentMessage) => this.#push(`add ${nameOf(key)}`);
   remove = ({ peer, reason }: PeerGoneMessage) => this.#push(`remove ${nameOf(peer)} ${reason}`);
   onError = (error: Error) => this.#push(`error ${(error as { code?: string }).code}`);
 
+  get seen(): readonly string[] {
+    return this.#seen;
+  }
+
   async until(count: number): Promise<string[]> {
-    while (this.seen.length < count) await new Promise<void>((resolve) => (this.#wake = resolve));
-    return this.seen.splice(0);
+    while (this.#seen.length < count) await new Promise<void>((resolve) => (this.#wake = resolve));
+    return this.#seen.splice(0);
   }
 
   #push(change: string): void {
-    this.seen.push(change);
+    this.#seen.push(change);
     this.#wake();
   }
 }

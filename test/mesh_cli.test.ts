@@ -104,7 +104,7 @@ describe('-mesh-with', () => {
     ['http://192.0.2.1:1', '-mesh-with: mesh host "http://192.0.2.1:1": without TLS'],
     ['derp1.example.com/10.0.0.1:444', 'the port belongs to the name in front of the slash'],
     ['http://127.0.0.2:1, http://127.0.0.3:1', 'entries are not trimmed'],
-    ['http://127.0.0.2:1,', 'mesh host "": empty'],
+    ['http://127.0.0.2:1,', 'mesh host "": host: is empty'],
     ['a/b/c', 'too many components in host tuple "a/b/c"'],
   ])('%j is one line at start', async (list, message) => {
     const { code, stderr } = await derplane([

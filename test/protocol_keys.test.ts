@@ -32,8 +32,6 @@ describe('a public key', () => {
 
   it('compares by bytes', () => {
     expect(key.equals(PublicKey.fromHex(`ff${hex.slice(2)}`))).toBe(false);
-    expect(key.equalsBytes(Buffer.from(`ffff${hex}`, 'hex'), 2)).toBe(true);
-    expect(key.equalsBytes(Buffer.from(hex, 'hex').subarray(1))).toBe(false);
     expect(key.isZero).toBe(false);
     expect(PublicKey.fromBytes(new Uint8Array(KEY_LENGTH)).isZero).toBe(true);
   });

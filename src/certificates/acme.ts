@@ -6,7 +6,7 @@ import { DerpError } from '../errors.js';
 import { canonicalHost } from '../host_name.js';
 import { canonicalAddress, isPublicAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
-import type { Certificate, CertificateSink } from '../tls/tls_context.js';
+import type { CertificateSink, CertificateText } from '../tls/tls_context.js';
 import { accountKey, readAccountKey } from './account_key.js';
 import { AcmeChallenges } from './acme_challenges.js';
 import { type AcmeOptions, type AcmePlan, planAcme } from './acme_options.js';
@@ -241,7 +241,7 @@ class AcmeSource implements AcmeCertificates {
     else this.#sink.unexpect(name);
   }
 
-  #order(account: AcmeAccount, wish: Wish, signal: AbortSignal): Promise<Certificate> {
+  #order(account: AcmeAccount, wish: Wish, signal: AbortSignal): Promise<CertificateText> {
     this.#logger.info({}, `derper: acme: asking ${new URL(this.#plan.directoryUrl).host} for a cert for ${wish.name}`);
     return account.use(signal, (session) => orderCertificate(session, wish, this.#challenges.answering(wish.name)));
   }

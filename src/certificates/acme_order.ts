@@ -1,7 +1,7 @@
 /** One order at an ACME server, from the wish to the certificate (RFC 8555, section 7.4). */
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Certificate } from '../tls/tls_context.js';
+import type { CertificateText } from '../tls/tls_context.js';
 import { AcmeError, describeProblem, type Problem, printable } from './acme_error.js';
 import type { AcmeSession, Reply } from './acme_session.js';
 
@@ -59,7 +59,7 @@ export async function orderCertificate(
   session: AcmeSession,
   wish: Wish,
   answer: AnswerChallenge,
-): Promise<Certificate> {
+): Promise<CertificateText> {
   const { crypto } = await import('acme-client');
   const order = await authorizedOrder(session, wish, answer);
   const [key, csr] = await crypto.createCsr(

@@ -1,5 +1,5 @@
 /** Where one certificate is kept between runs. */
-import type { Certificate } from '../tls/tls_context.js';
+import type { CertificateText } from '../tls/tls_context.js';
 import type { CertificateFolder } from './certificate_folder.js';
 import { checkPair, type KeyPair } from './key_pair.js';
 import { goKeyPem, keyThenChain, splitKeyAndChain } from './pem.js';
@@ -12,7 +12,7 @@ export interface CertificateStore {
    */
   load(): Promise<KeyPair | undefined>;
   /** Replaces what is kept; when this rejects, that is still there. */
-  save(certificate: Certificate): Promise<void>;
+  save(certificate: CertificateText): Promise<void>;
 }
 
 /** The reference's file for a DNS name: the key, then the chain. `name` is the host, for RSA keys with `+rsa` behind it. */

@@ -5,7 +5,7 @@ import { isIP } from 'node:net';
 import { readBounded } from '../bounded_file.js';
 import { DerpError, reasonOf } from '../errors.js';
 import { canonicalHost } from '../host_name.js';
-import type { Certificate } from '../tls/tls_context.js';
+import type { CertificateText } from '../tls/tls_context.js';
 import { isSelfSigned } from './chain.js';
 import { broken, contentOf, joined, type PemCertificate, type PemKey, parseChain, parseKey } from './pem.js';
 
@@ -16,7 +16,7 @@ export interface PairFiles {
 }
 
 /** A chain, the leaf first, and the leaf's key. */
-export interface KeyPair extends Certificate {
+export interface KeyPair extends CertificateText {
   readonly leaf: X509Certificate;
   /** All that is sent, the leaf first. */
   readonly chain: readonly X509Certificate[];
@@ -51,7 +51,7 @@ export function readKey(path: string): PemKey {
  * @param where - what errors name
  * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying what does not fit
  */
-export function checkPair(certificate: Certificate, name: string, where: PairFiles): KeyPair {
+export function checkPair(certificate: CertificateText, name: string, where: PairFiles): KeyPair {
   const pair = parsePair(certificate, where);
   checkName(pair, name, where);
   return pair;
@@ -88,7 +88,7 @@ export function isValidFor(leaf: X509Certificate, hostname: string): boolean {
   return (isIP(host) === 0 ? leaf.checkHost(host, { subject: 'never' }) : leaf.checkIP(host)) !== undefined;
 }
 
-function parsePair(texts: Certificate, where: PairFiles): KeyPair {
+function parsePair(texts: CertificateText, where: PairFiles): KeyPair {
   if (contentOf(texts.cert) === 'key' && contentOf(texts.key) === 'certificates') {
     throw broken(where.cert, `holds the private key, and ${where.key} the certificate: the two files are swapped`);
   }

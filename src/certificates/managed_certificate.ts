@@ -1,6 +1,6 @@
 /** One certificate that is kept valid: read from disk, asked for, renewed. */
 import type { Logger } from '../log.js';
-import type { Certificate } from '../tls/tls_context.js';
+import type { CertificateText } from '../tls/tls_context.js';
 import { AcmeError } from './acme_error.js';
 import type { CertificateStore } from './certificate_store.js';
 import type { Clock } from './clock.js';
@@ -21,7 +21,7 @@ export interface ManagedCertificateOptions {
   name: string;
   store: CertificateStore;
   /** Asks an authority for a new one. */
-  order: (signal: AbortSignal) => Promise<Certificate>;
+  order: (signal: AbortSignal) => Promise<CertificateText>;
   /** Milliseconds that an order may take. */
   orderTimeout: number;
   /** `ask`: only when a handshake wants it and there is none; `keep`: always. */
@@ -46,7 +46,7 @@ export class ManagedCertificate {
   readonly #spread: number;
   #current: KeyPair | undefined;
   /** Served, but not on disk yet. */
-  #unsaved: Certificate | undefined;
+  #unsaved: CertificateText | undefined;
   #wanted = false;
   #expected = false;
   #attempt: Promise<void> | undefined;
@@ -203,7 +203,7 @@ export class ManagedCertificate {
   }
 
   /** What cannot be kept is tried again with each look at the clock, and told once. */
-  async #save(certificate: Certificate): Promise<void> {
+  async #save(certificate: CertificateText): Promise<void> {
     const { name, store, logger } = this.#options;
     try {
       await store.save(certificate);

@@ -1,7 +1,7 @@
 /** Certificates and keys in PEM. Errors are a DerpError `ERR_DERP_CERTIFICATE` that says where the text is from, and what is wrong with it. */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { DerpError } from '../errors.js';
-import type { Certificate } from '../tls/tls_context.js';
+import type { CertificateText } from '../tls/tls_context.js';
 import { diagnose } from './pem_diagnosis.js';
 
 const BLOCK = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-(?!----)[^-]*)*-----END \1-----/g;
@@ -58,7 +58,7 @@ export function parseKey(text: string, where: string): PemKey {
 }
 
 /** Takes apart a text that holds a key and then its chain, as the reference keeps them, and nothing else. */
-export function splitKeyAndChain(text: string, where: string): Certificate {
+export function splitKeyAndChain(text: string, where: string): CertificateText {
   const [first, ...chain] = blocksOf(text);
   if (first === undefined || !isKey(first)) throw broken(where, 'it does not begin with a private key in PEM');
   if (chain.length === 0) throw broken(where, 'no certificate follows the key');
@@ -67,7 +67,7 @@ export function splitKeyAndChain(text: string, where: string): Certificate {
 }
 
 /** The reference's way to keep a key and its chain in one text. */
-export function keyThenChain({ cert, key }: Certificate): string {
+export function keyThenChain({ cert, key }: CertificateText): string {
   return goKeyPem(key) + cert;
 }
 

@@ -3,7 +3,7 @@
  * argument that is no flag ends them. A program's flags are one table; its types follow from it.
  */
 import { parseArgs } from 'node:util';
-import { rangeText } from '../server/option_ranges.js';
+import { rangeText } from '../checks.js';
 import { formatDuration, parseDuration } from './duration.js';
 import { UsageError } from './exit.js';
 

@@ -84,7 +84,7 @@ export const FLAGS = {
   'mesh-with': {
     type: 'string',
     default: '',
-    help: 'relays to mesh with, `hosts` separated by commas without spaces: HOST[:PORT][/DIALHOST], dialled over TLS, or without it http://HOST[:PORT][/DIALHOST]; this relay itself may be among them',
+    help: 'relays to mesh with, `hosts` separated by commas without spaces: [https://]HOST[:PORT][/DIALHOST][/derp], dialled over TLS, or the same with http:// without TLS; this relay itself may be among them',
   },
   'secrets-url': { type: 'string', default: '', help: '`URL` of a secret server', pending: SECRETS },
   'secrets-path-prefix': {

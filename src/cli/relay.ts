@@ -104,7 +104,7 @@ async function beside(relay: Serving, address: Address, listen: () => Promise<Ht
     return { ...relay, close: () => relay.close().finally(() => listener.close()) };
   } catch (error) {
     await relay.close();
-    throw error instanceof DerpError || error instanceof StartError ? error : listenError(address, error);
+    throw isOurs(error) ? error : listenError(address, error);
   }
 }
 
@@ -167,7 +167,7 @@ async function serve(
     };
   } catch (error) {
     await server.close();
-    throw error instanceof StartError || error instanceof DerpError ? error : listenError(address, error);
+    throw isOurs(error) ? error : listenError(address, error);
   }
 }
 
@@ -202,4 +202,9 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   const wanted = readRateConfig(path);
   const { bytesPerSecond, burst } = server.setRateLimit(wanted.bytesPerSecond, wanted.burst);
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
+}
+
+/** Whether an error says itself what the operator must know; the system's do not. */
+function isOurs(error: unknown): boolean {
+  return error instanceof StartError || (error instanceof DerpError && error.syscall === undefined);
 }

@@ -1,4 +1,5 @@
-import { DerpError } from '../errors.js';
+import { bytesOf, checkBoolean, having } from '../checks.js';
+import { DerpAbortError, DerpError } from '../errors.js';
 import type { Box } from '../protocol/box.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import {
@@ -13,19 +14,34 @@ import {
 } from '../protocol/frame.js';
 import type { Frame } from '../protocol/frame_reader.js';
 import { type ClientInfo, openServerInfo } from '../protocol/info.js';
-import type { PrivateKey, PublicKey } from '../protocol/key.js';
+import { checkPrivateKey, checkPublicKey, type PrivateKey, type PublicKey } from '../protocol/key.js';
+import { abortable, type SignalOptions, signalOf } from './abortable.js';
 import type { Conn } from './conn.js';
 import { FORWARD_TIMEOUT } from './defaults.js';
 import type { FrameStream } from './frame_stream.js';
 import { type HandshakeOptions, handshake, type Session } from './handshake.js';
-import { type ReceivedMessage, readMessage } from './messages.js';
-import { messagesUntil } from './messages_until.js';
-import { type ClientOptions, clientInfoOf, needMeshKey } from './options.js';
+import type { ReceivedMessage, ReceivedPacket } from './messages.js';
+import { messagesUntil, packetsUntil } from './messages_until.js';
+import { type ClientOptions, checkClientOptions, clientInfoOf, needMeshKey } from './options.js';
 import { Pings } from './pings.js';
+import { readMessage } from './read_message.js';
 import { Readiness } from './readiness.js';
 import { ReceiveQueue } from './receive_queue.js';
 import { AnnouncedRestart } from './restart.js';
 import { TokenBucket } from './token_bucket.js';
+
+const checkConn = having('a Conn, such as a net.Socket', 'write', 'on', 'pause', 'resume', 'destroy');
+
+let create: (publicKey: PublicKey, info: ClientInfo, session: Session) => Client;
+
+/** The restart that a client's relay announced last, if it did. */
+export let restartOf: (client: Client) => AnnouncedRestart | undefined;
+
+/** `Client.connect` for those who may have sent ClientInfo before; checks nothing. */
+export async function beginClient(privateKey: PrivateKey, conn: Conn, options: HandshakeOptions): Promise<Client> {
+  const info = clientInfoOf(options);
+  return create(privateKey.publicKey, info, await handshake(privateKey, conn, info, options));
+}
 
 /**
  * A DERP client on one connection. When that connection fails, the client is dead for good; `RelayClient` is the one that reconnects.
@@ -38,9 +54,7 @@ import { TokenBucket } from './token_bucket.js';
  * const client = await Client.connect(PrivateKey.generate(), socket, { head });
  * await client.ready();
  * await client.send(peer, Buffer.from('hello'));
- * for await (const message of client) {
- *   if (message.type === 'packet') console.log(message.source.shortString(), message.data.length);
- * }
+ * for await (const { source, data } of client.packets()) console.log(source.shortString(), data.length);
  * ```
  */
 export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
@@ -62,6 +76,11 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   #restart: AnnouncedRestart | undefined;
   #closed = false;
 
+  static {
+    create = (publicKey, info, session) => new Client(publicKey, info, session);
+    restartOf = (client) => client.#restart;
+  }
+
   private constructor(publicKey: PublicKey, info: ClientInfo, { stream, serverPublicKey, box }: Session) {
     this.publicKey = publicKey;
     this.serverPublicKey = serverPublicKey;
@@ -76,16 +95,18 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
    * Does the DERP handshake on a connection that was already upgraded. Resolves when the relay's key is known and ClientInfo was sent;
    * packets may be sent from then on, but peers reach this client only once {@link ready} resolves.
    * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BAD_FRAME`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED`,
-   *   `ERR_DERP_TIMEOUT`; the connection is then closed
+   *   `ERR_DERP_TIMEOUT`, `ABORT_ERR`; the connection is then closed, unless an argument was wrong
    */
-  static connect(privateKey: PrivateKey, conn: Conn, options: ClientOptions = {}): Promise<Client> {
-    return Client.begin(privateKey, conn, options);
-  }
-
-  /** {@link connect} for those who may have sent ClientInfo before. @internal */
-  static async begin(privateKey: PrivateKey, conn: Conn, options: HandshakeOptions): Promise<Client> {
-    const info = clientInfoOf(options);
-    return new Client(privateKey.publicKey, info, await handshake(privateKey, conn, info, options));
+  static async connect(privateKey: PrivateKey, conn: Conn, options: ClientOptions = {}): Promise<Client> {
+    checkPrivateKey(privateKey, 'privateKey');
+    checkConn(conn, 'conn');
+    checkClientOptions(options);
+    clientInfoOf(options);
+    if (options.signal?.aborted) {
+      conn.destroy();
+      throw new DerpAbortError(options.signal);
+    }
+    return beginClient(privateKey, conn, options);
   }
 
   /** Why the client is dead, once it is. */
@@ -93,29 +114,27 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
     return this.#stream.failure;
   }
 
-  /** The restart that the relay announced last, if it did. @internal */
-  get restart(): AnnouncedRestart | undefined {
-    return this.#restart;
-  }
-
   /**
    * Resolves once the relay let this client in (its ServerInfo arrived): peers can reach it from then on.
    * @throws DerpError as {@link recv}; a relay that refuses a client closes the connection: `ERR_DERP_CLOSED`
    */
-  ready(): Promise<void> {
-    return this.#readiness.promise;
+  async ready(options: SignalOptions = {}): Promise<void> {
+    return abortable(this.#readiness.promise, signalOf(options));
   }
 
   /**
    * Sends a packet. Resolves when the connection took it, which says nothing about its arrival: DERP may lose packets. Await it, else
-   * packets pile up in memory while the relay does not read. What exceeds a rate that the relay announced is dropped.
+   * packets pile up in memory while the relay does not read.
    * @param packet - 0 to 65,536 bytes; copied
-   * @throws DerpError `ERR_DERP_PACKET_TOO_BIG`, `ERR_DERP_CLOSED`, `ERR_DERP_TIMEOUT`
+   * @returns whether it was sent: false when it exceeds the rate that the relay announced, and was dropped
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_PACKET_TOO_BIG`, `ERR_DERP_CLOSED`, `ERR_DERP_TIMEOUT`
    */
-  async send(destination: PublicKey, packet: Uint8Array): Promise<void> {
-    const frame = sendPacketFrame(destination, packet);
-    if (this.#bucket !== undefined && !this.#bucket.take(frame.length, performance.now())) return;
+  async send(destination: PublicKey, packet: Uint8Array): Promise<boolean> {
+    checkPublicKey(destination, 'destination');
+    const frame = sendPacketFrame(destination, bytesOf(packet, 'packet'));
+    if (this.#bucket !== undefined && !this.#bucket.take(frame.length, performance.now())) return false;
     await this.#stream.write(frame);
+    return true;
   }
 
   /**
@@ -123,10 +142,10 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
    * throws that failure.
    * @throws DerpError `ERR_DERP_CLOSED` when the connection ended or {@link close} was called, `ERR_DERP_TIMEOUT` after 120 s without a
    *   frame, `ERR_DERP_BAD_FRAME` for a frame over 1 MiB, `ERR_DERP_BOX` and `ERR_DERP_BAD_HANDSHAKE` for a bad ServerInfo;
-   *   `ERR_DERP_BAD_OPTION` while another call waits (this one harms nothing)
+   *   `ERR_DERP_BUSY` while another call waits, `ABORT_ERR` (these two harm nothing, and lose no message)
    */
-  recv(): Promise<ReceivedMessage> {
-    const message = this.#queue.take();
+  async recv(options: SignalOptions = {}): Promise<ReceivedMessage> {
+    const message = this.#queue.take(signalOf(options));
     this.#pump();
     return message;
   }
@@ -140,27 +159,39 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   }
 
   /**
-   * Round-trip time to the relay in milliseconds. Relays answer one ping at a time.
-   * @throws DerpError `ERR_DERP_TIMEOUT` after 5 s, `ERR_DERP_CLOSED`
+   * Packets of other clients until {@link close} is called; messages of other kinds are dropped.
+   * @throws DerpError as {@link recv}
    */
-  ping(): Promise<number> {
-    return this.#pings.start((data) => this.#stream.write(pingFrame(data)));
+  packets(options: SignalOptions = {}): AsyncGenerator<ReceivedPacket, void, undefined> {
+    return packetsUntil(
+      () => this.recv(options),
+      (error) => this.#closed && error === this.failure,
+    );
+  }
+
+  /**
+   * Round-trip time to the relay in milliseconds. Relays answer one ping at a time.
+   * @throws DerpError `ERR_DERP_TIMEOUT` after 5 s, `ERR_DERP_CLOSED`, `ABORT_ERR`
+   */
+  async ping(options: SignalOptions = {}): Promise<number> {
+    return this.#pings.start((data) => this.#stream.write(pingFrame(data)), signalOf(options));
   }
 
   /**
    * Answers a ping message; needed only with `canAckPings: false`.
    * @param data - the ping's 8 bytes
-   * @throws DerpError `ERR_DERP_BAD_FRAME` for another length, `ERR_DERP_CLOSED`
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_BAD_FRAME` for another length, `ERR_DERP_CLOSED`
    */
   async sendPong(data: Uint8Array): Promise<void> {
-    await this.#stream.write(pongFrame(data));
+    await this.#stream.write(pongFrame(bytesOf(data, 'data')));
   }
 
   /**
    * Tells the relay whether it is this client's home; it only counts that.
-   * @throws DerpError `ERR_DERP_CLOSED`
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_CLOSED`
    */
   async notePreferred(preferred: boolean): Promise<void> {
+    checkBoolean(preferred, 'preferred');
     await this.#stream.write(notePreferredFrame(preferred));
   }
 
@@ -178,6 +209,7 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
    * @throws DerpError as {@link watchConnectionChanges}
    */
   async closePeer(peer: PublicKey): Promise<void> {
+    checkPublicKey(peer, 'peer');
     needMeshKey(this.#info.meshKey, 'closePeer');
     await this.#stream.write(closePeerFrame(peer));
   }
@@ -187,8 +219,11 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
    * @throws DerpError as {@link watchConnectionChanges} and {@link send}
    */
   async forwardPacket(source: PublicKey, destination: PublicKey, packet: Uint8Array): Promise<void> {
+    checkPublicKey(source, 'source');
+    checkPublicKey(destination, 'destination');
+    const bytes = bytesOf(packet, 'packet');
     needMeshKey(this.#info.meshKey, 'forwardPacket');
-    const frame = forwardPacketFrame(source, destination, packet);
+    const frame = forwardPacketFrame(source, destination, bytes);
     const timer = setTimeout(() => {
       const seconds = FORWARD_TIMEOUT / 1000;
       this.#stream.abort(new DerpError('ERR_DERP_TIMEOUT', `the relay took no forwarded packet for ${seconds} s`));
@@ -208,6 +243,10 @@ export class Client implements PacketForwarder, AsyncIterable<ReceivedMessage> {
   }
 
   [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
 

@@ -1,5 +1,8 @@
 /** Every number of the client, with its unit and reason. */
 
+/** Milliseconds that timeouts and intervals may be: a day; longer times are surely mistakes, and overflow Node's timers. */
+export const TIMEOUT_RANGE = { min: 1, max: 86_400_000 };
+
 /** Milliseconds for ServerKey to arrive and ClientInfo to be taken by the socket; the relay allows as long for its side. */
 export const HANDSHAKE_TIMEOUT = 10_000;
 

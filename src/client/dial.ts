@@ -1,20 +1,7 @@
 import { connect, type Socket } from 'node:net';
-import { DerpError } from '../errors.js';
+import { bareHost } from './relay_address.js';
 
 const DEFAULT_PORTS: Record<string, number> = { 'http:': 80, 'https:': 443 };
-const FORM = 'http(s)://HOST[:PORT]/derp';
-
-/**
- * Checks the URL of a relay.
- * @throws DerpError `ERR_DERP_BAD_OPTION`
- */
-export function parseRelayUrl(text: string | URL): URL {
-  if (typeof text === 'string' && !URL.canParse(text)) throw badUrl(`${JSON.stringify(text)} is no URL, needs ${FORM}`);
-  const url = new URL(text);
-  if (DEFAULT_PORTS[url.protocol] === undefined) throw badUrl(`${displayUrl(url)}: needs ${FORM}`);
-  if (url.username !== '' || url.password !== '') throw badUrl(`${displayUrl(url)}: a relay takes no user or password`);
-  return url;
-}
 
 /** The URL without anything that could be a secret, for messages. */
 export function displayUrl(url: URL): string {
@@ -25,13 +12,4 @@ export function displayUrl(url: URL): string {
 export function dial(url: URL, dialHost: string = url.hostname): Socket {
   const port = url.port === '' ? DEFAULT_PORTS[url.protocol]! : Number(url.port);
   return connect({ host: bareHost(dialHost), port, noDelay: true });
-}
-
-/** URL writes IPv6 addresses in brackets, which are no part of the address. */
-export function bareHost(host: string): string {
-  return host.replace(/^\[(.*)\]$/, '$1');
-}
-
-function badUrl(message: string): DerpError {
-  return new DerpError('ERR_DERP_BAD_OPTION', message);
 }

@@ -6,10 +6,11 @@ import { canonicalHost } from '../host_name.js';
 import type { NativeTlsClient, NativeTlsSession } from '../native.js';
 import type { PublicKey } from '../protocol/key.js';
 import { readMetaCertificate } from '../tls/meta_certificate.js';
+import { type Pem, pemText } from '../tls/pem_option.js';
 import { type CertificatePin, checkPin, isPin, parsePin } from '../tls/pin.js';
 import { rootsClient, tlsClient } from '../tls/roots.js';
 import { TlsStream } from '../tls/tls_stream.js';
-import { bareHost } from './dial.js';
+import { bareHost } from './relay_address.js';
 
 /** Whom to believe. */
 export interface Trust {
@@ -33,13 +34,13 @@ export interface SecureConnection {
  * @throws DerpError `ERR_DERP_BAD_OPTION` for a pin that is none, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
  */
 export function trustOf(
-  { certName, ca }: { certName?: string | undefined; ca?: string | undefined },
+  { certName, ca }: { certName?: string | undefined; ca?: Pem | readonly Pem[] | undefined },
   caOption = 'ca',
 ): Trust {
   const named = certName === '' ? undefined : certName; // as in a DERP map
   const pinned = named !== undefined && isPin(named);
   return {
-    roots: ca === undefined ? undefined : rootsClient(ca, caOption),
+    roots: ca === undefined ? undefined : rootsClient(pemText(ca), caOption),
     pin: pinned ? parsePin(named) : undefined,
     certName: pinned ? undefined : named,
   };

@@ -4,6 +4,7 @@ import { FrameType, MAX_CLIENT_FRAME_SIZE, MAX_SERVER_KEY_SIZE, readServerKey } 
 import type { Frame } from '../protocol/frame_reader.js';
 import { type ClientInfo, sealClientInfo } from '../protocol/info.js';
 import type { PrivateKey, PublicKey } from '../protocol/key.js';
+import { onAbort } from './abortable.js';
 import type { Conn } from './conn.js';
 import { HANDSHAKE_TIMEOUT } from './defaults.js';
 import { FrameStream } from './frame_stream.js';
@@ -24,6 +25,8 @@ export interface Session {
   readonly box: Box;
 }
 
+const NOTHING = Buffer.alloc(0);
+
 /** The client's side of the DERP handshake: ServerKey is read, ClientInfo written. On failure the connection is closed. */
 export async function handshake(
   privateKey: PrivateKey,
@@ -31,15 +34,16 @@ export async function handshake(
   info: ClientInfo,
   options: HandshakeOptions,
 ): Promise<Session> {
-  const { serverPublicKey, head = Buffer.alloc(0), handshakeTimeout = HANDSHAKE_TIMEOUT } = options;
+  const { serverPublicKey, head = NOTHING, handshakeTimeout = HANDSHAKE_TIMEOUT, signal } = options;
   const stream = new FrameStream(
     conn,
-    head,
+    Buffer.from(head), // a copy: messages are parts of it
     serverPublicKey === undefined ? MAX_SERVER_KEY_SIZE : MAX_CLIENT_FRAME_SIZE,
   );
   const deadline = setTimeout(() => {
     stream.abort(new DerpError('ERR_DERP_TIMEOUT', `no DERP handshake within ${handshakeTimeout} ms`));
   }, handshakeTimeout);
+  const unhear = onAbort(signal, (error) => stream.abort(error));
   try {
     const relay = serverPublicKey ?? serverKeyOf(await nextFrame(stream));
     if (options.refuseSelf) refuseOwnKey(relay, privateKey);
@@ -52,6 +56,7 @@ export async function handshake(
     throw error;
   } finally {
     clearTimeout(deadline);
+    unhear();
   }
 }
 

@@ -1,4 +1,4 @@
-import type { ReceivedMessage } from './messages.js';
+import type { ReceivedMessage, ReceivedPacket } from './messages.js';
 
 /**
  * Messages one after another, for asynchronous iteration.
@@ -17,5 +17,15 @@ export async function* messagesUntil(
       throw error;
     }
     yield message;
+  }
+}
+
+/** As {@link messagesUntil}, of packets alone. */
+export async function* packetsUntil(
+  recv: () => Promise<ReceivedMessage>,
+  isEnd: (error: unknown) => boolean,
+): AsyncGenerator<ReceivedPacket, void, undefined> {
+  for await (const message of messagesUntil(recv, isEnd)) {
+    if (message.type === 'packet') yield message;
   }
 }

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream';
-import { DerpError } from '../errors.js';
+import { DerpError, systemDetail } from '../errors.js';
 import type { PublicKey } from '../protocol/key.js';
 import { dial, displayUrl } from './dial.js';
 import { secureConnection, type Trust } from './dial_tls.js';
@@ -71,5 +71,8 @@ function connectError(url: URL, cause: unknown): DerpError {
   }
   const { code, message } = cause as NodeJS.ErrnoException;
   const reason = message === '' ? code : message;
-  return new DerpError('ERR_DERP_CONNECT', `cannot connect to ${displayUrl(url)}: ${reason}`, { cause });
+  return new DerpError('ERR_DERP_CONNECT', `cannot connect to ${displayUrl(url)}: ${reason}`, {
+    ...systemDetail(cause),
+    cause,
+  });
 }

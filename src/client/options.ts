@@ -1,8 +1,11 @@
+import { bytesOf, type Checks, checkBoolean, checkOptions, checkSignal, checkString, integerIn } from '../checks.js';
 import { DerpError } from '../errors.js';
 import { PROTOCOL_VERSION } from '../protocol/frame.js';
 import type { ClientInfo } from '../protocol/info.js';
-import type { PublicKey } from '../protocol/key.js';
+import { checkPublicKey, type PublicKey } from '../protocol/key.js';
 import { isMeshKey } from '../protocol/mesh_key.js';
+import type { SignalOptions } from './abortable.js';
+import { TIMEOUT_RANGE } from './defaults.js';
 
 /** What a client says about itself to a relay. */
 export interface ClientInfoOptions {
@@ -17,13 +20,34 @@ export interface ClientInfoOptions {
 }
 
 /** Options of `Client.connect`. */
-export interface ClientOptions extends ClientInfoOptions {
+export interface ClientOptions extends ClientInfoOptions, SignalOptions {
   /** The relay's key, if known: its ServerKey is then not waited for. */
   serverPublicKey?: PublicKey;
   /** Bytes that were already read from the connection, after the HTTP answer. Default: none. */
-  head?: Buffer;
+  head?: Uint8Array;
   /** Milliseconds for ServerKey to arrive and ClientInfo to leave. Default: 10,000. */
   handshakeTimeout?: number;
+}
+
+/** What {@link ClientInfoOptions} take; the form of a mesh key is looked at by {@link clientInfoOf}. */
+export const CLIENT_INFO_CHECKS: Checks<ClientInfoOptions> = {
+  meshKey: checkString,
+  canAckPings: checkBoolean,
+  isProber: checkBoolean,
+  appName: checkString,
+};
+
+const CLIENT_CHECKS: Checks<ClientOptions> = {
+  ...CLIENT_INFO_CHECKS,
+  serverPublicKey: checkPublicKey,
+  head: bytesOf,
+  handshakeTimeout: integerIn(TIMEOUT_RANGE),
+  signal: checkSignal,
+};
+
+/** @throws DerpError `ERR_DERP_BAD_OPTION` */
+export function checkClientOptions(options: unknown): asserts options is ClientOptions {
+  checkOptions(options, 'options', CLIENT_CHECKS);
 }
 
 /** @throws DerpError `ERR_DERP_BAD_OPTION` for a mesh key that is none */

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { DerpError } from '../errors.js';
 import { PING_LENGTH } from '../protocol/frame.js';
+import { onAbort } from './abortable.js';
 import { PING_TIMEOUT } from './defaults.js';
 
 interface PendingPing {
   readonly startedAt: number;
-  readonly timer: NodeJS.Timeout;
+  /** Ends its timer, and listens to its signal no more. */
+  readonly done: () => void;
   resolve(milliseconds: number): void;
   reject(error: unknown): void;
 }
@@ -16,16 +18,21 @@ export class Pings {
 
   /**
    * Sends 8 random bytes with `send`; resolves with the milliseconds until they came back.
-   * @throws DerpError `ERR_DERP_TIMEOUT` after 5 s
+   * @throws DerpError `ERR_DERP_TIMEOUT` after 5 s, `ABORT_ERR`
    */
-  start(send: (data: Buffer) => Promise<void>): Promise<number> {
+  start(send: (data: Buffer) => Promise<void>, signal?: AbortSignal): Promise<number> {
     const data = randomBytes(PING_LENGTH);
     const id = data.toString('hex');
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#settle(id)?.reject(new DerpError('ERR_DERP_TIMEOUT', `no pong within ${PING_TIMEOUT / 1000} s`));
       }, PING_TIMEOUT);
-      this.#pending.set(id, { startedAt: performance.now(), timer, resolve, reject });
+      const unhear = onAbort(signal, (error) => this.#settle(id)?.reject(error));
+      const done = () => {
+        clearTimeout(timer);
+        unhear();
+      };
+      this.#pending.set(id, { startedAt: performance.now(), done, resolve, reject });
       send(data).catch((error) => this.#settle(id)?.reject(error));
     });
   }
@@ -44,7 +51,7 @@ export class Pings {
   #settle(id: string): PendingPing | undefined {
     const ping = this.#pending.get(id);
     this.#pending.delete(id);
-    clearTimeout(ping?.timer);
+    ping?.done();
     return ping;
   }
 }

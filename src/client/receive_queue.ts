@@ -1,10 +1,16 @@
 import { DerpError } from '../errors.js';
+import { onAbort } from './abortable.js';
 import { MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES } from './defaults.js';
 import type { ReceivedMessage } from './messages.js';
 
 interface Waiting {
   resolve(message: ReceivedMessage): void;
   reject(error: DerpError): void;
+}
+
+/** What a second reader gets. */
+export function busy(): DerpError {
+  return new DerpError('ERR_DERP_BUSY', 'recv is already waiting: let one party receive and hand the messages on');
 }
 
 /** Messages between the stream that brings them and the one party that calls `recv`. */
@@ -31,21 +37,31 @@ export class ReceiveQueue {
   }
 
   /**
-   * The oldest message, as soon as there is one.
-   * @throws DerpError `ERR_DERP_BAD_OPTION` while another call waits: two readers would each get some of the messages
+   * The oldest message, as soon as there is one. A signal ends the wait, and takes no message.
+   * @throws DerpError `ERR_DERP_BUSY` while another call waits: two readers would each get some of the messages
    */
-  take(): Promise<ReceivedMessage> {
-    if (this.#waiting !== undefined) {
-      const message = 'recv is already waiting: let one party receive and hand the messages on';
-      return Promise.reject(new DerpError('ERR_DERP_BAD_OPTION', message));
-    }
+  take(signal?: AbortSignal): Promise<ReceivedMessage> {
+    if (this.#waiting !== undefined) return Promise.reject(busy());
     const first = this.#messages.shift();
     if (first !== undefined) {
       this.#bytes -= first.bytes;
       return Promise.resolve(first.message);
     }
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
+    return new Promise<ReceivedMessage>((resolve, reject) => {
+      const done = onAbort(signal, (error) => {
+        this.#waiting = undefined;
+        reject(error);
+      });
+      this.#waiting = {
+        resolve: (message) => {
+          done();
+          resolve(message);
+        },
+        reject: (error) => {
+          done();
+          reject(error);
+        },
+      };
     });
   }
 

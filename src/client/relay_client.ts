@@ -1,18 +1,24 @@
 import { validateHeaderValue } from 'node:http';
-import { DerpError } from '../errors.js';
+import { bytesOf, type Checks, checkBoolean, checkOptions, checkString, integerIn, wrong } from '../checks.js';
+import { DerpAbortError, DerpError } from '../errors.js';
 import { Box } from '../protocol/box.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { sealClientInfo } from '../protocol/info.js';
-import type { PrivateKey, PublicKey } from '../protocol/key.js';
-import { Client } from './client.js';
-import { CONNECT_TIMEOUT } from './defaults.js';
-import { displayUrl, parseRelayUrl } from './dial.js';
+import { checkPrivateKey, checkPublicKey, type PrivateKey, type PublicKey } from '../protocol/key.js';
+import { checkPem, type Pem } from '../tls/pem_option.js';
+import { abortable, type SignalOptions, signalOf } from './abortable.js';
+import { beginClient, type Client, restartOf } from './client.js';
+import { CONNECT_TIMEOUT, TIMEOUT_RANGE } from './defaults.js';
+import { displayUrl } from './dial.js';
 import { type Trust, trustOf } from './dial_tls.js';
-import type { ReceivedMessage } from './messages.js';
-import { messagesUntil } from './messages_until.js';
+import type { ReceivedMessage, ReceivedPacket } from './messages.js';
+import { messagesUntil, packetsUntil } from './messages_until.js';
 import { openConnection } from './open_connection.js';
-import { type ClientInfoOptions, clientInfoOf, needMeshKey } from './options.js';
-import { type WatchLoopEnd, type WatchLoopOptions, watchLoop } from './watch_loop.js';
+import { CLIENT_INFO_CHECKS, type ClientInfoOptions, clientInfoOf, needMeshKey } from './options.js';
+import { busy } from './receive_queue.js';
+import { parseRelayAddress } from './relay_address.js';
+import { SharedAttempt } from './shared_attempt.js';
+import { checkWatchLoopOptions, type WatchLoopEnd, type WatchLoopOptions, watchLoop } from './watch_loop.js';
 
 /** Options of {@link RelayClient}. */
 export interface RelayClientOptions extends ClientInfoOptions {
@@ -31,8 +37,18 @@ export interface RelayClientOptions extends ClientInfoOptions {
    */
   certName?: string;
   /** Over TLS: PEM certificates of whom to trust, in place of the roots of Node and the system. */
-  ca?: string;
+  ca?: Pem | readonly Pem[];
 }
+
+const CHECKS: Checks<RelayClientOptions> = {
+  ...CLIENT_INFO_CHECKS,
+  fastStart: checkBoolean,
+  idealNode: checkString,
+  serverPublicKey: checkPublicKey,
+  connectTimeout: integerIn(TIMEOUT_RANGE),
+  certName: checkString,
+  ca: checkPem,
+};
 
 /** A message and the connection that it came over. */
 export interface ReceivedDetail {
@@ -70,13 +86,14 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
   readonly url: URL;
 
   readonly #privateKey: PrivateKey;
+  readonly #dialHost: string | undefined;
   readonly #options: RelayClientOptions;
   readonly #trust: Trust;
   /** What is sent over; may have failed. */
   #link: Link | undefined;
   /** What is received from: stays the old link until `recv` has reported its loss. */
   #source: Link | undefined;
-  #connecting: Promise<Link> | undefined;
+  #connecting: SharedAttempt<Link> | undefined;
   /** Aborted by close(), with the error that everybody then gets. */
   readonly #ending = new AbortController();
   #generation = 0;
@@ -85,11 +102,15 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
   #watching = false;
 
   /**
-   * @param url - `https://HOST[:PORT]/derp`, or `http://` on trusted networks
-   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad URL or option, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
+   * @param url - `https://HOST[:PORT][/DIALHOST][/derp]`, or with `http://` on trusted networks; without a scheme it is `https://`. With
+   *   DIALHOST that is dialled, while the relay's name, which its certificate must be for, stays HOST
+   * @throws DerpError `ERR_DERP_BAD_OPTION` for a bad argument, URL or option, `ERR_DERP_CERTIFICATE` for a `ca` without certificates
    */
   constructor(privateKey: PrivateKey, url: string | URL, options: RelayClientOptions = {}) {
-    this.url = parseRelayUrl(url);
+    checkPrivateKey(privateKey, 'privateKey');
+    if (typeof url !== 'string' && !(url instanceof URL)) wrong('url', url, 'a string or a URL');
+    checkOptions(options, 'options', CHECKS);
+    ({ url: this.url, dialHost: this.#dialHost } = parseRelayAddress(url, 'url'));
     this.publicKey = privateKey.publicKey;
     this.#privateKey = privateKey;
     this.#options = { ...options };
@@ -112,38 +133,39 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
    * Connects, unless connected, and waits until the relay let this client in, so that peers can reach it. Other methods connect too, but
    * do not wait for that.
    * @throws DerpError `ERR_DERP_CONNECT` when the relay cannot be reached, `ERR_DERP_TIMEOUT`, `ERR_DERP_TLS` when TLS fails,
-   *   `ERR_DERP_CERTIFICATE` when the relay's certificate is not trusted, `ERR_DERP_HTTP_STATUS` when it is no DERP relay, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` after {@link close} or when the relay refuses this client
+   *   `ERR_DERP_CERTIFICATE` when the relay's certificate is not trusted, `ERR_DERP_HTTP_STATUS` when it is no DERP relay,
+   *   `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` after {@link close} or when the relay refuses this client, `ABORT_ERR`
+   *   when the signal is aborted: the attempt ends then, unless other calls wait for it
    */
-  async connect(): Promise<void> {
-    const { client } = await this.#connected();
-    await client.ready();
+  async connect(options: SignalOptions = {}): Promise<void> {
+    const signal = signalOf(options);
+    const { client } = await this.#connected(signal);
+    await abortable(client.ready(), signal);
   }
 
   /** As `Client.send`. @throws DerpError as that and {@link connect} */
-  async send(destination: PublicKey, packet: Uint8Array): Promise<void> {
-    await (this.#live ?? (await this.#connected())).client.send(destination, packet);
+  async send(destination: PublicKey, packet: Uint8Array): Promise<boolean> {
+    checkPublicKey(destination, 'destination');
+    const bytes = bytesOf(packet, 'packet');
+    return (this.#live ?? (await this.#connected())).client.send(destination, bytes);
   }
 
   /**
    * The next message. A lost connection is reported once, after what arrived over it; the next call reconnects.
    * @throws DerpError as `Client.recv` and {@link connect}
    */
-  async recv(): Promise<ReceivedMessage> {
-    return (await this.recvDetail()).message;
+  async recv(options: SignalOptions = {}): Promise<ReceivedMessage> {
+    return (await this.recvDetail(options)).message;
   }
 
   /** {@link recv} with the number of the connection. */
-  async recvDetail(): Promise<ReceivedDetail> {
-    if (this.#receiving) {
-      throw new DerpError(
-        'ERR_DERP_BAD_OPTION',
-        'recv is already waiting: let one party receive and hand the messages on',
-      );
-    }
+  async recvDetail(options: SignalOptions = {}): Promise<ReceivedDetail> {
+    const signal = signalOf(options);
+    if (this.#receiving) throw busy();
     this.#receiving = true;
     try {
       for (;;) {
-        const detail = await this.#receiveFrom(this.#source ?? (await this.#connected()));
+        const detail = await this.#receiveFrom(this.#source ?? (await this.#connected(signal)), options);
         if (detail !== undefined) return detail;
       }
     } finally {
@@ -152,13 +174,14 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
   }
 
   /** The next message of a link; nothing when the link ended as the relay had announced. */
-  async #receiveFrom({ client, generation }: Link): Promise<ReceivedDetail | undefined> {
+  async #receiveFrom({ client, generation }: Link, options: SignalOptions): Promise<ReceivedDetail | undefined> {
     try {
-      return { message: await client.recv(), generation };
+      return { message: await client.recv(options), generation };
     } catch (error) {
+      if (error instanceof DerpAbortError) throw error;
       this.#source = this.#live;
       if (this.#closed !== undefined) throw this.#closed;
-      if (client.restart?.isCurrent) return undefined;
+      if (restartOf(client)?.isCurrent) return undefined;
       throw error;
     }
   }
@@ -171,18 +194,28 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
     );
   }
 
+  /** Packets of other clients; messages of other kinds are dropped. Ends and throws as the iteration of all messages. */
+  packets(options: SignalOptions = {}): AsyncGenerator<ReceivedPacket, void, undefined> {
+    return packetsUntil(
+      () => this.recv(options),
+      (error) => error === this.#closed,
+    );
+  }
+
   /** As `Client.ping`. @throws DerpError as that and {@link connect} */
-  async ping(): Promise<number> {
-    return (await this.#connected()).client.ping();
+  async ping(options: SignalOptions = {}): Promise<number> {
+    return (await this.#connected(signalOf(options))).client.ping(options);
   }
 
   /** As `Client.sendPong`. @throws DerpError as that and {@link connect} */
   async sendPong(data: Uint8Array): Promise<void> {
-    await (await this.#connected()).client.sendPong(data);
+    const bytes = bytesOf(data, 'data');
+    await (await this.#connected()).client.sendPong(bytes);
   }
 
   /** As `Client.notePreferred`; said again after each reconnect. @throws DerpError as that and {@link connect} */
   async notePreferred(preferred: boolean): Promise<void> {
+    checkBoolean(preferred, 'preferred');
     this.#preferred = preferred;
     const live = this.#live;
     if (live !== undefined) await live.client.notePreferred(preferred);
@@ -202,31 +235,43 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
    * Keeps track of who is connected to the relay, reconnecting for ever, until {@link close}, the signal, or a relay with the key to be
    * ignored, which is how a relay finds itself in a list of relays to mesh with. Nobody else may call {@link recv} meanwhile. Closes the
    * client at the end.
-   * @throws DerpError `ERR_DERP_NO_MESH_KEY`; failures to connect or receive go to `onError`
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_NO_MESH_KEY`; failures to connect or receive go to `onError`
    */
   async runWatchConnectionLoop(options: WatchLoopOptions): Promise<WatchLoopEnd> {
+    checkWatchLoopOptions(options);
     needMeshKey(this.#options.meshKey, 'runWatchConnectionLoop');
     return watchLoop(this, this.#ending.signal, options);
   }
 
   /** As `Client.closePeer`. @throws DerpError as that and {@link connect} */
   async closePeer(peer: PublicKey): Promise<void> {
+    checkPublicKey(peer, 'peer');
+    needMeshKey(this.#options.meshKey, 'closePeer');
     await (await this.#connected()).client.closePeer(peer);
   }
 
   /** As `Client.forwardPacket`. @throws DerpError as that and {@link connect} */
   async forwardPacket(source: PublicKey, destination: PublicKey, packet: Uint8Array): Promise<void> {
-    await (this.#live ?? (await this.#connected())).client.forwardPacket(source, destination, packet);
+    checkPublicKey(source, 'source');
+    checkPublicKey(destination, 'destination');
+    const bytes = bytesOf(packet, 'packet');
+    needMeshKey(this.#options.meshKey, 'forwardPacket');
+    await (this.#live ?? (await this.#connected())).client.forwardPacket(source, destination, bytes);
   }
 
   /** Closes the connection for good; every call, waiting ones included, throws `ERR_DERP_CLOSED`. Idempotent. */
   close(): void {
     this.#ending.abort(new DerpError('ERR_DERP_CLOSED', 'the client was closed'));
+    this.#connecting?.end(this.#closed);
     this.#source?.client.close();
     this.#link?.client.close();
   }
 
   [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
 
@@ -241,22 +286,32 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
   }
 
   /** The working link; all who ask meanwhile wait for one attempt to make it. */
-  #connected(): Promise<Link> {
-    if (this.#closed !== undefined) return Promise.reject(this.#closed);
+  async #connected(signal?: AbortSignal): Promise<Link> {
+    if (this.#closed !== undefined) throw this.#closed;
     const live = this.#live;
-    if (live !== undefined) return Promise.resolve(live);
-    this.#connecting ??= this.#connect().finally(() => {
-      this.#connecting = undefined;
-    });
-    return this.#connecting;
+    if (live !== undefined) return live;
+    if (this.#connecting === undefined || this.#connecting.isEnded) this.#connecting = this.#begin();
+    return this.#connecting.wait(signal);
   }
 
-  async #connect(): Promise<Link> {
-    const restart = this.#link?.client.restart;
+  #begin(): SharedAttempt<Link> {
+    const attempt = new SharedAttempt((signal) =>
+      this.#connect(signal).finally(() => {
+        if (this.#connecting === attempt) this.#connecting = undefined;
+      }),
+    );
+    return attempt;
+  }
+
+  async #connect(signal: AbortSignal): Promise<Link> {
+    const restart = this.#link === undefined ? undefined : restartOf(this.#link.client);
     try {
-      const open = () => this.#open();
-      const client = await (restart?.isCurrent ? restart.reconnect(open, this.#ending.signal) : open());
-      if (this.#closed !== undefined) client.close();
+      const open = () => this.#open(signal);
+      const client = await (restart?.isCurrent ? restart.reconnect(open, signal) : open());
+      if (signal.aborted) {
+        client.close();
+        throw signal.reason;
+      }
       const link = { client, generation: ++this.#generation };
       // What the relay must know again is written before anything else, and nothing can happen in between.
       const told = [
@@ -272,13 +327,20 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
     }
   }
 
-  #open(): Promise<Client> {
+  #open(signal: AbortSignal): Promise<Client> {
     const { fastStart = false, idealNode, connectTimeout: timeout = CONNECT_TIMEOUT } = this.#options;
-    const { signal } = this.#ending;
-    const dialling = { url: this.url, fastStart, idealNode, timeout, signal, trust: this.#trust };
+    const dialling = {
+      url: this.url,
+      dialHost: this.#dialHost,
+      fastStart,
+      idealNode,
+      timeout,
+      signal,
+      trust: this.#trust,
+    };
     const clientInfo = (relay: PublicKey) => this.#sealClientInfo(relay);
     return openConnection({ ...dialling, clientInfo }, (connection, { head, serverPublicKey: told }) =>
-      Client.begin(this.#privateKey, connection, {
+      beginClient(this.#privateKey, connection, {
         ...this.#options,
         head,
         handshakeTimeout: timeout,

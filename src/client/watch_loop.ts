@@ -1,9 +1,10 @@
 /** Who is connected to a relay, kept up to date over reconnects: what a mesh of relays is made of. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Checks, checkFunction, checkLogger, checkOptions, checkSignal, integerIn, wrong } from '../checks.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
-import type { PublicKey } from '../protocol/key.js';
-import { FLOOD_QUIET_TIME, FLOOD_WAIT, WATCH_RETRY_INTERVAL } from './defaults.js';
+import { checkPublicKey, type PublicKey } from '../protocol/key.js';
+import { FLOOD_QUIET_TIME, FLOOD_WAIT, TIMEOUT_RANGE, WATCH_RETRY_INTERVAL } from './defaults.js';
 import { type PeerGoneMessage, PeerGoneReason, type PeerPresentMessage } from './messages.js';
 import type { ReceivedDetail } from './relay_client.js';
 
@@ -23,6 +24,24 @@ export interface WatchLoopOptions {
   retryInterval?: number;
   /** Where the loop says what it does. Default: nowhere. */
   logger?: Logger;
+}
+
+const CHECKS: Checks<WatchLoopOptions> = {
+  add: checkFunction,
+  remove: checkFunction,
+  ignoreServerKey: checkPublicKey,
+  onError: checkFunction,
+  signal: checkSignal,
+  retryInterval: integerIn(TIMEOUT_RANGE),
+  logger: checkLogger,
+};
+
+/** @throws DerpError `ERR_DERP_BAD_OPTION` */
+export function checkWatchLoopOptions(options: unknown): asserts options is WatchLoopOptions {
+  checkOptions<WatchLoopOptions>(options, 'options', CHECKS);
+  for (const name of ['add', 'remove'] as const) {
+    if (options[name] === undefined) wrong(name, undefined, 'a function');
+  }
 }
 
 /** Why a watch loop ended: `self`, the relay has the key that was to be ignored; `closed`, the client was closed or the signal aborted. */

@@ -3,6 +3,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { BlockList, isIP } from 'node:net';
+import { wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
 
 /** Whether a request may see the debug pages. */
@@ -16,6 +17,7 @@ export type DebugAccess = (request: IncomingMessage) => boolean;
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when one of the variables holds no address
  */
 export function debugAccess(env: NodeJS.ProcessEnv = process.env): DebugAccess {
+  if (typeof env !== 'object' || env === null) wrong('env', env, 'an object of variables, as process.env');
   const tailnet = tailscaleAddresses();
   const others = allowed(env);
   const keyFile = env['TS_DEBUG_KEY_PATH'] ?? '';

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { hostname } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
+import { arrayOf, type Checks, checkFunction, checkOptions, checkString, having } from '../checks.js';
 import { escapeHtml, isRead, sendMethodNotAllowed, sendText } from './answers.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
@@ -35,15 +36,27 @@ export interface DebugPagesOptions {
   access?: DebugAccess;
 }
 
+/** What {@link DebugPagesOptions} take. */
+export const DEBUG_CHECKS: Checks<DebugPagesOptions> = {
+  relay: having('a Server', 'expVar', 'shardVars', 'traffic', 'consistencyCheck'),
+  hostname: checkString,
+  certificates: checkFunction,
+  version: checkString,
+  cmdline: arrayOf(checkString),
+  logLinesLost: checkFunction,
+  access: checkFunction,
+};
+
 /** Pages that stay open, at once: each asks the shards every 2 s and keeps a figure per client. */
 const MAX_TRAFFIC_PAGES = 16;
 
 /**
  * A listener for requests whose path begins with `/debug/`; `pages` and `createPageServer` take it as option `debug`.
  *
- * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when `TS_ALLOW_DEBUG_IP` or `TS_DEBUG_TRUSTED_CIDRS` holds no address
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`, also when `TS_ALLOW_DEBUG_IP` or `TS_DEBUG_TRUSTED_CIDRS` holds no address
  */
 export function debugPages(options: DebugPagesOptions = {}): RequestListener {
+  checkOptions(options, 'options', DEBUG_CHECKS);
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
   // From the start on: the first scrape shall tell of the time before it.
   sampleEventLoop();

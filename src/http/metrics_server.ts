@@ -1,9 +1,10 @@
 /** A listener of its own for metrics and debug pages. */
 import type { Server } from 'node:http';
+import { badOption, type Checks, checkOptions, checkString } from '../checks.js';
 import { isUnspecified } from '../ip_address.js';
 import { sendText } from './answers.js';
 import { boundAccess, debugAccess } from './debug_access.js';
-import { type DebugPagesOptions, debugPages } from './debug_pages.js';
+import { DEBUG_CHECKS, type DebugPagesOptions, debugPages } from './debug_pages.js';
 import { boundedServer } from './page_server.js';
 import { parseRequestPath } from './request_path.js';
 
@@ -15,13 +16,19 @@ export interface MetricsServerOptions extends Omit<DebugPagesOptions, 'access'> 
   host: string;
 }
 
+const { access: _byHost, ...SHOWN_CHECKS } = DEBUG_CHECKS;
+const CHECKS: Checks<MetricsServerOptions> = { ...SHOWN_CHECKS, host: checkString };
+
 /**
  * Makes an `http.Server`, to be listened with, that serves the pages below `/debug/`, and Prometheus' usual `/metrics`; no DERP.
  *
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` as {@link debugPages}
  */
-export function createMetricsServer({ host, ...options }: MetricsServerOptions): Server {
-  const debug = debugPages({ ...options, access: isUnspecified(host) ? debugAccess() : boundAccess });
+export function createMetricsServer(options: MetricsServerOptions): Server {
+  checkOptions(options, 'options', CHECKS);
+  const { host, ...shown } = options;
+  if (host === undefined) throw badOption('host: is missing; empty stands for every address of this machine');
+  const debug = debugPages({ ...shown, access: isUnspecified(host) ? debugAccess() : boundAccess });
   return boundedServer((request, response) => {
     const path = parseRequestPath(request.url ?? '')?.path;
     if (path === '/metrics') request.url = '/debug/varz';

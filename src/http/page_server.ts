@@ -16,7 +16,7 @@ const PLACES: PlaceBounds = { max: 4_096, maxPerSource: 256, grace: 100 };
  * Makes an `http.Server` that serves {@link pages}. It may listen itself, or be given connections by `emit('connection', socket)`;
  * its bounds hold in both cases, which Node's own timeouts do not: those run in a listening server only.
  *
- * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when `home` is none of its values
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`
  */
 export function createPageServer(options: PagesOptions = {}): Server {
   return boundedServer(pages(options));

@@ -4,6 +4,7 @@
  * Requests that upgrade to DERP never come here when a relay serves the connection; what remains of `/derp` is answered 426.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { type Checks, checkBoolean, checkFunction, checkLogger, checkOptions, checkString } from '../checks.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
 import { isRead, sendMethodNotAllowed, sendPage, sendRedirect, sendText } from './answers.js';
@@ -23,13 +24,21 @@ export interface PagesOptions {
   logger?: Logger;
 }
 
+const CHECKS: Checks<PagesOptions> = {
+  home: checkString,
+  derpEnabled: checkBoolean,
+  debug: checkFunction,
+  logger: checkLogger,
+};
+
 const ROBOTS = 'User-agent: *\nDisallow: /\n';
 /**
  * A listener for an `http.Server`'s requests.
  *
- * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when `home` is none of its values
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`
  */
 export function pages(options: PagesOptions = {}): RequestListener {
+  checkOptions(options, 'options', CHECKS);
   const derpEnabled = options.derpEnabled ?? true;
   const home = homeHandler(options.home ?? '', derpEnabled);
   const debug = options.debug ?? notFound;

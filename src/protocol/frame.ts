@@ -9,7 +9,7 @@
  * A frame is 1 byte type, 4 bytes length of what follows, body. All integers are big-endian.
  */
 import { DerpError } from '../errors.js';
-import { KEY_LENGTH, PublicKey } from './key.js';
+import { KEY_LENGTH, PublicKey, writeKey } from './key.js';
 
 /** Version of the protocol, as ClientInfo and ServerInfo say it. */
 export const PROTOCOL_VERSION = 2;
@@ -106,7 +106,7 @@ export function frameOf(type: FrameTypeByte, ...parts: Uint8Array[]): Buffer {
 export function serverKeyFrame(relay: PublicKey): Buffer {
   const frame = allocFrame(FrameType.SERVER_KEY, MAGIC.length + KEY_LENGTH);
   frame.set(MAGIC, FRAME_HEADER_LENGTH);
-  relay.copyTo(frame, FRAME_HEADER_LENGTH + MAGIC.length);
+  writeKey(relay, frame, FRAME_HEADER_LENGTH + MAGIC.length);
   return frame;
 }
 
@@ -132,7 +132,7 @@ export function readServerKey(body: Buffer): PublicKey {
 export function sendPacketFrame(destination: PublicKey, packet: Uint8Array): Buffer {
   checkPacketSize(packet);
   const frame = allocFrame(FrameType.SEND_PACKET, KEY_LENGTH + packet.length);
-  destination.copyTo(frame, FRAME_HEADER_LENGTH);
+  writeKey(destination, frame, FRAME_HEADER_LENGTH);
   frame.set(packet, FRAME_HEADER_LENGTH + KEY_LENGTH);
   return frame;
 }
@@ -141,8 +141,8 @@ export function sendPacketFrame(destination: PublicKey, packet: Uint8Array): Buf
 export function forwardPacketFrame(source: PublicKey, destination: PublicKey, packet: Uint8Array): Buffer {
   checkPacketSize(packet);
   const frame = allocFrame(FrameType.FORWARD_PACKET, 2 * KEY_LENGTH + packet.length);
-  source.copyTo(frame, FRAME_HEADER_LENGTH);
-  destination.copyTo(frame, FRAME_HEADER_LENGTH + KEY_LENGTH);
+  writeKey(source, frame, FRAME_HEADER_LENGTH);
+  writeKey(destination, frame, FRAME_HEADER_LENGTH + KEY_LENGTH);
   frame.set(packet, FRAME_HEADER_LENGTH + 2 * KEY_LENGTH);
   return frame;
 }
@@ -159,7 +159,7 @@ export function watchConnsFrame(): Buffer {
 
 export function closePeerFrame(peer: PublicKey): Buffer {
   const frame = allocFrame(FrameType.CLOSE_PEER, KEY_LENGTH);
-  peer.copyTo(frame, FRAME_HEADER_LENGTH);
+  writeKey(peer, frame, FRAME_HEADER_LENGTH);
   return frame;
 }
 

@@ -3,7 +3,7 @@ import { DerpError } from '../errors.js';
 import { BOX_OVERHEAD, Box, NONCE_LENGTH } from './box.js';
 import { allocFrame, FRAME_HEADER_LENGTH, FrameType, PROTOCOL_VERSION } from './frame.js';
 import { goBoolean, goInteger, goString, type JsonValue, type MemberReader, readGoObject } from './go_json.js';
-import { KEY_LENGTH, type PrivateKey, PublicKey } from './key.js';
+import { KEY_LENGTH, type PrivateKey, PublicKey, writeKey } from './key.js';
 import { isMeshKey } from './mesh_key.js';
 
 /** Smallest ClientInfo body in bytes: key and nonce. */
@@ -155,7 +155,7 @@ export function sealServerInfo(
 export function sealClientInfo(info: ClientInfo, clientKey: PublicKey, box: Box): Buffer {
   const json = encodeClientInfo(info);
   const frame = allocFrame(FrameType.CLIENT_INFO, KEY_LENGTH + BOX_OVERHEAD + json.length);
-  clientKey.copyTo(frame, FRAME_HEADER_LENGTH);
+  writeKey(clientKey, frame, FRAME_HEADER_LENGTH);
   box.sealInto(frame.subarray(FRAME_HEADER_LENGTH + KEY_LENGTH), json);
   return frame;
 }

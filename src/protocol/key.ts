@@ -1,6 +1,7 @@
 /** Node keys: curve25519 public keys, which are the addresses of DERP, and the private keys that belong to them. */
 import { inspect } from 'node:util';
 import sodium from 'sodium-native';
+import { bytesOf, shown, wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
 
 /** Bytes of a public and of a private key. */
@@ -10,10 +11,19 @@ const PUBLIC_PREFIX = 'nodekey:';
 const PRIVATE_PREFIX = 'privkey:';
 const HEX_KEY = /^[0-9a-fA-F]{64}$/;
 
+let addressOf: (key: PublicKey) => Uint8Array;
+let isPublicKey: (value: object) => value is PublicKey;
+let isPrivateKey: (value: object) => value is PrivateKey;
+
 /** A client's or relay's address: a curve25519 public key. Immutable. */
 export class PublicKey {
   readonly #bytes: Uint8Array;
   #hex: string | undefined;
+
+  static {
+    addressOf = (key) => key.#bytes;
+    isPublicKey = (value): value is PublicKey => #bytes in value;
+  }
 
   private constructor(bytes: Uint8Array) {
     this.#bytes = bytes;
@@ -59,22 +69,10 @@ export class PublicKey {
     return this.#bytes.every((byte) => byte === 0);
   }
 
-  /** Writes the 32 bytes into `target` at `offset`; for hot paths, where {@link bytes} would copy twice. */
-  copyTo(target: Uint8Array, offset = 0): void {
-    target.set(this.#bytes, offset);
-  }
-
+  /** @throws DerpError `ERR_DERP_BAD_OPTION` when `other` is no PublicKey */
   equals(other: PublicKey): boolean {
-    return this.equalsBytes(other.#bytes);
-  }
-
-  /** Whether the 32 bytes of `other` from `offset` on are this key. */
-  equalsBytes(other: Uint8Array, offset = 0): boolean {
-    if (other.length < offset + KEY_LENGTH) return false;
-    for (let i = 0; i < KEY_LENGTH; i++) {
-      if (this.#bytes[i] !== other[offset + i]) return false;
-    }
-    return true;
+    checkPublicKey(other, 'other');
+    return this.#bytes.every((byte, index) => byte === other.#bytes[index]);
   }
 
   /** `nodekey:` and 64 hexadecimal digits. */
@@ -109,6 +107,7 @@ export class PrivateKey {
 
   static {
     readSecret = (key) => key.#secret;
+    isPrivateKey = (value): value is PrivateKey => #secret in value;
   }
 
   private constructor(secret: Uint8Array) {
@@ -160,6 +159,11 @@ export class PrivateKey {
   }
 }
 
+/** Writes the 32 bytes of a key into `target`; for every packet, where `bytes` would copy twice. */
+export function writeKey(key: PublicKey, target: Uint8Array, offset: number): void {
+  target.set(addressOf(key), offset);
+}
+
 /** The secret's own 32 bytes, for the box and for nothing else. Not to be written. */
 export function secretOf(key: PrivateKey): Uint8Array {
   return readSecret(key);
@@ -171,14 +175,50 @@ function clamp(secret: Uint8Array): void {
   secret[31] = (secret[31]! & 0b0111_1111) | 0b0100_0000;
 }
 
+/** @throws DerpError `ERR_DERP_BAD_OPTION` */
+export function checkPublicKey(value: unknown, name: string): asserts value is PublicKey {
+  if (isObject(value) && isPublicKey(value)) return;
+  const advice =
+    isObject(value) && isPrivateKey(value)
+      ? 'give its publicKey'
+      : typeof value === 'string'
+        ? 'read it by PublicKey.parse(text) or PublicKey.fromHex(text)'
+        : value instanceof Uint8Array
+          ? 'make it by PublicKey.fromBytes(bytes)'
+          : foreignAdvice(value, 'PublicKey');
+  wrong(name, value, 'a PublicKey', advice);
+}
+
+/** @throws DerpError `ERR_DERP_BAD_OPTION`; its message shows nothing of the value */
+export function checkPrivateKey(value: unknown, name: string): asserts value is PrivateKey {
+  if (isObject(value) && isPrivateKey(value)) return;
+  const advice =
+    typeof value === 'string'
+      ? 'read it by PrivateKey.parse(text)'
+      : value instanceof Uint8Array
+        ? 'make it by PrivateKey.fromBytes(bytes)'
+        : foreignAdvice(value, 'PrivateKey');
+  wrong(name, value, 'a PrivateKey', advice);
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}
+
+function foreignAdvice(value: unknown, name: string): string {
+  return shown(value) === `a ${name}` ? 'another copy of derplane made this one; give its text to this copy' : '';
+}
+
 function copyOfKey(bytes: Uint8Array, kind: string): Uint8Array {
-  if (bytes.length !== KEY_LENGTH) throw badKey(`${kind} key of ${bytes.length} bytes, needs ${KEY_LENGTH}`);
+  const given = bytesOf(bytes, `bytes of a ${kind} key`);
+  if (given.length !== KEY_LENGTH) throw badKey(`${kind} key of ${given.length} bytes, needs ${KEY_LENGTH}`);
   const copy = new Uint8Array(KEY_LENGTH);
-  copy.set(bytes);
+  copy.set(given);
   return copy;
 }
 
 function parseHex(text: string, prefix: string, kind: string): Uint8Array {
+  if (typeof text !== 'string') throw badKey(`${kind} key: must be a string, not ${shown(text)}`);
   if (!text.startsWith(prefix)) throw badKey(`${kind} key does not begin with "${prefix}"`);
   const digits = text.slice(prefix.length);
   if (digits.length !== 2 * KEY_LENGTH) {

@@ -2,13 +2,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dialMesh } from '../client/dial_mesh.js';
 import type { Trust } from '../client/dial_tls.js';
+import type { RelayAddress } from '../client/relay_address.js';
 import { DerpError } from '../errors.js';
 import type { LimitedLog } from '../log_limit.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
 import { watchConnsFrame } from '../protocol/frame.js';
 import type { PrivateKey } from '../protocol/key.js';
 import { MESH_DIAL_TIMEOUT, MESH_REPEAT_INTERVAL } from './defaults.js';
-import type { MeshHost } from './mesh_host.js';
 import { remoteOf, takeOver } from './takeover.js';
 
 export interface MeshOptions {
@@ -35,12 +35,12 @@ interface LinkEnd {
 
 /** A host and what the log was last told of it. */
 class Target {
-  readonly host: MeshHost;
+  readonly host: RelayAddress;
   readonly #log: LimitedLog;
   #trouble = '';
   #toldAt = 0;
 
-  constructor(host: MeshHost, log: LimitedLog) {
+  constructor(host: RelayAddress, log: LimitedLog) {
     this.host = host;
     this.#log = log;
   }
@@ -81,19 +81,19 @@ export class Mesh {
   readonly #ending = new AbortController();
   readonly #live = new Map<ConnectionId, LiveLink>();
   readonly #running: Promise<void>[] = [];
-  #waiting: MeshHost[] = [];
+  #waiting: RelayAddress[] = [];
 
   constructor(options: MeshOptions) {
     this.#options = options;
   }
 
   /** Keeps a link to `host` from now on. */
-  add(host: MeshHost): void {
+  add(host: RelayAddress): void {
     this.#running.push(this.#keepLink(new Target(host, this.#options.log)));
   }
 
   /** Keeps links to `hosts` from {@link begin} on: one of them may be this relay, which does not listen yet. */
-  addLater(hosts: readonly MeshHost[]): void {
+  addLater(hosts: readonly RelayAddress[]): void {
     this.#waiting.push(...hosts);
   }
 

@@ -1,12 +1,6 @@
 /** Which numbers each option takes; the command's flags take the same. Defaults and reasons are in `defaults.ts`. */
-import { DerpError } from '../errors.js';
+import { type Check, integerIn, type Range } from '../checks.js';
 import { MAX_SHARDS } from './defaults.js';
-
-/** Integers from `min` to `max`. */
-export interface Range {
-  readonly min: number;
-  readonly max: number;
-}
 
 /** Milliseconds: a day; longer times are surely mistakes, and overflow nothing. */
 export const MAX_TIME = 86_400_000;
@@ -46,22 +40,7 @@ export const OPTION_RANGES = {
 /** The path of an option that is a number. */
 export type NumberOption = keyof typeof OPTION_RANGES;
 
-/** What a value out of its range is answered with. */
-export function rangeText(
-  { min, max }: Range,
-  kind = 'an integer',
-  format: (value: number) => string = String,
-): string {
-  return `must be ${kind} from ${format(min)} to ${format(max)}`;
-}
-
-/** @throws DerpError `ERR_DERP_BAD_OPTION` unless `value` is an integer within the option's range */
-export function numberOption(name: NumberOption, value: number): number {
-  return integerIn(name, value, OPTION_RANGES[name]);
-}
-
-/** @throws DerpError `ERR_DERP_BAD_OPTION` unless `value` is an integer within `range` */
-export function integerIn(name: string, value: number, range: Range): number {
-  if (Number.isInteger(value) && value >= range.min && value <= range.max) return value;
-  throw new DerpError('ERR_DERP_BAD_OPTION', `${name} ${String(value)}: ${rangeText(range)}`);
+/** The check of an option that is a number. */
+export function numberOption(path: NumberOption): Check {
+  return integerIn(OPTION_RANGES[path]);
 }

@@ -1,5 +1,6 @@
 /** Options of a {@link Server}; every number has its default and reason in `defaults.ts`. */
 import type { Logger } from '../log.js';
+import type { Pem } from '../tls/pem_option.js';
 
 /** What happens when several connections share one key. */
 export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
@@ -39,7 +40,7 @@ export interface ServerMeshOptions {
    */
   with?: readonly string[];
   /** PEM certificates that these relays are trusted by, in place of the roots of Node and the system. */
-  ca?: string;
+  ca?: Pem | readonly Pem[];
   /** Whether relays that are not on this machine's loopback may be linked with over plain HTTP. Default: false. */
   insecureHttp?: boolean;
   /** Milliseconds between the end of a link, or a failed attempt, and the next attempt. Default: 5,000. */
@@ -121,4 +122,6 @@ export interface Listener {
   readonly port: number;
   /** Stops accepting; connections made stay. Idempotent. */
   close(): void;
+  [Symbol.dispose](): void;
+  [Symbol.asyncDispose](): Promise<void>;
 }

@@ -1,7 +1,8 @@
-/** Options of a {@link Server} with their defaults filled in and their ranges checked. */
+/** Options of a {@link Server}, checked, and with their defaults filled in. */
 import { availableParallelism } from 'node:os';
-import { DerpError } from '../errors.js';
+import { arrayOf, type Checks, checkBoolean, checkLogger, checkOptions, checkString, oneOf } from '../checks.js';
 import { type Logger, silentLogger } from '../log.js';
+import { checkPem } from '../tls/pem_option.js';
 import * as defaults from './defaults.js';
 import { numberOption } from './option_ranges.js';
 import type {
@@ -25,80 +26,84 @@ export interface ResolvedOptions {
   readonly queues: Required<ServerQueueOptions>;
 }
 
-/** @throws DerpError `ERR_DERP_BAD_OPTION` naming the option, its value and its range */
+/** What each option takes. Text that has a form of its own (keys, hosts) is read where it is used. */
+const CHECKS: Checks<ServerOptions> = {
+  derp: checkBoolean,
+  shards: numberOption('shards'),
+  duplicatePolicy: oneOf(['last-writer-active', 'disable-fighters']),
+  logger: checkLogger,
+  logClients: checkBoolean,
+  mesh: {
+    key: checkString,
+    with: arrayOf(checkString),
+    ca: checkPem,
+    insecureHttp: checkBoolean,
+    retryInterval: numberOption('mesh.retryInterval'),
+  },
+  handshake: {
+    threads: numberOption('handshake.threads'),
+    maxPending: numberOption('handshake.maxPending'),
+    maxPendingPerSource: numberOption('handshake.maxPendingPerSource'),
+    maxBytes: numberOption('handshake.maxBytes'),
+    firstByteTimeout: numberOption('handshake.firstByteTimeout'),
+    requestTimeout: numberOption('handshake.requestTimeout'),
+    clientInfoTimeout: numberOption('handshake.clientInfoTimeout'),
+  },
+  timeouts: {
+    write: numberOption('timeouts.write'),
+    keepAliveInterval: numberOption('timeouts.keepAliveInterval'),
+    rttInterval: numberOption('timeouts.rttInterval'),
+  },
+  queues: {
+    depth: numberOption('queues.depth'),
+    maxBytes: numberOption('queues.maxBytes'),
+    ringBytes: numberOption('queues.ringBytes'),
+  },
+};
+
+/** @throws DerpError `ERR_DERP_BAD_OPTION` naming the option, its value and what it takes */
 export function resolveOptions(options: ServerOptions): ResolvedOptions {
+  checkOptions(options, 'options', CHECKS);
   const cores = availableParallelism();
+  const { mesh = {}, handshake = {}, timeouts = {}, queues = {} } = options;
   return {
     derp: options.derp ?? true,
-    shards: numberOption('shards', options.shards ?? Math.min(cores, defaults.MAX_SHARDS)),
-    duplicatePolicy: duplicatePolicy(options.duplicatePolicy ?? 'last-writer-active'),
+    shards: options.shards ?? Math.min(cores, defaults.MAX_SHARDS),
+    duplicatePolicy: options.duplicatePolicy ?? 'last-writer-active',
     logger: options.logger ?? silentLogger,
     logClients: options.logClients ?? false,
-    mesh: resolveMesh(options.mesh ?? {}),
-    handshake: resolveHandshake(options.handshake ?? {}, cores),
-    timeouts: resolveTimeouts(options.timeouts ?? {}),
-    queues: resolveQueues(options.queues ?? {}),
-  };
-}
-
-function resolveMesh(mesh: ServerMeshOptions): ResolvedOptions['mesh'] {
-  return {
-    ...mesh,
-    with: mesh.with ?? [],
-    insecureHttp: mesh.insecureHttp ?? false,
-    retryInterval: numberOption('mesh.retryInterval', mesh.retryInterval ?? defaults.MESH_RETRY_INTERVAL),
+    mesh: {
+      ...mesh,
+      with: mesh.with ?? [],
+      insecureHttp: mesh.insecureHttp ?? false,
+      retryInterval: mesh.retryInterval ?? defaults.MESH_RETRY_INTERVAL,
+    },
+    handshake: resolveHandshake(handshake, cores),
+    timeouts: {
+      write: timeouts.write ?? defaults.WRITE_TIMEOUT,
+      keepAliveInterval: timeouts.keepAliveInterval ?? defaults.KEEP_ALIVE_INTERVAL,
+      rttInterval: timeouts.rttInterval ?? defaults.RTT_INTERVAL,
+    },
+    queues: {
+      depth: queues.depth ?? defaults.QUEUE_DEPTH,
+      maxBytes: queues.maxBytes ?? defaults.MAX_QUEUE_BYTES,
+      ringBytes: queues.ringBytes ?? defaults.RING_BYTES,
+    },
   };
 }
 
 function resolveHandshake(handshake: ServerHandshakeOptions, cores: number): ResolvedOptions['handshake'] {
-  const {
-    threads = Math.max(1, Math.floor(cores / 4)),
-    maxPending = defaults.MAX_HANDSHAKES,
-    maxPendingPerSource = Math.max(defaults.MIN_SOURCE_SHARE, Math.floor(maxPending * defaults.SOURCE_SHARE)),
-    maxBytes = defaults.MAX_HANDSHAKE_BYTES,
-    requestTimeout = defaults.REQUEST_TIMEOUT,
-    firstByteTimeout = Math.min(defaults.FIRST_BYTE_TIMEOUT, requestTimeout),
-    clientInfoTimeout = defaults.CLIENT_INFO_TIMEOUT,
-  } = handshake;
+  const { maxPending = defaults.MAX_HANDSHAKES, requestTimeout = defaults.REQUEST_TIMEOUT } = handshake;
+  const sourceShare = Math.max(defaults.MIN_SOURCE_SHARE, Math.floor(maxPending * defaults.SOURCE_SHARE));
   return {
-    threads: numberOption('handshake.threads', threads),
-    maxPending: numberOption('handshake.maxPending', maxPending),
-    maxPendingPerSource: numberOption('handshake.maxPendingPerSource', maxPendingPerSource),
-    maxBytes: numberOption('handshake.maxBytes', maxBytes),
-    firstByteTimeout: numberOption('handshake.firstByteTimeout', firstByteTimeout),
-    requestTimeout: numberOption('handshake.requestTimeout', requestTimeout),
-    clientInfoTimeout: numberOption('handshake.clientInfoTimeout', clientInfoTimeout),
+    threads: handshake.threads ?? Math.max(1, Math.floor(cores / 4)),
+    maxPending,
+    maxPendingPerSource: handshake.maxPendingPerSource ?? sourceShare,
+    maxBytes: handshake.maxBytes ?? defaults.MAX_HANDSHAKE_BYTES,
+    firstByteTimeout: handshake.firstByteTimeout ?? Math.min(defaults.FIRST_BYTE_TIMEOUT, requestTimeout),
+    requestTimeout,
+    clientInfoTimeout: handshake.clientInfoTimeout ?? defaults.CLIENT_INFO_TIMEOUT,
   };
-}
-
-function resolveTimeouts(timeouts: ServerTimeoutOptions): ResolvedOptions['timeouts'] {
-  const {
-    write = defaults.WRITE_TIMEOUT,
-    keepAliveInterval = defaults.KEEP_ALIVE_INTERVAL,
-    rttInterval = defaults.RTT_INTERVAL,
-  } = timeouts;
-  return {
-    write: numberOption('timeouts.write', write),
-    keepAliveInterval: numberOption('timeouts.keepAliveInterval', keepAliveInterval),
-    rttInterval: numberOption('timeouts.rttInterval', rttInterval),
-  };
-}
-
-function resolveQueues(queues: ServerQueueOptions): ResolvedOptions['queues'] {
-  const { depth = defaults.QUEUE_DEPTH, maxBytes = defaults.MAX_QUEUE_BYTES, ringBytes = defaults.RING_BYTES } = queues;
-  return {
-    depth: numberOption('queues.depth', depth),
-    maxBytes: numberOption('queues.maxBytes', maxBytes),
-    ringBytes: numberOption('queues.ringBytes', ringBytes),
-  };
-}
-
-function duplicatePolicy(value: DuplicatePolicy): DuplicatePolicy {
-  if (value === 'last-writer-active' || value === 'disable-fighters') return value;
-  throw new DerpError(
-    'ERR_DERP_BAD_OPTION',
-    `duplicatePolicy ${JSON.stringify(value)}: must be last-writer-active or disable-fighters`,
-  );
 }
 
 /** Bytes of each ring's data: the budget shared out, as a power of two. */

@@ -1,8 +1,6 @@
-import { lookup } from 'node:dns/promises';
 import type { Server as HttpServer } from 'node:http';
-import { isIP } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { AcceptTrouble } from '../accept_trouble.js';
+import { bytesOf, checkDuplex, checkHttpServer, checkInteger, checkOptions, checkString, having } from '../checks.js';
 import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
@@ -11,7 +9,7 @@ import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
 import { EVICTIONS } from '../native.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
-import { type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
+import { checkPrivateKey, checkPublicKey, type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
 import { Shards } from '../shard/shards.js';
 import { ConsistencyChecks } from './consistency_checks.js';
@@ -20,9 +18,10 @@ import { drain } from './drain.js';
 import { EmbeddedConnections } from './embedded.js';
 import { dispatch, type Hearers } from './events.js';
 import { Forwarders } from './forwarders.js';
+import { checkListenOptions, checkRemoteAddress, Listening, numericHost } from './listening.js';
 import { Mesh } from './mesh.js';
 import { parseMeshHost } from './mesh_host.js';
-import { integerIn, numberOption } from './option_ranges.js';
+import { numberOption } from './option_ranges.js';
 import type { CloseOptions, Listener, ListenOptions, RateLimit, ServerOptions } from './options.js';
 import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
@@ -34,6 +33,8 @@ import { type ConnectionTraffic, Traffic } from './traffic.js';
 
 /** What a receive limit may be. */
 const NOT_NEGATIVE = { min: 0, max: Number.MAX_SAFE_INTEGER };
+
+const checkForwarder = having('a PacketForwarder', 'forwardPacket');
 
 /**
  * A DERP relay. It listens itself ({@link Server.listen}), or serves connections of somebody's `http.Server` ({@link Server.attach})
@@ -56,7 +57,7 @@ export class Server {
   readonly #forwarders: Forwarders;
   readonly #mesh: Mesh;
   readonly #traffic: Traffic;
-  readonly #listeners = new Set<Listener>();
+  readonly #listening: Listening;
   readonly #pages: PageConnections;
   readonly #tls: TlsListeners;
   readonly #embedded: EmbeddedConnections;
@@ -82,6 +83,7 @@ export class Server {
    *   `ERR_DERP_NO_MESH_KEY` for `mesh.with` without one, `ERR_DERP_CERTIFICATE` for a `mesh.ca` without certificates
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
+    checkPrivateKey(privateKey, 'privateKey');
     this.#privateKey = privateKey;
     this.#options = resolveOptions(options);
     const { shards, mesh, handshake, timeouts, queues } = this.#options;
@@ -127,6 +129,12 @@ export class Server {
     });
     this.#pages = new PageConnections(this.#shards.relay);
     this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
+    this.#listening = new Listening({
+      relay: this.#shards.relay,
+      logger: this.#logger,
+      pages: this.#pages,
+      tls: this.#tls,
+    });
     this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog);
     this.#checks = new ConsistencyChecks(this.#shards.relay, shards);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#strangersLog);
@@ -210,6 +218,7 @@ export class Server {
    * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
    */
   addMeshPeer(host: string): void {
+    checkString(host, 'host');
     this.#assertOpen();
     this.#mesh.add(this.#meshHost(host));
   }
@@ -236,8 +245,8 @@ export class Server {
    */
   setRateLimit(bytesPerSecond: number, burst = 0): RateLimit {
     this.#assertOpen();
-    integerIn('bytesPerSecond', bytesPerSecond, NOT_NEGATIVE);
-    integerIn('burst', burst, NOT_NEGATIVE);
+    checkInteger(bytesPerSecond, 'bytesPerSecond', NOT_NEGATIVE);
+    checkInteger(burst, 'burst', NOT_NEGATIVE);
     this.#rateLimit = { bytesPerSecond, burst: bytesPerSecond === 0 ? 0 : Math.max(burst, defaults.MIN_RATE_BURST) };
     this.#rateLimitWasSet = true;
     this.#shards.relay.setRateLimit(bytesPerSecond, this.#rateLimit.burst);
@@ -256,61 +265,35 @@ export class Server {
     return this.#options.timeouts.write;
   }
 
-  /** Number of the shard that owns `key`, from 0. */
+  /** Number of the shard that owns `key`, from 0. @throws DerpError `ERR_DERP_BAD_OPTION` when it is no PublicKey */
   shardOf(key: PublicKey): number {
+    checkPublicKey(key, 'key');
     return this.#shards.relay.shardOf(key.bytes);
   }
 
   /**
    * Listens for DERP and HTTP, or HTTPS, on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
-   * @throws Error with `code` `EADDRINUSE`, `EACCES`, ... when the address cannot be had; DerpError `ERR_DERP_CLOSED` after close()
+   * @throws DerpError `ERR_DERP_BAD_OPTION`; with the system's code (`EADDRINUSE`, `EACCES`, ...), `syscall`, `address`, `port` and
+   *   `errno` when the address is unavailable; `ERR_DERP_CLOSED` after close()
    */
   async listen(options: ListenOptions): Promise<Listener> {
+    checkListenOptions(options);
     this.#assertOpen();
-    const port = numberOption('port', options.port);
-    const host = await numericHost(options.host ?? '::');
+    const host = await numericHost(options.host);
     if (options.tls !== undefined) await this.#tls.prepare(options.tls);
     this.#assertOpen();
-    const native = this.#listenOn(host, options.host === undefined, port, options, options.httpServer);
+    const listener = this.#listening.open(options, host);
     if (options.httpServer !== undefined) this.attach(options.httpServer);
-    const listener: Listener = {
-      host,
-      port: native.port,
-      close: () => {
-        native.close();
-        this.#listeners.delete(listener);
-      },
-    };
-    this.#listeners.add(listener);
     this.#mesh.begin();
     return listener;
   }
 
-  #listenOn(host: string, fallBack: boolean, port: number, options: ListenOptions, pages?: HttpServer) {
-    const { tcpKeepaliveTime = defaults.TCP_KEEPALIVE_TIME, tcpUserTimeout = defaults.TCP_USER_TIMEOUT } = options;
-    numberOption('tcpKeepaliveTime', tcpKeepaliveTime);
-    numberOption('tcpUserTimeout', tcpUserTimeout);
-    const tag = this.#pages.addServer(pages);
-    const trouble = new AcceptTrouble(this.#logger, 'accept', 'connections wait');
-    const tls = options.tls === undefined ? {} : { tls: this.#tls.bind(tag, options.tls, pages) };
-    const listenAt = (address: string) =>
-      this.#shards.relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, (code) =>
-        trouble.failed(code),
-      );
-    try {
-      return listenAt(host);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (!fallBack || (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL')) throw error;
-      return listenAt('0.0.0.0');
-    }
-  }
-
   /**
    * Serves DERP upgrades on the path `/derp` of somebody's server, which keeps every other request and upgrade. Idempotent.
-   * @throws DerpError `ERR_DERP_CLOSED` after close()
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_CLOSED` after close()
    */
   attach(httpServer: HttpServer): void {
+    checkHttpServer(httpServer, 'httpServer');
     this.#assertOpen();
     if (this.#options.derp) this.#embedded.attach(httpServer);
     if (httpServer.listening) this.#mesh.begin();
@@ -325,13 +308,16 @@ export class Server {
    * @param head - bytes of it that were already read
    * @param remoteAddress - `ip:port`, for logs and presence. Default: the socket's own
    * @returns resolves when the connection has ended, for whatever reason
-   * @throws DerpError `ERR_DERP_CLOSED` after close(); the socket is destroyed then
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, the socket is left alone then; `ERR_DERP_CLOSED` after close(), the socket is destroyed then
    */
   async accept(socket: Duplex, head: Uint8Array = Buffer.alloc(0), remoteAddress?: string): Promise<void> {
+    checkDuplex(socket, 'socket');
+    const bytes = bytesOf(head, 'head');
+    if (remoteAddress !== undefined) checkRemoteAddress(remoteAddress, 'remoteAddress');
     if (this.#closing !== undefined) socket.destroy();
     this.#assertOpen();
     this.#mesh.begin();
-    await this.#embedded.admit(socket, head, remoteAddress ?? remoteOf(socket));
+    await this.#embedded.admit(socket, bytes, remoteAddress ?? remoteOf(socket));
   }
 
   /**
@@ -339,12 +325,16 @@ export class Server {
    * Forwarded packets pass through JavaScript.
    */
   addPacketForwarder(destination: PublicKey, forwarder: PacketForwarder): void {
+    checkPublicKey(destination, 'destination');
+    checkForwarder(forwarder, 'forwarder');
     this.#assertOpen();
     this.#forwarders.add(destination, forwarder);
   }
 
   /** Takes a registration back; unknown ones are counted. */
   removePacketForwarder(destination: PublicKey, forwarder: PacketForwarder): void {
+    checkPublicKey(destination, 'destination');
+    checkForwarder(forwarder, 'forwarder');
     this.#forwarders.remove(destination, forwarder);
   }
 
@@ -408,15 +398,25 @@ export class Server {
    * drain under way.
    * @throws DerpError `ERR_DERP_BAD_OPTION`
    */
-  close({ drainTime = 0 }: CloseOptions = {}): Promise<void> {
-    numberOption('drainTime', drainTime);
+  close(options: CloseOptions = {}): Promise<void> {
+    try {
+      checkOptions<CloseOptions>(options, 'options', { drainTime: numberOption('drainTime') });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const { drainTime = 0 } = options;
     if (drainTime === 0) this.#hurry.abort();
     this.#closing ??= this.#close(drainTime).finally(this.#markClosed);
     return this.#closing;
   }
 
+  /** {@link close} without a drain, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   async #close(drainTime: number): Promise<void> {
-    for (const listener of [...this.#listeners]) listener.close();
+    this.#listening.close();
     this.#embedded.detach();
     const meshClosed = this.#mesh.close();
     if (drainTime > 0) {
@@ -447,8 +447,4 @@ export class Server {
     this.#logger.error({ shard: index, reason }, `derper: ${this.#failure.message}; closing the relay`);
     void this.close();
   }
-}
-
-async function numericHost(host: string): Promise<string> {
-  return isIP(host) === 0 ? (await lookup(host)).address : host;
 }

@@ -3,7 +3,7 @@ import type { Server as HttpServer } from 'node:http';
 import type { NativeRelay, NativeTlsServer } from '../native.js';
 import type { PublicKey } from '../protocol/key.js';
 import { META_CERTIFICATE_RENEWAL, makeMetaCertificate } from '../tls/meta_certificate.js';
-import { nativeOf, type TlsContext } from '../tls/tls_context.js';
+import { nativeOf, type TlsContext, tellWanted } from '../tls/tls_context.js';
 import { type Stats, TLS_ACTIVE } from './stats.js';
 import { TlsRequests } from './tls_requests.js';
 
@@ -55,7 +55,8 @@ export class TlsListeners {
   }
 
   wanted(tag: number, name: string): void {
-    this.#contexts.get(tag)?.wanted(name);
+    const context = this.#contexts.get(tag);
+    if (context !== undefined) tellWanted(context, name);
   }
 
   close(): void {

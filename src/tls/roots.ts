@@ -30,7 +30,7 @@ export function tlsClient(): NativeTlsClient {
  * @throws DerpError `ERR_DERP_CERTIFICATE` when there is no certificate in it
  */
 export function rootsClient(ca: string, option: string): NativeTlsClient {
-  if (typeof ca !== 'string' || ca.trim() === '') {
+  if (ca.trim() === '') {
     throw new DerpError('ERR_DERP_CERTIFICATE', `${option}: there is no certificate, needs PEM text`);
   }
   if (last?.ca !== ca) {

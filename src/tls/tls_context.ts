@@ -1,13 +1,21 @@
 /** Who a relay is to those who connect over TLS. */
+import { badOption, type Checks, checkFunction, checkOptions, checkString, wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
 import { canonicalHost } from '../host_name.js';
 import { type NativeTlsServer, native } from '../native.js';
+import { checkOnePem, type Pem, pemText } from './pem_option.js';
 
 /** A certificate with its key. */
 export interface Certificate {
   /** PEM: the leaf first, then its intermediates. */
-  cert: string;
+  cert: Pem;
   /** PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted. */
+  key: Pem;
+}
+
+/** A {@link Certificate} as text, which is what sources of certificates keep. */
+export interface CertificateText extends Certificate {
+  cert: string;
   key: string;
 }
 
@@ -20,7 +28,10 @@ export interface TlsContextOptions {
 }
 
 /** The native side of a context, for the relay that listens with it. */
-const NATIVE: unique symbol = Symbol('native');
+export let nativeOf: (context: TlsContext) => NativeTlsServer;
+
+/** Tells a context that a handshake waits for the certificate of `name`. */
+export let tellWanted: (context: TlsContext, name: string) => void;
 
 /**
  * The certificates of listeners, by the name that clients ask for; they may change at any moment, and connections that are made keep
@@ -34,46 +45,51 @@ const NATIVE: unique symbol = Symbol('native');
  * ```
  */
 export class TlsContext {
-  readonly [NATIVE]: NativeTlsServer = new native.TlsServer();
+  readonly #native: NativeTlsServer = new native.TlsServer();
   readonly #onWanted: (name: string) => void;
 
-  constructor({ onWanted = () => undefined }: TlsContextOptions = {}) {
-    this.#onWanted = onWanted;
+  static {
+    nativeOf = (context) => context.#native;
+    tellWanted = (context, name) => context.#onWanted(name);
+  }
+
+  /** @throws DerpError `ERR_DERP_BAD_OPTION` */
+  constructor(options: TlsContextOptions = {}) {
+    checkOptions<TlsContextOptions>(options, 'options', { onWanted: checkFunction });
+    this.#onWanted = options.onWanted ?? (() => undefined);
   }
 
   /**
    * Answers handshakes for `name` with `certificates` from now on: of several, one per key type, the first that suits the client.
    * @param name - a DNS name (any case, in Unicode or ASCII, with or without its trailing dot) that clients must send as SNI; an IP address: clients that connect to that address and send no
    *   SNI or that IP; `*`: everybody whom no other name fits, without SNI too
-   * @throws DerpError `ERR_DERP_CERTIFICATE` when a PEM is unreadable or key and certificate do not belong together,
-   *   `ERR_DERP_BAD_OPTION` for a `name` that is none of these; what was there stays
+   * @throws DerpError `ERR_DERP_BAD_OPTION`; `ERR_DERP_CERTIFICATE` when a PEM is unreadable or key and certificate do not belong
+   *   together; what was there stays
    */
   set(name: string, certificates: readonly Certificate[]): void {
     const host = canonical(name);
-    certified(name, () =>
-      this[NATIVE].set(
-        host,
-        certificates.flatMap(({ cert, key }) => [cert, key]),
-      ),
-    );
+    if (!Array.isArray(certificates)) wrong('certificates', certificates, 'an array');
+    const texts = certificates.flatMap((certificate, index) => textsOf(certificate, `certificates[${index}]`));
+    certified(name, () => this.#native.set(host, texts));
   }
 
   /** Handshakes for `name` fail, or wait if it is expected. */
   delete(name: string): void {
-    this[NATIVE].remove(canonical(name));
+    this.#native.remove(canonical(name));
   }
 
   /**
    * Answers validations of `name` by TLS-ALPN-01 (RFC 8737): handshakes with the protocol `acme-tls/1`.
-   * @throws DerpError `ERR_DERP_CERTIFICATE`
+   * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_CERTIFICATE`
    */
-  setChallenge(name: string, { cert, key }: Certificate): void {
+  setChallenge(name: string, certificate: Certificate): void {
     const host = canonical(name);
-    certified(name, () => this[NATIVE].setChallenge(host, cert, key));
+    const [cert, key] = textsOf(certificate, 'certificate');
+    certified(name, () => this.#native.setChallenge(host, cert, key));
   }
 
   deleteChallenge(name: string): void {
-    this[NATIVE].removeChallenge(canonical(name));
+    this.#native.removeChallenge(canonical(name));
   }
 
   /**
@@ -81,17 +97,12 @@ export class TlsContext {
    * @param name - as in {@link set}; `*`: every address of this machine that is connected to without SNI, or with that address
    */
   expect(name: string): void {
-    this[NATIVE].expect(canonical(name));
+    this.#native.expect(canonical(name));
   }
 
   /** Takes {@link expect} back; handshakes that wait fail. */
   unexpect(name: string): void {
-    this[NATIVE].unexpect(canonical(name));
-  }
-
-  /** @internal A handshake waits for `name`. */
-  wanted(name: string): void {
-    this.#onWanted(name);
+    this.#native.unexpect(canonical(name));
   }
 }
 
@@ -101,18 +112,21 @@ export type CertificateSink = Pick<
   'set' | 'delete' | 'setChallenge' | 'deleteChallenge' | 'expect' | 'unexpect'
 >;
 
-/** @internal What a listener and the relay's key need of a context. */
-export function nativeOf(context: TlsContext): NativeTlsServer {
-  return context[NATIVE];
+const CERTIFICATE_CHECKS: Checks<Certificate> = { cert: checkOnePem, key: checkOnePem };
+
+/** Certificate and key as PEM texts. @throws DerpError `ERR_DERP_BAD_OPTION` */
+function textsOf(certificate: Certificate, name: string): [cert: string, key: string] {
+  checkOptions<Certificate>(certificate, name, CERTIFICATE_CHECKS, `${name}.`);
+  for (const part of ['cert', 'key'] as const) checkOnePem(certificate[part], `${name}.${part}`);
+  return [pemText(certificate.cert), pemText(certificate.key)];
 }
 
+/** @throws DerpError `ERR_DERP_BAD_OPTION` */
 function canonical(name: string): string {
+  checkString(name, 'name');
   const host = name === '*' ? name : canonicalHost(name);
   if (host !== undefined) return host;
-  throw new DerpError(
-    'ERR_DERP_BAD_OPTION',
-    `name ${JSON.stringify(name)}: not a DNS name, an IP address or "*"; certificates are found by it`,
-  );
+  throw badOption(`name ${JSON.stringify(name)}: not a DNS name, an IP address or "*"; certificates are found by it`);
 }
 
 function certified(name: string, act: () => void): void {

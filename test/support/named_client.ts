@@ -1,4 +1,5 @@
-import { Client, PrivateKey, type PublicKey } from 'derplane';
+import { type Client, PrivateKey, type PublicKey } from 'derplane';
+import { beginClient } from '../../dist/client/client.js';
 import { trustOf } from '../../dist/client/dial_tls.js';
 import { openConnection } from '../../dist/client/open_connection.js';
 import { clientInfoOf } from '../../dist/client/options.js';
@@ -14,7 +15,7 @@ export async function connectNamed(url: URL, address: string, ca: string): Promi
     { ...dialling, fastStart: false, idealNode: undefined, trust: trustOf({ ca }) },
     (connection, { head, serverPublicKey }) => {
       if (serverPublicKey === undefined) throw new Error(`${url}: no meta certificate`);
-      return Client.begin(key, connection, { head, serverPublicKey, clientInfoSent: true });
+      return beginClient(key, connection, { head, serverPublicKey, clientInfoSent: true });
     },
   );
   try {

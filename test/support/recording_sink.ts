@@ -2,8 +2,7 @@
 import { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { createSecureContext } from 'node:tls';
-import type { Certificate } from 'derplane';
-import type { CertificateSink } from '../../dist/tls/tls_context.js';
+import type { CertificateSink, CertificateText } from '../../dist/tls/tls_context.js';
 
 interface Call {
   method: keyof CertificateSink;
@@ -13,14 +12,14 @@ interface Call {
 export class RecordingSink implements CertificateSink {
   /** Everything that was asked of it, in order. */
   readonly calls: Call[] = [];
-  readonly certificates = new Map<string, readonly Certificate[]>();
-  readonly challenges = new Map<string, Certificate>();
+  readonly certificates = new Map<string, readonly CertificateText[]>();
+  readonly challenges = new Map<string, CertificateText>();
   readonly expected = new Set<string>();
   /** Thrown by `set`. */
   refusal: Error | undefined;
   readonly #waiting = new Set<() => void>();
 
-  set(name: string, certificates: readonly Certificate[]): void {
+  set(name: string, certificates: readonly CertificateText[]): void {
     if (this.refusal !== undefined) throw this.refusal;
     for (const certificate of certificates) check(certificate, name);
     this.certificates.set(name, certificates);
@@ -32,7 +31,7 @@ export class RecordingSink implements CertificateSink {
     this.#note('delete', name);
   }
 
-  setChallenge(name: string, certificate: Certificate): void {
+  setChallenge(name: string, certificate: CertificateText): void {
     this.challenges.set(name, certificate);
     this.#note('setChallenge', name);
   }
@@ -53,7 +52,7 @@ export class RecordingSink implements CertificateSink {
   }
 
   /** The certificate that `name` is answered with first. */
-  served(name: string): Certificate | undefined {
+  served(name: string): CertificateText | undefined {
     return this.certificates.get(name)?.[0];
   }
 
@@ -74,7 +73,7 @@ export class RecordingSink implements CertificateSink {
   }
 }
 
-function check({ cert, key }: Certificate, name: string): void {
+function check({ cert, key }: CertificateText, name: string): void {
   createSecureContext({ cert, key });
   const leaf = new X509Certificate(cert);
   const valid = name === '*' || (isIP(name) === 0 ? leaf.checkHost(name) : leaf.checkIP(name));

@@ -1,10 +1,10 @@
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { type ConnectionOptions, connect, createServer, type TLSSocket } from 'node:tls';
-import type { Certificate } from 'derplane';
+import type { CertificateText } from '../../dist/tls/tls_context.js';
 
 /** Does a TLS handshake with `certificate`; the client's socket then tells what it got. Rejects when the client refuses it. */
-export async function handshake(certificate: Certificate, options: ConnectionOptions): Promise<Buffer[]> {
+export async function handshake(certificate: CertificateText, options: ConnectionOptions): Promise<Buffer[]> {
   const server = createServer({ cert: certificate.cert, key: certificate.key });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import tls from 'node:tls';
-import type { Certificate } from 'derplane';
+import type { CertificateText } from '../../dist/tls/tls_context.js';
 import { RecordingSink } from './recording_sink.js';
 
 /** ALPN protocol of TLS-ALPN-01 validations. */
@@ -108,7 +108,7 @@ export class TlsSink extends RecordingSink {
 /** Node calls nobody for a handshake without SNI, so that one comes under this name. */
 const LOCAL_ADDRESS = 'no-sni.invalid';
 
-function contextOf(certificate: Certificate | undefined): tls.SecureContext | undefined {
+function contextOf(certificate: CertificateText | undefined): tls.SecureContext | undefined {
   return certificate && tls.createSecureContext(certificate);
 }
 

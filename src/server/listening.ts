@@ -1,0 +1,144 @@
+/** The listeners of a relay. */
+import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
+import { AcceptTrouble } from '../accept_trouble.js';
+import { badOption, type Checks, checkHttpServer, checkOptions, checkString, wrong } from '../checks.js';
+import { DerpError, type DerpErrorCode, errnoOf, systemDetail } from '../errors.js';
+import type { Logger } from '../log.js';
+import type { NativeListener, NativeRelay } from '../native.js';
+import { TlsContext } from '../tls/tls_context.js';
+import * as defaults from './defaults.js';
+import { numberOption } from './option_ranges.js';
+import type { Listener, ListenOptions } from './options.js';
+import type { PageConnections } from './page_connections.js';
+import type { TlsListeners } from './tls_listeners.js';
+
+/** Listens where nobody says where: both families. */
+const EVERYWHERE = '::';
+const EVERYWHERE_IPV4 = '0.0.0.0';
+
+const CHECKS: Checks<ListenOptions> = {
+  host: (value, name) => {
+    checkString(value, name);
+    if (value === '') throw badOption(`${name}: is empty; leave it out to listen everywhere`);
+  },
+  port: numberOption('port'),
+  tcpKeepaliveTime: numberOption('tcpKeepaliveTime'),
+  tcpUserTimeout: numberOption('tcpUserTimeout'),
+  tls: (value, name) => {
+    if (!(value instanceof TlsContext)) wrong(name, value, 'a TlsContext');
+  },
+  httpServer: checkHttpServer,
+};
+
+/** @throws DerpError `ERR_DERP_BAD_OPTION` */
+export function checkListenOptions(options: unknown): asserts options is ListenOptions {
+  checkOptions(options, 'options', CHECKS);
+  if (options.port === undefined) throw badOption('port: is missing; 0 takes a free one');
+}
+
+export interface ListeningOptions {
+  relay: NativeRelay;
+  logger: Logger;
+  pages: PageConnections;
+  tls: TlsListeners;
+}
+
+export class Listening {
+  readonly #options: ListeningOptions;
+  readonly #listeners = new Set<Listener>();
+
+  constructor(options: ListeningOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param options - checked
+   * @param host - numeric
+   * @throws DerpError with the system's code
+   */
+  open(options: ListenOptions, host: string): Listener {
+    const { native, address } = this.#bind(options, host);
+    const close = () => {
+      native.close();
+      this.#listeners.delete(listener);
+    };
+    const listener: Listener = {
+      host: address,
+      port: native.port,
+      close,
+      [Symbol.dispose]: close,
+      [Symbol.asyncDispose]: async () => close(),
+    };
+    this.#listeners.add(listener);
+    return listener;
+  }
+
+  close(): void {
+    for (const listener of [...this.#listeners]) listener.close();
+  }
+
+  #bind(options: ListenOptions, host: string): { native: NativeListener; address: string } {
+    const { port, httpServer } = options;
+    const { tcpKeepaliveTime = defaults.TCP_KEEPALIVE_TIME, tcpUserTimeout = defaults.TCP_USER_TIMEOUT } = options;
+    const { relay, logger, pages, tls: contexts } = this.#options;
+    const tag = pages.addServer(httpServer);
+    const trouble = new AcceptTrouble(logger, 'accept', 'connections wait');
+    const tls = options.tls === undefined ? {} : { tls: contexts.bind(tag, options.tls, httpServer) };
+    const listenAt = (address: string) => ({
+      native: relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, (code) =>
+        trouble.failed(code),
+      ),
+      address,
+    });
+    try {
+      return listenAt(host);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const noIPv6 = code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL';
+      if (options.host !== undefined || !noIPv6) throw listenError(error, host, port);
+    }
+    try {
+      return listenAt(EVERYWHERE_IPV4);
+    } catch (error) {
+      throw listenError(error, EVERYWHERE_IPV4, port);
+    }
+  }
+}
+
+/**
+ * The address to listen on.
+ * @throws DerpError with the code of the look-up: `ENOTFOUND`
+ */
+export async function numericHost(host: string = EVERYWHERE): Promise<string> {
+  if (isIP(host) !== 0) return host;
+  try {
+    return (await lookup(host)).address;
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    throw new DerpError(code as DerpErrorCode, message, { ...systemDetail(cause), address: host, cause });
+  }
+}
+
+/** What the system said, in the form of Node's own servers. */
+function listenError(cause: unknown, address: string, port: number): DerpError {
+  const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
+  const errno = errnoOf(code);
+  const where = address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+  return new DerpError(code as DerpErrorCode, `listen ${code}: ${message} ${where}`, {
+    syscall: 'listen',
+    address,
+    port,
+    ...(errno !== undefined && { errno }),
+    cause,
+  });
+}
+
+/** `ip:port`, IPv6 in brackets; empty when there is none. */
+export function checkRemoteAddress(value: unknown, name: string): asserts value is string {
+  checkString(value, name);
+  if (value === '') return;
+  const [, ipv6, ipv4, port] = /^(?:\[([^\]]*)\]|([^:]*)):(\d{1,5})$/.exec(value) ?? [];
+  if (isIP(ipv6 ?? ipv4 ?? '') !== 0 && Number(port) <= 65_535) return;
+  throw badOption(`${name} ${JSON.stringify(value)}: must be IP:PORT or [IPv6]:PORT, or empty`);
+}
