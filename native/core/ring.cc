@@ -69,13 +69,26 @@ bool RingProducer::publish() {
 
 bool RingProducer::waitForRoom(uint32_t size) {
   publish();
-  memory_.shared->producer_waits.store(1, std::memory_order_relaxed);
+  waits_ = true;
+  memory_.shared->waits.store(1, std::memory_order_relaxed);
   // Pairs with the fence in RingConsumer::release: either we see the new tail, or the consumer sees that we wait.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   tail_seen_ = memory_.shared->tail.load(std::memory_order_acquire);
-  if (room() < needed(aligned(size))) return true;
-  memory_.shared->producer_waits.store(0, std::memory_order_relaxed);
-  return false;
+  const uint64_t need = needed(aligned(size));
+  if (room() >= need) return false;
+  wanted_ = head_ + need;
+  return true;
+}
+
+void RingProducer::nobodyWaits() {
+  waits_ = false;
+  // Relaxed: a consumer that still sees 1 wakes us once too often, and the next waitForRoom() comes with a fence.
+  memory_.shared->waits.store(0, std::memory_order_relaxed);
+}
+
+bool RingProducer::roomWasMade() const {
+  // Acquire: pairs with the release of `told`; the wake-up that came before it is visible from here on.
+  return waits_ && memory_.shared->told.load(std::memory_order_acquire) + memory_.capacity >= wanted_;
 }
 
 RingConsumer::RingConsumer(RingMemory memory) : memory_(memory) {
@@ -94,17 +107,6 @@ RingRecord* RingConsumer::next() {
     read_ += record->size;
     if (record->kind != RecordKind::kPad) return record;
   }
-}
-
-bool RingConsumer::release() {
-  if (read_ == released_) return false;
-  released_ = read_;
-  // Release: our reads of the records happened before the producer may overwrite them.
-  memory_.shared->tail.store(released_, std::memory_order_release);
-  // Pairs with the fence in RingProducer::waitForRoom.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (memory_.shared->producer_waits.load(std::memory_order_relaxed) == 0) return false;
-  return memory_.shared->producer_waits.exchange(0, std::memory_order_relaxed) != 0;
 }
 
 bool RingConsumer::empty() {

@@ -6,6 +6,23 @@
 // Records are contiguous and 8-byte aligned, so a consumer's queues may point into the ring until it releases them; a
 // record that does not fit before the end of the data is preceded by a pad. Positions only rise; the index is position
 // & mask.
+//
+// Waiting for room. `waits` belongs to the producer, `tail` and `told` to the consumer; nobody else writes them.
+//
+//   producer, finds no room               consumer, in release()
+//   1. waits = 1                          a. tail = what it read
+//   2. fence                              b. fence
+//   3. load tail: still no room?          c. load waits: not 0? wake the producer
+//      then it may wait                   d. told = tail
+//
+// One of the two fences comes first. If it is the consumer's, step 3 sees the new tail. If it is the producer's, step c
+// sees that the producer waits. So after step 3 found no room, the first release wakes the producer.
+//
+// `waits` says that someone waits, not who. It stays 1 until the owner of the producer says that nobody waits any more
+// (nobodyWaits): whoever finds room after all, or gives up, leaves the flag to the others. A wake-up that nobody needs
+// is harmless. Each wake-up means: look at all who wait, in order, until one finds no room (steps 1 to 3 again).
+//
+// `told` lets the producer see, without a guess, that a wake-up was lost (see roomWasMade).
 #pragma once
 
 #include <atomic>
@@ -53,11 +70,13 @@ inline constexpr size_t kMinRingBytes = 256 << 10;
 // What a SharedArrayBuffer must hold besides a ring's data: the shared header, and the bytes lost to alignment.
 inline constexpr size_t kRingOverhead = 256;
 
-// `head` and `tail` lie on cache lines of their own: each is written by one side only.
+// The producer's values and the consumer's lie on cache lines of their own. `waits` is apart from `head`: a consumer
+// reads it after each release, while the producer writes heads.
 struct RingShared {
   alignas(kRingAlign) std::atomic<uint64_t> head;
   alignas(kRingAlign) std::atomic<uint64_t> tail;
-  alignas(kRingAlign) std::atomic<uint32_t> producer_waits;
+  std::atomic<uint64_t> told;  // the tail of the last release() that also did its wake-up
+  alignas(kRingAlign) std::atomic<uint32_t> waits;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(sizeof(RingShared) + kRingAlign <= kRingOverhead);
@@ -87,9 +106,18 @@ class RingProducer {
   void commit();
   // Shows all committed records to the consumer; true when there were any.
   bool publish();
-  // Says that this side waits for room; false when there was room for `size` bytes after all (then it does not wait).
-  // What was committed is published first, else both sides could sleep on it.
+  // Says that someone waits for `size` bytes. True: there is no room, and the release that changes this wakes us.
+  // False: there is room after all; others may wait all the same, so the flag stays. What was committed is published
+  // first, else both sides could sleep on it.
   bool waitForRoom(uint32_t size);
+  // The flag is set.
+  bool waits() const { return waits_; }
+  // Clears the flag. Only for the owner, who knows all that wait.
+  void nobodyWaits();
+  // There is room for what the last waitForRoom() did not find room for, and the consumer has finished the wake-up for
+  // it. So that wake-up is on its way, or was handled, or is lost. Exact while the consumer runs: a consumer that has
+  // moved its tail and not woken us yet has not moved `told`.
+  bool roomWasMade() const;
 
  private:
   uint64_t room() const { return memory_.capacity - (head_ - tail_seen_); }
@@ -99,6 +127,8 @@ class RingProducer {
   uint64_t head_ = 0;       // end of committed records
   uint64_t published_ = 0;  // what the consumer may see
   uint64_t tail_seen_ = 0;  // a lower bound of the consumer's tail
+  uint64_t wanted_ = 0;     // where the record would have ended that the last waitForRoom() found no room for
+  bool waits_ = false;      // what `waits` holds
   RingRecord* reserved_ = nullptr;
   uint32_t reserved_size_ = 0;
 };
@@ -113,9 +143,9 @@ class RingConsumer {
 
   // Next record, or null. It stays readable, and its frame writable, until release().
   RingRecord* next();
-  // Gives everything that next() returned back to the producer; true when the producer waits for room and must be
-  // woken.
-  bool release();
+  // Gives everything that next() returned back to the producer. Calls `wake` when someone waits for room.
+  template <typename Wake>
+  void release(Wake&& wake);
   bool empty();
 
  private:
@@ -124,5 +154,18 @@ class RingConsumer {
   uint64_t released_ = 0;
   uint64_t head_seen_ = 0;
 };
+
+template <typename Wake>
+void RingConsumer::release(Wake&& wake) {
+  if (read_ == released_) return;
+  released_ = read_;
+  // Release: our reads of the records happened before the producer may overwrite them.
+  memory_.shared->tail.store(released_, std::memory_order_release);
+  // Pairs with the fence in RingProducer::waitForRoom: either we see that it waits, or it sees the new tail.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (memory_.shared->waits.load(std::memory_order_relaxed) != 0) wake();
+  // Release: the wake-up happened before whoever sees this value looks for it.
+  memory_.shared->told.store(released_, std::memory_order_release);
+}
 
 }  // namespace derplane

@@ -114,7 +114,8 @@ class Router {
   static uint32_t frameBytesNeeded(const uint8_t* data, uint32_t size);
   // While set, packets that find a ring full are dropped as queue_tail instead of blocking their connection.
   void setDropWhenFull(bool on) { drop_when_full_ = on; }
-  // The client that has waited longest for room in the ring to `shard`, or null.
+  // After the wake-up that the ring to `shard` has room: sends the notices that wait for it, then returns the client
+  // that has waited longest, or null. To be called until it returns null, or the client that it returned waits again.
   Client* takeBlocked(uint32_t shard);
   // Between takeBlocked and the next one: its client may use the ring's room before those who still wait, and is first
   // in line again if that does not suffice. kNotBlocked ends it.
@@ -147,6 +148,10 @@ class Router {
   uint64_t tickMs() const { return timers_.tickMs(); }
   // Shows the rings' records to their consumers; returns the mask of shards that have something new.
   uint64_t publish();
+  // Rings that have room for whoever waits for it, and whose consumer has finished the wake-up for that. Where no such
+  // wake-up is on its way (look after this call, not before), it was lost.
+  uint64_t ringsWithRoomMade() const;
+  bool someoneWaitsForRoom() const { return rings_waited_for_ != 0; }
   // O(clients) work left over from earlier turns, a bounded part of it; true when it did anything, so that there may be
   // more.
   bool background();
@@ -169,8 +174,8 @@ class Router {
   uint32_t slotCount() const { return static_cast<uint32_t>(slots_.size()); }
   const Client* clientInSlot(uint32_t slot) const { return slots_[slot]; }
   uint64_t hashOf(const Key& key) const { return hashKey(config_.seed, key.bytes); }
-  // Every broken invariant of this shard's tables, in words.
-  std::vector<std::string> check() const;
+  // Every broken invariant of this shard's tables, in words. `lost`: rings for which a wake-up was lost.
+  std::vector<std::string> check(uint64_t lost = 0) const;
 
  private:
   // Control frames of one turn beyond what reads need.
@@ -250,12 +255,18 @@ class Router {
   void commitPacket(const Client& client, uint32_t shard, RingRecord* record, const Key& destination, uint64_t hash,
                     uint64_t source_hash, const uint8_t* frame, uint32_t size, bool forwarded);
   void block(Client& client, uint32_t shard);
+  bool waitForRoom(uint32_t shard, uint32_t size);
+  bool someoneWaitsFor(uint32_t shard) const {
+    return blocked_[shard].head != nullptr || (shard != config_.shard && !notices_[shard].empty());
+  }
   void takePacket(uint32_t from, RingRecord& record);
   Client* clientAt(uint32_t slot, uint32_t generation) const;
   void closeElsewhere(const Key& key);
   void keyGone(const Key& key, uint64_t hash);
   void notify(uint32_t shard, const Notice& notice);
   void notifyOthers(const Notice& notice);
+  // Whether any found room in its ring; the others are sent when the ring has room.
+  bool sendNotices(uint32_t shard);
   bool tellGone();
 
   // router_forward.cc
@@ -297,8 +308,6 @@ class Router {
 
   // router_limit.cc
   bool mayReceive(Client& client, uint32_t length);
-  // Whether any found room in its ring; the others are sent when the ring has room.
-  bool sendNotices();
 
   RouterConfig config_;
   Counters counters_;
@@ -314,6 +323,7 @@ class Router {
   bool drop_when_full_ = false;
   uint32_t resuming_ = kNotBlocked;
   uint64_t rings_dirty_ = 0;
+  uint64_t rings_waited_for_ = 0;  // rings whose flag `waits` is set
 
   std::vector<Client*> slots_;
   std::vector<uint32_t> generations_;

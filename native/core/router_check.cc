@@ -26,8 +26,12 @@ class Violations {
 
 }  // namespace
 
-std::vector<std::string> Router::check() const {
+std::vector<std::string> Router::check(uint64_t lost) const {
   Violations v;
+  v.require(lost == 0, "clients or notices wait for a ring that has room, and no wake-up is on its way");
+  for (uint32_t shard = 0; shard < config_.shards; ++shard) {
+    v.require(!someoneWaitsFor(shard) || rings_[shard].waits(), "someone waits for a ring whose flag is not set");
+  }
   uint64_t connections = 0, local = 0, dup_keys = 0, dup_connections = 0, home = 0, not_ideal = 0, queued = 0,
            armed = 0;
   peers_.forEach([&](const Peer& peer) {

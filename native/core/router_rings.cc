@@ -6,13 +6,24 @@
 
 namespace derplane {
 
+// Who waits for a ring's room: notices in notices_, clients in blocked_. A wake-up (takeRoomBits of the shard) lets the
+// notices go first, then the clients in order, until one finds no room and says so by waitForRoom. Whoever comes while
+// clients wait goes behind them without asking the ring: those in front have asked. publish(), at the end of a turn, is
+// the only place that takes the ring's flag back, when nobody waits. See ring.h for why no wake-up is lost.
+
+bool Router::waitForRoom(uint32_t shard, uint32_t size) {
+  rings_waited_for_ |= uint64_t{1} << shard;
+  rings_dirty_ |= uint64_t{1} << shard;  // the ring's records are published now: their consumer must hear of it
+  return rings_[shard].waitForRoom(size);
+}
+
 RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame_size) {
   const uint32_t size = static_cast<uint32_t>(sizeof(RingRecord)) + frame_size;
   // Whoever came first goes first: while others wait for this ring, only the one being resumed may take its room.
   const bool others_wait = blocked_[shard].head != nullptr && resuming_ != shard;
   RingRecord* record = others_wait ? nullptr : rings_[shard].reserve(size);
   if (record != nullptr || drop_when_full_) return record;
-  if (!others_wait && !rings_[shard].waitForRoom(size)) return rings_[shard].reserve(size);
+  if (!others_wait && !waitForRoom(shard, size)) return rings_[shard].reserve(size);
   counters_.add(Counter::ring_full);
   block(client, shard);
   return nullptr;
@@ -62,10 +73,11 @@ void Router::block(Client& client, uint32_t shard) {
   } else {
     blocked_[shard].pushBack(client);
   }
-  rings_dirty_ |= uint64_t{1} << shard;  // waitForRoom published what the ring holds: its consumer must hear of it
 }
 
 Client* Router::takeBlocked(uint32_t shard) {
+  sendNotices(shard);
+  if (!notices_[shard].empty()) return nullptr;
   Client* client = blocked_[shard].head;
   if (client == nullptr) return nullptr;
   blocked_[shard].remove(*client);
@@ -167,53 +179,49 @@ void Router::keyGone(const Key& key, uint64_t hash) {
 
 void Router::notify(uint32_t shard, const Notice& notice) {
   notices_[shard].push_back(notice);
-  if (shard != config_.shard) sendNotices();
+  if (shard != config_.shard && notices_[shard].size() == 1) sendNotices(shard);
 }
 
 void Router::notifyOthers(const Notice& notice) {
   for (uint32_t shard = 0; shard < config_.shards; ++shard) {
-    if (shard != config_.shard) notices_[shard].push_back(notice);
+    if (shard != config_.shard) notify(shard, notice);
   }
-  sendNotices();
 }
 
-bool Router::sendNotices() {
-  bool any = false;
-  for (uint32_t shard = 0; shard < config_.shards; ++shard) {
-    if (shard == config_.shard) continue;  // see tellOwnWatchers
-    std::deque<Notice>& notices = notices_[shard];
-    size_t sent = 0;
-    while (sent < notices.size()) {
-      const Notice& notice = notices[sent];
-      const bool present = notice.kind == RecordKind::kPresent;
-      const auto size = static_cast<uint32_t>(sizeof(RingRecord)) + (present ? kPeerPresentFrameSize : 0);
-      RingRecord* record = rings_[shard].reserve(size);
-      if (record == nullptr) {
-        if (!rings_[shard].waitForRoom(size)) continue;
-        break;
-      }
-      *record = RingRecord{};
-      record->kind = notice.kind;
-      record->client_slot = notice.slot;
-      record->client_generation = notice.generation;
-      record->destination = notice.key;
-      record->destination_hash = notice.hash;
-      if (present) {
-        putPeerPresent(reinterpret_cast<uint8_t*>(record + 1), notice.key, notice.address.ip, notice.address.port,
-                       notice.flags);
-      }
-      rings_[shard].commit();
-      rings_dirty_ |= uint64_t{1} << shard;
-      ++sent;
+bool Router::sendNotices(uint32_t shard) {
+  if (shard == config_.shard) return false;  // see tellOwnWatchers
+  std::deque<Notice>& notices = notices_[shard];
+  size_t sent = 0;
+  while (sent < notices.size()) {
+    const Notice& notice = notices[sent];
+    const bool present = notice.kind == RecordKind::kPresent;
+    const auto size = static_cast<uint32_t>(sizeof(RingRecord)) + (present ? kPeerPresentFrameSize : 0);
+    RingRecord* record = rings_[shard].reserve(size);
+    if (record == nullptr) {
+      if (!waitForRoom(shard, size)) continue;
+      break;
     }
-    notices.erase(notices.begin(), notices.begin() + static_cast<ptrdiff_t>(sent));
-    any = any || sent > 0;
+    *record = RingRecord{};
+    record->kind = notice.kind;
+    record->client_slot = notice.slot;
+    record->client_generation = notice.generation;
+    record->destination = notice.key;
+    record->destination_hash = notice.hash;
+    if (present) {
+      putPeerPresent(reinterpret_cast<uint8_t*>(record + 1), notice.key, notice.address.ip, notice.address.port,
+                     notice.flags);
+    }
+    rings_[shard].commit();
+    rings_dirty_ |= uint64_t{1} << shard;
+    ++sent;
   }
-  return any;
+  notices.erase(notices.begin(), notices.begin() + static_cast<ptrdiff_t>(sent));
+  return sent > 0;
 }
 
 bool Router::background() {
-  bool any = sendNotices();
+  bool any = false;
+  for (uint32_t shard = 0; shard < config_.shards; ++shard) any = sendNotices(shard) || any;
   any = tellOwnWatchers() || any;
   any = removeOrphans() || any;
   any = flood() || any;
@@ -244,7 +252,22 @@ bool Router::tellGone() {
   return true;
 }
 
+uint64_t Router::ringsWithRoomMade() const {
+  uint64_t mask = 0;
+  for (uint64_t left = rings_waited_for_; left != 0; left &= left - 1) {
+    const auto shard = static_cast<uint32_t>(__builtin_ctzll(left));
+    if (someoneWaitsFor(shard) && rings_[shard].roomWasMade()) mask |= uint64_t{1} << shard;
+  }
+  return mask;
+}
+
 uint64_t Router::publish() {
+  for (uint64_t left = rings_waited_for_; left != 0; left &= left - 1) {
+    const auto shard = static_cast<uint32_t>(__builtin_ctzll(left));
+    if (someoneWaitsFor(shard)) continue;
+    rings_[shard].nobodyWaits();
+    rings_waited_for_ &= ~(uint64_t{1} << shard);
+  }
   const uint64_t dirty = rings_dirty_;
   rings_dirty_ = 0;
   for (uint64_t left = dirty; left != 0; left &= left - 1) {

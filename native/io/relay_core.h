@@ -117,6 +117,8 @@ class ShardSlot {
   // The rest: the shard's thread only.
   uint64_t takeRingBits() { return take(ring_bits_); }
   uint64_t takeRoomBits() { return take(room_bits_); }
+  // Those that takeRoomBits() would take.
+  uint64_t roomBits() const { return room_bits_.load(std::memory_order_relaxed); }
   std::vector<Mail> takeMail();
   // False when something came meanwhile: the shard must not sleep.
   bool trySleep();

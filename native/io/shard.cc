@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace derplane {
@@ -108,7 +109,7 @@ bool Shard::turn() {
   hungry_now_.clear();
   busy = takeMail() || busy;
   busy = takeRings() || busy;
-  busy = resumeBlocked() || busy;
+  busy = resumeBlocked(slot_.takeRoomBits()) || busy;
   busy = router_.background() || busy;
   busy = measureRtts() || busy;
   busy = reportTraffic() || busy;
@@ -143,8 +144,8 @@ bool Shard::takeRings() {
   return any;
 }
 
-bool Shard::resumeBlocked() {
-  uint64_t bits = slot_.takeRoomBits();
+// Those who wait for the rings in `bits` go on.
+bool Shard::resumeBlocked(uint64_t bits) {
   const bool any = bits != 0;
   for (; bits != 0; bits &= bits - 1) {
     const auto shard = static_cast<uint32_t>(__builtin_ctzll(bits));
@@ -249,7 +250,7 @@ void Shard::flushAndRelease() {
   }
   for (; rings_read_ != 0; rings_read_ &= rings_read_ - 1) {
     const auto from = static_cast<uint32_t>(__builtin_ctzll(rings_read_));
-    if (rings_in_[from].release()) core_->slots[from]->notifyRoom(index_);
+    rings_in_[from].release([&] { core_->slots[from]->notifyRoom(index_); });
   }
   router_.endTurn();
 }
@@ -258,12 +259,31 @@ void Shard::finishTurn() {
   while (Client* client = router_.takeTouched()) flush(*client);
   destroyClosing();
   flushAndRelease();
-  for (const uint32_t ticket : checks_) {
-    core_->emit({.kind = Event::Kind::kCheck, .ticket = ticket, .shard = index_, .violations = router_.check()});
-  }
-  checks_.clear();
+  answerChecks();
   publishAverages();
   if (!closing()) armTimer();
+}
+
+void Shard::answerChecks() {
+  for (const uint32_t ticket : checks_) {
+    core_->emit(
+        {.kind = Event::Kind::kCheck, .ticket = ticket, .shard = index_, .violations = router_.check(lostRoomWakes())});
+  }
+  checks_.clear();
+}
+
+// Rings that have room for those who wait for it, though no wake-up is on its way: 0, unless the protocol of ring.h is
+// broken.
+uint64_t Shard::lostRoomWakes() const {
+  const uint64_t made = router_.ringsWithRoomMade();  // first: its wake-up happened before, so we see the bit
+  return made & ~slot_.roomBits();
+}
+
+// The net under the wake-ups: whoever waits in vain goes on at the next tick.
+void Shard::resumeForgotten() {
+  const uint64_t lost = lostRoomWakes();
+  router_.counters().add(Counter::lost_wakes, std::popcount(lost));
+  resumeBlocked(lost);
 }
 
 void Shard::destroyClosing() {
@@ -294,7 +314,7 @@ void Shard::emitClosed(const Client& client) {
 }
 
 void Shard::armTimer() {
-  uint64_t interval = router_.clientCount() > 0 ? router_.tickMs() : 0;
+  uint64_t interval = router_.clientCount() > 0 || router_.someoneWaitsForRoom() ? router_.tickMs() : 0;
   if (stalled_ != nullptr) interval = std::min(kStallTickMs, router_.tickMs());
   if (!throttled_.empty() || drain_.start_ms != 0) interval = std::min(kThrottleTickMs, router_.tickMs());
   if (interval == timer_interval_) return;
@@ -312,6 +332,7 @@ void Shard::onTimer() {
   router_.setNow(monotonicMs());
   router_.tick();
   closeStalled();
+  resumeForgotten();
   resumeThrottled();
   drain();
   finishTurn();

@@ -58,7 +58,9 @@ class Shard final : public LoopUser, private RouterEvents {
   bool turn();
   void onPollEvent(const Poller::Event& event);
   bool takeRings();
-  bool resumeBlocked();
+  bool resumeBlocked(uint64_t bits);
+  uint64_t lostRoomWakes() const;
+  void resumeForgotten();
   bool takeMail();
   void handleMail(Mail& mail);
   void adopt(Mail& mail);
@@ -66,6 +68,7 @@ class Shard final : public LoopUser, private RouterEvents {
   void ensureRoom(uint32_t bytes);
   void flushAndRelease();
   void finishTurn();
+  void answerChecks();
   void destroyClosing();
   void emitClosed(const Client& client);
   void onTimer();

@@ -97,6 +97,11 @@ const SHARD: Row[] = [
   ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients of the shard.'],
   ['current_connections', 'gauge', 'Clients of the shard.'],
   ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
+  [
+    'lost_wakes',
+    'counter',
+    'Times that a timer found room in a ring and no wake-up on its way. Stays 0; anything else is a bug.',
+  ],
   ['packets_received', 'counter', 'Packets that clients of the shard sent.'],
   ['packets_sent', 'counter', 'Packets sent to clients of the shard.'],
   ['queue_bytes', 'gauge', 'Memory of the send queues of clients that do not keep up.'],

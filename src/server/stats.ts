@@ -33,6 +33,7 @@ const OF_SHARDS = [
   'ring_packets_out',
   'ring_full',
   'ring_wakes',
+  'lost_wakes',
   'turns',
   'reads',
   'writes',

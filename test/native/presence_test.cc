@@ -120,7 +120,7 @@ TEST("who comes and goes during a flood is told of, in slots that it passed and 
     relay.settle();
     replay(watcher, present);
     CHECK(std::set<uint32_t>(present.begin(), present.end()) == keysHere(relay));
-    CHECK_EQ(relay.violation, "");
+    CHECK_EQ(relay.violation(), "");
   }
 }
 
@@ -218,7 +218,7 @@ TEST("whatever comes, goes and fights meanwhile, watchers end up knowing who is 
       CHECK(std::set<uint32_t>(watcher.present.begin(), watcher.present.end()) == here);
     }
     CHECK_EQ(relay.get(Counter::watchers), watchers.size());
-    CHECK_EQ(relay.violation, "");
+    CHECK_EQ(relay.violation(), "");
     if (check::failures() > 0) return;
   }
 }

@@ -10,6 +10,17 @@ namespace model {
 using namespace derplane;
 using frames::operator+;
 
+namespace {
+
+// As RingMemory::in, which refuses what is too small for the largest packet.
+RingMemory ringIn(Bytes& memory, uint64_t capacity) {
+  const auto base = reinterpret_cast<uintptr_t>(memory.data());
+  uint8_t* at = memory.data() + (kRingAlign - base % kRingAlign) % kRingAlign;
+  return {reinterpret_cast<RingShared*>(at), at + sizeof(RingShared), capacity};
+}
+
+}  // namespace
+
 Relay::Shard::Shard(Relay& relay_in, const RouterConfig& config)
     : relay(relay_in), router(std::make_unique<Router>(config, Counters(values), *this)) {}
 
@@ -36,8 +47,8 @@ Relay::Relay(const Options& options) : options_(options) {
     for (uint32_t to = 0; to < options.shards; ++to) {
       if (from == to) continue;
       Bytes& memory = shards_[from]->memory[to];
-      memory.resize(kMinRingBytes + kRingOverhead);
-      const RingMemory ring = RingMemory::in(memory.data(), memory.size());
+      memory.resize(options.ring_bytes + kRingOverhead);
+      const RingMemory ring = ringIn(memory, options.ring_bytes);
       router(from).setRing(to, RingProducer(ring));
       shards_[to]->rings_in[from] = RingConsumer(ring);
     }
@@ -70,7 +81,9 @@ Key Relay::keyOn(uint32_t shard, uint32_t n) const {
 
 int64_t Relay::get(Counter c) const {
   int64_t sum = 0;
-  for (const auto& shard : shards_) sum += shard->values[static_cast<uint32_t>(c)];
+  for (const auto& shard : shards_) {
+    sum += __atomic_load_n(shard->values + static_cast<uint32_t>(c), __ATOMIC_RELAXED);
+  }
   return sum;
 }
 
@@ -90,8 +103,28 @@ int64_t Relay::dropped() const {
 
 std::vector<Session*> Relay::sessions() {
   std::vector<Session*> all;
-  for (const auto& session : sessions_) all.push_back(session.get());
+  for (const auto& shard : shards_) {
+    for (const auto& session : shard->sessions) all.push_back(session.get());
+  }
   return all;
+}
+
+std::string Relay::violation() const {
+  for (const auto& shard : shards_) {
+    if (!shard->violation.empty()) return shard->violation;
+  }
+  return "";
+}
+
+bool Relay::woken(uint32_t index) {
+  Shard& shard = *shards_[index];
+  shard.ring_bits |= shard.slot.takeRingBits();
+  shard.room_bits |= shard.slot.takeRoomBits();
+  return (shard.ring_bits | shard.room_bits) != 0;
+}
+
+void Relay::forgetClosed(uint32_t shard) {
+  std::erase_if(shards_[shard]->sessions, [](const auto& session) { return session->closed(); });
 }
 
 Session& Relay::connect(const Key& key, bool mesh, bool not_ideal) {
@@ -106,9 +139,10 @@ Session& Relay::connect(const Key& key, bool mesh, bool not_ideal) {
   adoption.mesh = mesh;
   adoption.not_ideal = not_ideal;
   session->client = r.adopt(adoption, serverInfo().data(), static_cast<uint32_t>(serverInfo().size()));
-  by_client_[session->client] = session.get();
-  sessions_.push_back(std::move(session));
-  return *sessions_.back();
+  Shard& shard = *shards_[session->shard];
+  shard.by_client[session->client] = session.get();
+  shard.sessions.push_back(std::move(session));
+  return *shard.sessions.back();
 }
 
 void Relay::disconnect(Session& session, CloseReason reason) {
@@ -121,8 +155,8 @@ bool Relay::turn(uint32_t index) {
   Router& r = *shard.router;
   r.setNow(now_ms);
   bool busy = std::exchange(shard.poked, false);
-  for (const auto& session : sessions_) {
-    if (session->shard != index || session->closed()) continue;
+  for (const auto& session : shard.sessions) {
+    if (session->closed()) continue;
     if (session->kernel_room > 0 && session->client->queue.hasBacklog()) {
       r.touch(*session->client);
       busy = true;
@@ -132,7 +166,7 @@ bool Relay::turn(uint32_t index) {
     read(shard, *session);
     busy = true;
   }
-  uint64_t bits = std::exchange(shard.ring_bits, 0) | std::exchange(shard.rings_left, 0);
+  uint64_t bits = shard.slot.takeRingBits() | std::exchange(shard.ring_bits, 0) | std::exchange(shard.rings_left, 0);
   busy = busy || bits != 0;
   for (; bits != 0; bits &= bits - 1) {
     const auto from = static_cast<uint32_t>(__builtin_ctzll(bits));
@@ -140,7 +174,7 @@ bool Relay::turn(uint32_t index) {
     if (r.takeRing(from, shard.rings_in[from], 1024)) shard.rings_left |= uint64_t{1} << from;
     shard.rings_read |= uint64_t{1} << from;
   }
-  const uint64_t room = std::exchange(shard.room_bits, 0);
+  const uint64_t room = shard.slot.takeRoomBits() | std::exchange(shard.room_bits, 0);
   busy = busy || room != 0;
   resumeBlocked(shard, room);
   busy = r.background() || busy;
@@ -148,8 +182,9 @@ bool Relay::turn(uint32_t index) {
   flushAndRelease(shard, index);
   destroyClosing(shard);
   flushAndRelease(shard, index);
-  const std::vector<std::string> violations = r.check();
-  if (!violations.empty()) violation = violations.front();
+  const uint64_t room_made = r.ringsWithRoomMade();  // before the bits, see Shard::lostRoomWakes
+  const std::vector<std::string> violations = r.check(room_made & ~(shard.slot.roomBits() | shard.room_bits));
+  if (!violations.empty()) shard.violation = violations.front();
   return true;
 }
 
@@ -211,7 +246,7 @@ void Relay::flush(Shard& shard, Client& client) {
     client.queue.clear(queues, DropReason::gone_disconnected);
     return;
   }
-  Session& session = *by_client_.at(&client);
+  Session& session = *shard.by_client.at(&client);
   while (!client.queue.empty() && session.kernel_room > 0) {
     iovec iov[16];
     const uint32_t count = client.queue.gather(queues, iov, 16);
@@ -230,22 +265,22 @@ void Relay::flush(Shard& shard, Client& client) {
 void Relay::flushAndRelease(Shard& shard, uint32_t index) {
   while (Client* client = shard.router->takeTouched()) flush(shard, *client);
   for (uint64_t bits = shard.router->publish(); bits != 0; bits &= bits - 1) {
-    shards_[static_cast<uint32_t>(__builtin_ctzll(bits))]->ring_bits |= uint64_t{1} << index;
+    shards_[static_cast<uint32_t>(__builtin_ctzll(bits))]->slot.notifyRing(index);
   }
   for (; shard.rings_read != 0; shard.rings_read &= shard.rings_read - 1) {
     const auto from = static_cast<uint32_t>(__builtin_ctzll(shard.rings_read));
-    if (shard.rings_in[from].release()) shards_[from]->room_bits |= uint64_t{1} << index;
+    shard.rings_in[from].release([&] { shards_[from]->slot.notifyRoom(index); });
   }
   shard.router->endTurn();
 }
 
 void Relay::destroyClosing(Shard& shard) {
   while (Client* client = shard.router->takeClosing()) {
-    Session& session = *by_client_.at(client);
+    Session& session = *shard.by_client.at(client);
     CHECK(client->key == session.key);
     session.reason = client->close_reason;
     session.client = nullptr;
-    by_client_.erase(client);
+    shard.by_client.erase(client);
     shard.router->destroy(client);
   }
 }

@@ -1,5 +1,6 @@
-// A relay without sockets: routers joined by real rings, in one thread. It does what a shard does (native/io/shard.cc)
-// with kernels that take as many bytes as the test says.
+// A relay without sockets: routers joined by real rings and wake-ups. It does what a shard does (native/io/shard.cc)
+// with kernels that take as many bytes as the test says. One thread can run all shards, or one thread each: what names
+// a shard or a session is then called on that shard's thread only.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "frames.h"
 #include "native/core/router.h"
+#include "native/io/relay_core.h"
 
 namespace model {
 
@@ -41,6 +43,7 @@ struct Options {
   uint32_t queue_depth = 32;
   uint64_t max_queue_bytes = 256 << 20;
   uint64_t keepalive_ms = 60'000;
+  uint64_t ring_bytes = derplane::kMinRingBytes;  // a power of two; smaller ones than a shard's are for small packets
   derplane::DuplicatePolicy duplicates = derplane::DuplicatePolicy::kLastWriterActive;
 };
 
@@ -62,7 +65,10 @@ class Relay {
   // One turn of a shard; returns whether it had anything to do.
   bool turn(uint32_t shard);
   // Whether another shard has woken this one since its last turn.
-  bool woken(uint32_t shard) const { return (shards_[shard]->ring_bits | shards_[shard]->room_bits) != 0; }
+  bool woken(uint32_t shard);
+  derplane::ShardSlot& slot(uint32_t shard) { return shards_[shard]->slot; }
+  // Sessions of the shard that ended are no longer there.
+  void forgetClosed(uint32_t shard);
   // The shard's timer.
   void tick(uint32_t shard);
   // Turns of all shards until nothing is left to do.
@@ -79,12 +85,12 @@ class Relay {
   int64_t dropped(derplane::DropReason reason, bool disco) const;
   int64_t dropped() const;
   std::vector<Session*> sessions();
+  // Of a failed check() after any turn so far.
+  std::string violation() const;
 
   uint64_t now_ms = 1'000'000;
   std::vector<Forwarded> forwarded;
   bool control_has_room = true;
-  // Of a failed check() after any turn so far.
-  std::string violation;
 
  private:
   struct Shard final : derplane::RouterEvents {
@@ -96,8 +102,12 @@ class Relay {
     std::unique_ptr<derplane::Router> router;
     std::vector<derplane::RingConsumer> rings_in;
     std::vector<Bytes> memory;  // of the rings out
-    bool poked = false;         // from outside a turn
+    derplane::ShardSlot slot;
+    bool poked = false;  // from outside a turn
     uint64_t ring_bits = 0, room_bits = 0, rings_left = 0, rings_read = 0;
+    std::string violation;
+    std::vector<std::unique_ptr<Session>> sessions;
+    std::unordered_map<const Client*, Session*> by_client;
   };
 
   void read(Shard& shard, Session& session);
@@ -110,8 +120,6 @@ class Relay {
   Options options_;
   derplane::HashSeed seed_{0x1122334455667788, 0x99aabbccddeeff00};
   std::vector<std::unique_ptr<Shard>> shards_;
-  std::vector<std::unique_ptr<Session>> sessions_;
-  std::unordered_map<const Client*, Session*> by_client_;
 };
 
 }  // namespace model

@@ -42,6 +42,13 @@ bool put(RingProducer& producer, uint32_t number, uint32_t body) {
   return true;
 }
 
+// Whether the release wakes the producer.
+bool releaseWakes(RingConsumer& consumer) {
+  bool woken = false;
+  consumer.release([&] { woken = true; });
+  return woken;
+}
+
 bool isIntact(RingRecord* record, uint32_t number, uint32_t body) {
   if (record->client_slot != number || record->client_generation != body) return false;
   if (record->size != ((sizeOf(body) + 7) & ~7u)) return false;
@@ -124,7 +131,7 @@ TEST("records wrap at every offset of the ring and stay contiguous, aligned and 
       CHECK(reinterpret_cast<uint8_t*>(record) + record->size <= memory->data + memory->capacity);
     }
     CHECK(consumer.next() == nullptr);
-    consumer.release();
+    releaseWakes(consumer);
   }
 }
 
@@ -140,7 +147,7 @@ TEST("three of the largest records fit however the wrap falls") {
       producer.publish();
       while (consumer.next() != nullptr) {
       }
-      consumer.release();
+      releaseWakes(consumer);
     }
     uint32_t fits = 0;
     while (put(producer, fits, kMaxRingRecord - sizeOf(0))) ++fits;
@@ -150,7 +157,7 @@ TEST("three of the largest records fit however the wrap falls") {
     uint32_t seen = 0;
     while (consumer.next() != nullptr) ++seen;
     CHECK_EQ(seen, fits);
-    consumer.release();
+    releaseWakes(consumer);
     CHECK(put(producer, 9, kMaxRingRecord - sizeOf(0)));
   }
 }
@@ -165,26 +172,72 @@ TEST("a full ring takes nothing, gives nothing away, and takes again after relea
   producer.publish();
   for (uint32_t n = 0; n < count / 2; ++n) CHECK(isIntact(consumer.next(), n, 200));
   CHECK(!put(producer, count, 200));  // read, but not released: a queue may still point there
-  CHECK(!consumer.release());         // nobody waited
+  CHECK(!releaseWakes(consumer));     // nobody waited
   CHECK(put(producer, count, 200));
   producer.publish();
   for (uint32_t n = count / 2; n <= count; ++n) CHECK(isIntact(consumer.next(), n, 200));
   CHECK(consumer.next() == nullptr);
 }
 
-TEST("a producer that waits is woken by the next release, once") {
+TEST("a producer that waits is woken by every release until it says that nobody waits") {
   Memory memory;
   RingProducer producer(*memory);
   RingConsumer consumer(*memory);
   uint32_t count = 0;
   while (put(producer, count, 200)) ++count;
   CHECK(producer.waitForRoom(sizeOf(200)));  // publishes too, else both would sleep
-  CHECK(!consumer.release());                // nothing was read: there is no room
+  CHECK(producer.waits());
+  CHECK(!releaseWakes(consumer));  // nothing was read: there is no room
   CHECK(isIntact(consumer.next(), 0, 200));
-  CHECK(consumer.release());
-  CHECK(consumer.next() != nullptr);
-  CHECK(!consumer.release());
+  CHECK(releaseWakes(consumer));
   CHECK(put(producer, 0, 200));
+  CHECK(consumer.next() != nullptr);
+  CHECK(releaseWakes(consumer));
+  producer.nobodyWaits();
+  CHECK(!producer.waits());
+  CHECK(consumer.next() != nullptr);
+  CHECK(!releaseWakes(consumer));
+}
+
+TEST("one that finds room after all leaves the flag to the others that wait") {
+  Memory memory;
+  RingProducer producer(*memory);
+  RingConsumer consumer(*memory);
+  while (put(producer, 0, 200)) {
+  }
+  CHECK(producer.waitForRoom(sizeOf(60'000)));
+  CHECK(consumer.next() != nullptr);
+  // A release that has moved its tail, and not looked for who waits yet, must find the flag: another waiter finds room
+  // meanwhile.
+  memory->shared->tail.store(sizeOf(200), std::memory_order_release);
+  CHECK(!producer.waitForRoom(sizeOf(0)));
+  CHECK(put(producer, 1, 0));
+  CHECK(releaseWakes(consumer));
+}
+
+TEST("the producer sees that room was made for what waits, and only after the wake-up") {
+  Memory memory;
+  RingProducer producer(*memory);
+  RingConsumer consumer(*memory);
+  CHECK(!producer.roomWasMade());  // nobody waits
+  while (put(producer, 0, 200)) {
+  }
+  CHECK(producer.waitForRoom(sizeOf(1'000)));
+  CHECK(!producer.roomWasMade());
+  const auto take = [&](uint32_t records) {
+    for (uint32_t n = 0; n < records; ++n) CHECK(consumer.next() != nullptr);
+    consumer.release([&] { CHECK(!producer.roomWasMade()); });
+  };
+  take(1);
+  CHECK(!producer.roomWasMade());  // too little
+  take(5);
+  CHECK(producer.roomWasMade());
+  CHECK(put(producer, 0, 1'000));
+  CHECK(producer.waitForRoom(sizeOf(1'000)));
+  CHECK(!producer.roomWasMade());
+  producer.nobodyWaits();
+  take(5);
+  CHECK(!producer.roomWasMade());
 }
 
 TEST("a producer does not wait when room came meanwhile") {
@@ -196,12 +249,11 @@ TEST("a producer does not wait when room came meanwhile") {
   producer.publish();
   while (consumer.next() != nullptr) {
   }
-  consumer.release();
+  releaseWakes(consumer);
   CHECK(!producer.waitForRoom(sizeOf(200)));
   CHECK(put(producer, 1, 200));
   producer.publish();
   CHECK(isIntact(consumer.next(), 1, 200));
-  CHECK(!consumer.release());
 }
 
 TEST("halves made anew go on where the ring stands") {
@@ -212,7 +264,7 @@ TEST("halves made anew go on where the ring stands") {
     put(producer, 1, 100);
     producer.publish();
     consumer.next();
-    consumer.release();
+    releaseWakes(consumer);
     put(producer, 2, 100);
     producer.publish();
   }

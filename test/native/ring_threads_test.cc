@@ -1,8 +1,5 @@
 // Rings between threads, with the wake-ups of ShardSlot: what a shard does, without sockets. A lost wake-up is a hang,
 // which the poll's timeout turns into a failure.
-#include <poll.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -12,23 +9,12 @@
 #include "check.h"
 #include "native/core/ring.h"
 #include "native/io/relay_core.h"
+#include "threads.h"
 
 using namespace derplane;
+using threads::sleepOn;
 
 namespace {
-
-constexpr int kLostWakeUpMs = 20'000;
-
-// Sleeps as a shard does. False when nobody woke us for so long that a wake-up must have been lost.
-bool sleepOn(ShardSlot& slot) {
-  if (!slot.trySleep()) return true;
-  pollfd p{.fd = slot.eventFd(), .events = POLLIN, .revents = 0};
-  const bool woken = ::poll(&p, 1, kLostWakeUpMs) == 1;
-  uint64_t count;
-  if (woken && ::read(slot.eventFd(), &count, sizeof count) < 0) return false;
-  slot.awake();
-  return woken;
-}
 
 class Ring {
  public:
@@ -77,6 +63,7 @@ void produce(RingMemory memory, const Traffic& traffic, ShardSlot& own, ShardSlo
         }
       }
     }
+    producer.nobodyWaits();
     auto* bytes = reinterpret_cast<uint8_t*>(record + 1);
     for (uint32_t i = 0; i < body; i += 16) bytes[i] = static_cast<uint8_t>(random.next());
     record->kind = RecordKind::kPacket;
@@ -93,9 +80,7 @@ void produce(RingMemory memory, const Traffic& traffic, ShardSlot& own, ShardSlo
 
 void consume(RingMemory memory, const Traffic& traffic, ShardSlot& own, ShardSlot& producer_slot, Outcome& outcome) {
   RingConsumer consumer(memory);
-  const auto release = [&] {
-    if (consumer.release()) producer_slot.notifyRoom(0);
-  };
+  const auto release = [&] { consumer.release([&] { producer_slot.notifyRoom(0); }); };
   uint64_t n = 0;
   while (n < traffic.records) {
     while (own.takeRingBits() == 0) {
@@ -165,7 +150,7 @@ TEST("two shards that answer each other one record at a time lose no wake-up") {
       }
       CHECK(consumer.next() != nullptr);
       CHECK(consumer.next() == nullptr);
-      consumer.release();
+      consumer.release([] {});
       if (round + 1 < kRounds || !begins) send();
     }
   };

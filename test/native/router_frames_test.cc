@@ -29,7 +29,7 @@ struct Pair {
     CHECK_EQ(after(a.received()).size(), 0u);
     CHECK_EQ(after(b.received()).size(), 0u);
   }
-  ~Pair() { CHECK_EQ(relay.violation, ""); }
+  ~Pair() { CHECK_EQ(relay.violation(), ""); }
 
   void send(const Bytes& bytes) {
     relay.send(a, bytes);

@@ -44,8 +44,8 @@ class World {
       if (random_.oneIn(2)) relay_.turn(random_.below(shards()));
       if (random_.oneIn(50)) relay_.settle();
       if (random_.oneIn(8)) judgeAll();
-      if (!relay_.violation.empty()) {
-        check::fail(__FILE__, __LINE__, "step " + std::to_string(step) + ": check() says " + relay_.violation);
+      if (!relay_.violation().empty()) {
+        check::fail(__FILE__, __LINE__, "step " + std::to_string(step) + ": check() says " + relay_.violation());
         return;
       }
       if (check::failures() > 0) return;
@@ -208,7 +208,7 @@ class World {
     CHECK_EQ(relay_.get(Counter::packets_sent), delivered_);
     CHECK_EQ(relay_.get(Counter::queue_bytes), 0);
     CHECK_EQ(relay_.get(Counter::held_bytes), 0);
-    CHECK_EQ(relay_.violation, "");
+    CHECK_EQ(relay_.violation(), "");
     CHECK(delivered_ > steps_ / 20);
   }
 

@@ -34,7 +34,7 @@ struct Across {
     packets(a);
     packets(b);
   }
-  ~Across() { CHECK_EQ(relay.violation, ""); }
+  ~Across() { CHECK_EQ(relay.violation(), ""); }
   Relay relay;
   Session& a;
   Session& b;
@@ -227,7 +227,7 @@ TEST("a key that leaves is reported once to each who received from it, on every 
     relay.settle();
     CHECK(heardGone(*receivers[0], gone.key));
     CHECK(heardGone(*receivers[1], gone.key, 0));
-    CHECK_EQ(relay.violation, "");
+    CHECK_EQ(relay.violation(), "");
   }
 }
 
