@@ -180,14 +180,21 @@ async function startRelay({ tls = EVERYTHING_OVER_TLS, ...options }: RelayOption
   }
 }
 
+/** Throws unless the relay's tables are in order and no wake-up between shards was lost. */
+async function checkInvariants(server: Server): Promise<void> {
+  await server.consistencyCheck();
+  const lost = server.expVar()['lost_wakes'];
+  if (lost !== 0) throw new Error(`${lost} wake-ups between shards were lost`);
+}
+
 /** Runs `body` with a relay on a free loopback port; then checks the relay's invariants and closes it. */
 export async function withRelay(options: RelayOptions, body: (relay: TestRelay) => Promise<void>): Promise<void> {
   const relay = await startRelay(options);
   try {
     await body(relay);
-    await relay.server.consistencyCheck();
+    await checkInvariants(relay.server);
     relay.hangUp();
-    await relay.server.consistencyCheck();
+    await checkInvariants(relay.server);
   } finally {
     relay.hangUp();
     await relay.server.close();
@@ -208,7 +215,7 @@ export function sharedRelay(options: RelayOptions): () => TestRelay {
     relay = await startRelay(options);
   });
   afterEach(async () => {
-    await get().server.consistencyCheck();
+    await checkInvariants(get().server);
     get().hangUp();
     await get().untilCounter(['gauge_current_connections'], (value) => value === 0);
   });
