@@ -35,7 +35,7 @@ const MAX_ADDRESSES = 64;
 /** Profile of certificate in which Let's Encrypt names IP addresses. */
 const ADDRESS_PROFILE = 'shortlived';
 
-/** Account keys as the reference names them; the second of a host's is that of its old releases. */
+/** Account keys as derper names them; the second of a host's is that of its old releases. */
 const HOST_ACCOUNT_KEYS: [string, ...string[]] = ['acme_account+key', 'acme_account.key'];
 const ADDRESS_ACCOUNT_KEYS: [string, ...string[]] = ['acme-account.key'];
 

@@ -14,7 +14,7 @@ const TOKEN = /^[\w-]{1,128}$/;
 
 export interface ChallengesOptions {
   sink: CertificateSink;
-  /** Answers are kept here too, as the reference does, for other relays that share the folder. */
+  /** Answers are kept here too, as derper does, for other relays that share the folder. */
   folder: CertificateFolder;
   /** Whether we may be asked under this host (lower case, without port). */
   servesHost: (host: string) => boolean;

@@ -23,7 +23,7 @@ export interface AcmeOptions {
   sink: CertificateSink;
   /** `-hostname`: a DNS name, or with `ipCertificates` an IP address. */
   hostname: string;
-  /** `-certdir`: where certificates, keys and the account are kept, in the reference's files. */
+  /** `-certdir`: where certificates, keys and the account are kept, in derper's files. */
   certDir: string;
   /** `-certmode`. */
   mode: 'letsencrypt' | 'gcp';

@@ -15,7 +15,7 @@ export interface CertificateStore {
   save(certificate: CertificateText): Promise<void>;
 }
 
-/** The reference's file for a DNS name: the key, then the chain. `name` is the host, for RSA keys with `+rsa` behind it. */
+/** derper's file for a DNS name: the key, then the chain. `name` is the host, for RSA keys with `+rsa` behind it. */
 export function hostStore(folder: CertificateFolder, host: string, name: string): CertificateStore {
   const path = folder.pathOf(name);
   return {
@@ -27,7 +27,7 @@ export function hostStore(folder: CertificateFolder, host: string, name: string)
   };
 }
 
-/** The reference's files for an IP address, in whose name `.` stands for `:`. */
+/** derper's files for an IP address, in whose name `.` stands for `:`. */
 export function addressStore(folder: CertificateFolder, address: string): CertificateStore {
   const base = address.replaceAll(':', '.');
   const [certName, keyName] = [`${base}.crt`, `${base}.key`];

@@ -57,7 +57,7 @@ export function parseKey(text: string, where: string): PemKey {
   throw broken(where, `a key of the kind ${curve ?? type}; it takes RSA, ECDSA (P-256, P-384, P-521) and Ed25519`);
 }
 
-/** Takes apart a text that holds a key and then its chain, as the reference keeps them, and nothing else. */
+/** Takes apart a text that holds a key and then its chain, as derper keeps them, and nothing else. */
 export function splitKeyAndChain(text: string, where: string): CertificateText {
   const [first, ...chain] = blocksOf(text);
   if (first === undefined || !isKey(first)) throw broken(where, 'it does not begin with a private key in PEM');
@@ -66,7 +66,7 @@ export function splitKeyAndChain(text: string, where: string): CertificateText {
   return { key: `${first.pem}\n`, cert: joined(chain) };
 }
 
-/** The reference's way to keep a key and its chain in one text. */
+/** derper's way to keep a key and its chain in one text. */
 export function keyThenChain({ cert, key }: CertificateText): string {
   return goKeyPem(key) + cert;
 }

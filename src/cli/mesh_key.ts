@@ -15,7 +15,7 @@ export type MeshKeySource = { file: string } | { variable: string; text: string 
 /** The variable that is read with `-dev`, and only then. */
 export const MESH_KEY_VARIABLE = 'TAILSCALE_DERPER_MESH_KEY';
 
-/** The file that is read where `-mesh-psk-file` is not given: the first that exists, as in the reference. */
+/** The file that is read where `-mesh-psk-file` is not given: the first that exists, as derper does. */
 export function defaultMeshKeyFile(home: string | undefined): string | undefined {
   const candidates = ['/home/derp/keys/derp-mesh.key'];
   if (home !== undefined && home !== '') candidates.push(join(home, 'keys/derp-mesh.key'));

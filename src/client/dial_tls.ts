@@ -129,7 +129,7 @@ function explained(error: unknown, name: string): unknown {
     : new DerpError(error.code, `${error.message}: ${advice(name)}`, { cause: error });
 }
 
-/** As the reference: only over TLS 1.3, where the certificates are not sent in the clear. */
+/** As Tailscale's client: only over TLS 1.3, where the certificates are not sent in the clear. */
 function toldKey(version: string, chain: readonly Uint8Array[]): PublicKey | undefined {
   if (version !== '1.3') return undefined;
   for (const der of chain) {

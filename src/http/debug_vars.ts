@@ -32,14 +32,14 @@ export function readFigures(
   };
 }
 
-/** Names of the reference's map `derp`, as they stand there; the drop counters stand beside it. */
+/** Names in derper's map `derp`, as they stand there; the drop counters stand beside it. */
 const IN_DERP = new Set(
   METRICS.filter(({ name }) => name.startsWith('derp_'))
     .map(({ name }) => name.slice('derp_'.length))
     .filter((name) => !name.endsWith('_dropped')),
 );
 
-/** Figures of TLS, which the reference shows beside its map too. */
+/** Figures of TLS, which derper shows beside its map too. */
 const TLS_NAMES = ['derper_tls_request_version', 'gauge_derper_tls_active_version', 'tls_listener'];
 
 /** @param cmdline - the command line to show; nothing secret */

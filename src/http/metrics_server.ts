@@ -11,7 +11,7 @@ import { parseRequestPath } from './request_path.js';
 export interface MetricsServerOptions extends Omit<DebugPagesOptions, 'access'> {
   /**
    * Address that it will listen on. One of this machine's addresses is itself the choice of who can reach it, and everybody who does is
-   * let in, unless through a proxy. Empty, `0.0.0.0` and `::` are no such choice: there the reference's rule for debug pages holds.
+   * let in, unless through a proxy. Empty, `0.0.0.0` and `::` are no such choice: there derper's rule for debug pages holds.
    */
   host: string;
 }

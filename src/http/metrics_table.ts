@@ -37,18 +37,22 @@ type Row = [name: string, type: Metric['type'], help: string, ...labels: string[
 
 /** The names of derper, without their prefix `derp_`. */
 const DERP: Row[] = [
-  ['accepts', 'counter', 'Upgrades to DERP, whatever became of them.'],
+  ['accepts', 'counter', 'Upgrades to DERP, counted when the relay sends its key.'],
   [
     'average_queue_duration_ms',
     'untyped',
     'Moving average of the time that packets waited for their client, in milliseconds.',
   ],
-  ['buffered_write_frames', 'histogram', 'Frames written by one flush of a client.'],
+  [
+    'buffered_write_frames',
+    'histogram',
+    'Frames per flush to a client; a batch of presence changes is one, ServerInfo none.',
+  ],
   ['bytes_dropped', 'counter', 'DERP bytes dropped by reason and by kind.', 'reason', 'kind'],
   ['bytes_received', 'counter', 'Payload bytes of packets that clients sent.'],
   ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients.'],
   ['clients_local', 'gauge', 'Keys with at least one connection here.'],
-  ['clients_remote', 'gauge', 'Keys that other relays of the region are known to have, and this one has not.'],
+  ['clients_remote', 'gauge', 'Keys that only other relays of the region have.'],
   ['clients_total', 'gauge', 'Keys connected here or known to be reachable through the mesh.'],
   ['current_connections', 'gauge', 'Clients, duplicates and mesh peers included.'],
   ['current_dup_client_conns', 'gauge', 'Connections of keys that have several.'],
@@ -75,7 +79,7 @@ const DERP: Row[] = [
   ['peer_gone_not_here_frames', 'counter', 'PeerGone frames that answer a packet to an unknown key.'],
   ['rate_limit_per_client_burst_bytes', 'untyped', 'Bytes that a client may send at once.'],
   ['rate_limit_per_client_bytes_per_second', 'untyped', 'Bytes per second that a client may send.'],
-  ['sclient_write_timeouts', 'counter', 'Clients closed as their socket refused output too long.'],
+  ['sclient_write_timeouts', 'counter', 'Clients closed by write timeout.'],
   ['sent_pong', 'counter', 'Pong frames sent.'],
   ['tcp_rtt', 'counter', 'Measurements of round-trip times of TCP connections; each in its own bucket only.', 'le'],
   ['total_dup_client_conns', 'counter', 'Connections that joined a key already connected.'],
@@ -86,7 +90,7 @@ const DERP: Row[] = [
 /** Ours, of the whole relay, without their prefix `derplane_`; names of counters get `_total` behind them. */
 const DERPLANE: Row[] = [
   ['handshakes_in_progress', 'gauge', 'Connections between accept and their first frame as a client.'],
-  ['handshakes_waiting', 'gauge', 'Of those, how many no handshake thread has taken up yet.'],
+  ['handshakes_waiting', 'gauge', 'Connections in progress that no handshake thread has taken up yet.'],
   ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
   ['queue_bytes', 'gauge', 'Memory of the send queues of clients that do not keep up.'],
 ];
@@ -106,7 +110,7 @@ const SHARD: Row[] = [
   ['packets_sent', 'counter', 'Packets sent to clients of the shard.'],
   ['queue_bytes', 'gauge', 'Memory of the send queues of clients that do not keep up.'],
   ['reads', 'counter', 'Reads of sockets.'],
-  ['ring_full', 'counter', 'Times that a connection had to wait as the ring to another shard was full.'],
+  ['ring_full', 'counter', 'Times that a connection waited because the ring to another shard was full.'],
   ['ring_packets_in', 'counter', 'Packets taken from other shards.'],
   ['ring_packets_out', 'counter', 'Packets given to other shards.'],
   ['ring_wakes', 'counter', 'Times that another shard had to be woken.'],
@@ -114,7 +118,7 @@ const SHARD: Row[] = [
   ['writes', 'counter', 'Writes to sockets.'],
 ];
 
-/** The reference's, of TLS; there are such figures only where it is served. */
+/** The names of derper for TLS; there are such figures only where it is served. */
 const TLS: Row[] = [
   ['derper_tls_active_version', 'gauge', 'Clients over TLS, and requests being answered, by version.', 'version'],
   ['derper_tls_request_version', 'untyped', 'HTTP requests over TLS, upgrades included, by version.', 'version'],

@@ -1,4 +1,4 @@
-/** The relay's figures, as the reference's expvar `derp` has them: `counter_` and `gauge_` before a name give its type. */
+/** The relay's figures, as derper's expvar `derp` has them: `counter_` and `gauge_` before a name give its type. */
 import { native } from '../native.js';
 
 /** A figure, or figures by label. */
@@ -18,7 +18,7 @@ const GAUGES = new Set([
   'watchers',
 ]);
 
-/** Counters that bear their type in the reference. */
+/** Counters that bear their type in derper. */
 const PREFIXED = new Set(['total_dup_client_conns', 'tcp_rtt']);
 
 const HISTOGRAMS = ['buffered_write_frames', 'mesh_update_batch_size', 'mesh_update_loop_count'];

@@ -1,4 +1,4 @@
-/** HTTP requests that pages answer over TLS, by version, as the reference counts them. */
+/** HTTP requests that pages answer over TLS, by version, as derper counts them. */
 import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
 import { TlsStream } from '../tls/tls_stream.js';
 

@@ -36,7 +36,7 @@ export function formatPin(der: Uint8Array): string {
  * Checks what a peer presented: one certificate besides meta certificates, which is the pinned one, in date, and valid for `host`.
  *
  * @param chain - DER of each certificate, in the order of the handshake
- * @param host - the name dialled. With an IP address the certificate's names are not compared, as the reference: the pin
+ * @param host - the name dialled. With an IP address the certificate's names are not compared, as derper's clients do: the pin
  *   says already which certificate it must be, and behind NAT the address dialled is often not the one that it names
  * @param now - milliseconds since 1970
  * @throws {@link DerpError} `ERR_DERP_CERTIFICATE` saying what is wrong with it

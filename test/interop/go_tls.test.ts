@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { formatPin } from '../../dist/tls/pin.js';
 import { makeCertificate } from '../support/certificates.js';
 import { startDerplane } from '../support/derplane.js';
 import { GO_DERPER_TIMEOUT, startGoDerper } from '../support/go_derper.js';
@@ -40,11 +41,13 @@ async function startGo(args: string[]): Promise<TlsRelay> {
 describe.skipIf(goMissing !== undefined)('the Go client with a DERP map', () => {
   let folder: string;
   let trust: string;
+  let pin: string;
   beforeAll(async () => {
     await buildDerpinterop();
     folder = await mkdtemp(join(tmpdir(), 'derplane-go-tls-'));
     trust = join(folder, 'certs', `${NAME}.crt`);
-    const { cert, keyPem } = await makeCertificate({ names: [NAME] });
+    const { cert, keyPem, der } = await makeCertificate({ names: [NAME] });
+    pin = formatPin(der);
     await mkdir(join(folder, 'certs'));
     await writeFile(trust, cert);
     await writeFile(join(folder, 'certs', `${NAME}.key`), keyPem, { mode: 0o600 });
@@ -71,6 +74,8 @@ describe.skipIf(goMissing !== undefined)('the Go client with a DERP map', () => 
       it('verifies the host name', () => check(NAME));
 
       it('verifies CertName', () => check(NAME, NAME));
+
+      it('verifies the pin of a self-signed one', () => check(NAME, pin));
 
       it('refuses a certificate that has not the CertName', () =>
         expect(check(NAME, 'other.test')).rejects.toThrow(/certificate is valid for relay\.test, not other\.test/));
