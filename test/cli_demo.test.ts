@@ -1,11 +1,11 @@
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { copyFile, mkdtemp, rm } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
-import { derplane, startDerplane } from './support/derplane.js';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { derplane, type RelayProcess, runNpm, startDerplane } from './support/derplane.js';
 
 test('the demo prints every packet with its round trip, and a summary', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'derplane-demo-'));
@@ -63,4 +63,55 @@ test.each([
   const ended = await derplane(['demo', ...args]);
   expect(ended.code).toBe(code);
   expect(ended.stderr).toMatch(message);
+});
+
+describe('a relay with a certificate that it made itself', () => {
+  let folder: string;
+  let relay: RelayProcess;
+  let certName: string;
+
+  // The example of the README, on free ports and with this machine's address.
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'derplane-demo-'));
+    const files = ['-certdir', join(folder, 'certs'), '-c', join(folder, 'derper.key')];
+    const address = ['-hostname', '127.0.0.1', '-a', '127.0.0.1:0', '-http-port', '-1'];
+    relay = await startDerplane([...address, '-certmode', 'manual', ...files, '-stun=false', '-shards=1']);
+    certName = relay.stderr().match(/sha256-raw:[0-9a-f]{64}/)![0];
+  });
+
+  afterAll(async () => {
+    relay.kill('SIGTERM');
+    await relay.ended;
+    await rm(folder, { recursive: true });
+  });
+
+  test('is tried with the CertName of the map that it printed, by npm as well', async () => {
+    const args = ['-url', `https://127.0.0.1:${relay.port}/derp`, '-cert-name', certName, '-count=2'];
+    expect(await derplane(['demo', ...args])).toMatchObject({ code: 0, stderr: '' });
+    const npm = await runNpm(['run', '--silent', 'demo', '--', ...args]);
+    expect(npm.stdout).toMatch(/2 packets there and back/);
+  });
+
+  test.each([
+    ['without it', [], /answers, but TLS fails: .*self-signed certificate.*; if the relay made .*-cert-name/],
+    [
+      'with another',
+      ['-cert-name', `sha256-raw:${'0'.repeat(64)}`],
+      /answers, but TLS fails: .*its hash is [0-9a-f]{64}/,
+    ],
+    ['with one that is none', ['-cert-name', 'sha256-raw:0'], /^derplane: "sha256-raw:0" is no pin/],
+  ])('%s the demo says why it fails', async (_, args, message) => {
+    const ended = await derplane(['demo', '-url', `https://127.0.0.1:${relay.port}/derp`, ...args]);
+    expect({ code: ended.code, stdout: ended.stdout }).toEqual({ code: 1, stdout: '' });
+    expect(ended.stderr).toMatch(message);
+  });
+});
+
+test('before a build npm run demo says what to do', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'derplane-demo-'));
+  await copyFile(new URL('../package.json', import.meta.url), join(folder, 'package.json'));
+  const ended = await runNpm(['run', '--silent', 'demo'], folder);
+  await rm(folder, { recursive: true });
+  expect(ended).toMatchObject({ code: 1, stdout: '' });
+  expect(ended.stderr).toMatch(/^derplane is not built yet: run npm ci && npm run build/);
 });

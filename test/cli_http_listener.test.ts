@@ -13,7 +13,7 @@ test('connections that cannot be accepted are told once, and do not end the prog
   // What Node does when the system refuses to accept.
   for (let i = 0; i < 3; i++) server.emit('error', Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' }));
   expect(log.lines).toEqual([
-    `ERROR derper: accept on 127.0.0.1:${listener.address.port}: EMFILE; the connection is lost`,
+    `ERROR derper: accept on 127.0.0.1:${listener.address.port}: EMFILE: the process is out of file descriptors, raise its limit (LimitNOFILE); connections are lost`,
   ]);
   expect(await (await fetch(`http://127.0.0.1:${listener.address.port}/`)).text()).toBe('served');
 });

@@ -1,12 +1,15 @@
 /** The relay as a process: its signals, its threads, and how npm runs it. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { threadName } from '../dist/thread_name.js';
-import { type RelayProcess, startDerplane } from './support/derplane.js';
+import { MAIN, type RelayProcess, startDerplane } from './support/derplane.js';
 import { expectRelay } from './support/exchange.js';
+import { freePort, isListening } from './support/ports.js';
 
 let folder: string;
 let relay: RelayProcess | undefined;
@@ -58,4 +61,20 @@ test.each([
 ])('%s %i is named %s, which Linux keeps whole', (kind, index, name) => {
   expect(threadName(kind, index)).toBe(name);
   expect(name.length).toBeLessThan(16);
+});
+
+test.each(['SIGTERM', 'SIGINT'] as const)('%s for npm start ends the relay', async (signal) => {
+  // The script as npm has it, with a build that takes no time and a port that is free.
+  const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+  const [build, run] = (scripts.start as string).split(' && ') as [string, string];
+  expect(build).toBe('npm run --silent build');
+  const port = await freePort();
+  const script = run.replace('dist/cli/main.js -dev', `${MAIN} -a 127.0.0.1:${port} -c derper.key -shards=1`);
+  await writeFile(join(folder, 'package.json'), JSON.stringify({ scripts: { start: `true && ${script}` } }));
+  const npm = spawn('npm', ['start'], { cwd: folder, stdio: 'ignore', detached: true });
+  const ended = once(npm, 'exit');
+  await expect.poll(() => isListening(port), { timeout: 30_000 }).toBe(true);
+  npm.kill(signal);
+  await ended;
+  await expect.poll(() => isListening(port), { timeout: 30_000 }).toBe(false);
 });

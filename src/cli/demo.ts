@@ -8,21 +8,32 @@ import { printOut } from './output.js';
 
 export const DEMO_FLAGS = {
   url: { type: 'string', default: 'http://127.0.0.1:3340/derp', help: '`URL` of the relay' },
+  'cert-name': {
+    type: 'string',
+    default: '',
+    help: '`name` or IP address that the certificate of an https relay must be for, or its pin, "sha256-raw:" and 64 hexadecimal digits: the CertName of a DERP map; if not given, the host of -url',
+  },
   count: { type: 'int', default: 10, min: 1, max: 1_000_000, help: 'packets to send' },
 } as const satisfies FlagTable;
 
 /** Milliseconds that an answer may take. */
 const ANSWER_LIMIT = 5_000;
 
+export interface DemoOptions {
+  url: string;
+  count: number;
+  'cert-name': string;
+}
+
 /**
  * Sends `count` packets from one new client to another, which answers each, and prints every round trip.
  *
  * @throws {@link StartError} when no relay answers at `url`, or an answer stays away
  */
-export async function demo({ url, count }: { url: string; count: number }): Promise<number> {
+export async function demo({ url, count, 'cert-name': certName }: DemoOptions): Promise<number> {
   const keys = { a: PrivateKey.generate(), b: PrivateKey.generate() };
-  const a = new RelayClient(keys.a, url);
-  const b = new RelayClient(keys.b, url);
+  const a = new RelayClient(keys.a, url, { certName });
+  const b = new RelayClient(keys.b, url, { certName });
   try {
     await Promise.all([a.connect(), b.connect()]).catch((error: unknown) => {
       throw unreachable(url, error);
@@ -87,7 +98,13 @@ async function within<T>(milliseconds: number, promise: Promise<T>, what: string
 }
 
 function unreachable(url: string, error: unknown): Error {
-  if (error instanceof DerpError && error.code === 'ERR_DERP_BAD_OPTION') return error;
+  const { code, message: told } = error as DerpError;
+  if (code === 'ERR_DERP_BAD_OPTION') return error as DerpError;
+  if (code === 'ERR_DERP_TLS' || code === 'ERR_DERP_CERTIFICATE') {
+    const hint =
+      'if the relay made its certificate itself, give -cert-name the CertName of the DERP map that it printed';
+    return new StartError(`${url} answers, but TLS fails: ${told}; ${hint}`, { cause: error });
+  }
   const { message } = error instanceof DerpError && error.cause instanceof Error ? error.cause : (error as Error);
   const hint = 'start one with: derplane -dev (in the repository: npm start)';
   return new StartError(`no relay answers at ${url}: ${message}; ${hint}`, { cause: error });

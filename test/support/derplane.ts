@@ -5,6 +5,9 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { LineWatch } from './line_watch.js';
 
+/** The repository. */
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+
 /** The built command. */
 export const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
@@ -74,4 +77,13 @@ export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {})
     kill: (signal) => void child.kill(signal),
     ended,
   };
+}
+
+/** Runs `npm ARGS` to its end, in the repository unless told otherwise. */
+export async function runNpm(args: string[], cwd: string = ROOT): Promise<Ended> {
+  const child = spawn('npm', args, { cwd, stdio: 'pipe' });
+  const closed = once(child, 'close');
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  const [code, signal] = (await closed) as [number | null, NodeJS.Signals | null];
+  return { code, signal, stdout, stderr };
 }
