@@ -169,10 +169,12 @@ async function traffic(port: number): Promise<void> {
   await a.settle();
   await open(port, { lines: ['Upgrade: DERP', 'Connection: Upgrade', 'Ideal-Node: 1a'] });
   await duplicates(port);
-  await mesh(port, a);
+  const watcher = await mesh(port, a);
   const stranger = await open(port);
+  await watcher.expectFrame(Frame.peerPresent);
   await stranger.write(frame(Frame.watchConns));
   await stranger.expectClose();
+  await watcher.expectFrame(Frame.peerGone);
   await unfinished(port);
   for (const path of ['/', '/derp/probe', '/generate_204', '/nowhere']) await page(port, path);
   await page(port, '/', { maxVersion: 'TLSv1.2' });
@@ -188,7 +190,7 @@ async function duplicates(port: number): Promise<void> {
   third.destroy();
 }
 
-async function mesh(port: number, a: RawClient): Promise<void> {
+async function mesh(port: number, a: RawClient): Promise<RawClient> {
   const watcher = await open(port, { meshKey: MESH_KEY });
   await watcher.write(frame(Frame.watchConns));
   for (let n = 0; n < 6; n++) await watcher.expectFrame(Frame.peerPresent);
@@ -200,6 +202,7 @@ async function mesh(port: number, a: RawClient): Promise<void> {
   await watcher.expectFrame(Frame.peerPresent);
   guest.destroy();
   await watcher.expectFrame(Frame.peerGone);
+  return watcher;
 }
 
 /** Connections that end before they are clients, and one that stays there. */
