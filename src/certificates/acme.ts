@@ -181,10 +181,7 @@ class AcmeSource implements AcmeCertificates {
         relaxed: true,
         serve: (served) => {
           const all = this.#host.map((each) => (each === certificate ? served : each.current));
-          this.#sink.set(
-            host,
-            all.filter((each) => each !== undefined),
-          );
+          this.#sink.set(host, all.filter((each) => each !== undefined).map(textOf));
         },
         expect: (expected) => {
           if (keyType === 'ec') this.#expect(host, expected);
@@ -210,7 +207,7 @@ class AcmeSource implements AcmeCertificates {
       policy,
       relaxed: false,
       serve: (served) => {
-        for (const name of names) this.#sink.set(name, [served]);
+        for (const name of names) this.#sink.set(name, [textOf(served)]);
       },
       expect: (expected) => {
         for (const name of names) this.#expect(name, expected);
@@ -284,6 +281,11 @@ class AcmeSource implements AcmeCertificates {
       'derper: acme: -acme-ip-certs: this machine has no public IP address of its own; where addresses are translated, give the public one as -hostname',
     );
   }
+}
+
+/** What a sink takes of a pair, without what is known of it. */
+function textOf({ cert, key }: CertificateText): CertificateText {
+  return { cert, key };
 }
 
 function hostFile(host: string, isRsa: boolean): string {
