@@ -96,7 +96,7 @@ export type RelayEvent =
       remote: string;
       /** `tag` of the listener. */
       listener: number;
-      /** What is wrong with the request; empty for a good one. */
+      /** A `RefusalCode`: what is wrong with the request; empty for a good one. */
       malformed: string;
     }
   /** A handshake waits for the certificate of a name that is expected. */

@@ -49,6 +49,21 @@ describe.each(SHARD_COUNTS)('attached to an http.Server, a relay with %i shard(s
     }),
   );
 
+  it.each([
+    ['a second Host', 'HTTP/1.1', ['Host: relay.test', 'Host: other.test'], 'HTTP/1.1 400 Bad Request'],
+    ['a malformed Host', 'HTTP/1.1', ['Host: a b'], 'HTTP/1.1 400 Bad Request: malformed Host header'],
+    ['an unknown Expect', 'HTTP/1.1', ['Host: relay.test', 'Expect: x'], 'HTTP/1.1 417 Expectation Failed'],
+  ])('refuses an upgrade with %s, which its host let pass', (_, version, lines, status) =>
+    withAttached({ shards }, createServer(page), async ({ port }) => {
+      const client = await RawClient.dial(port);
+      const head = [`GET /derp ${version}`, ...lines, 'Upgrade: DERP', 'Connection: Upgrade'];
+      await client.write(Buffer.from(`${head.join('\r\n')}\r\n\r\nGET /next HTTP/1.1\r\nHost: relay.test\r\n\r\n`));
+      const answers = (await client.readToEnd()).toString();
+      expect(answers.startsWith(`${status}\r\n`)).toBe(true);
+      expect(answers).not.toContain('page /next');
+    }),
+  );
+
   it('takes over a socket that brings 1 MiB along', () =>
     withAttached({ shards }, createServer(page), async ({ port, server }) => {
       const peer = await (await RawClient.dial(port)).open();

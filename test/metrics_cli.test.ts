@@ -83,9 +83,9 @@ describe('the configuration', () => {
     relayConfig(parseFlags(FLAGS, ['-dev', ...args]), env, '1.2.3', false);
 
   test.each([
-    ['10.0.0.5:9090', { host: '10.0.0.5', port: 9090 }],
-    ['[::1]:9090', { host: '::1', port: 9090 }],
-    [':9090', { host: '', port: 9090 }],
+    ['10.0.0.5:9090', { flag: '-metrics-addr', host: '10.0.0.5', port: 9090 }],
+    ['[::1]:9090', { flag: '-metrics-addr', host: '::1', port: 9090 }],
+    [':9090', { flag: '-metrics-addr', host: '', port: 9090 }],
     ['', undefined],
   ])('-metrics-addr %j', (text, address) => {
     expect(config(['-metrics-addr', text]).metricsAddress).toEqual(address);

@@ -155,9 +155,12 @@ describe('pages', () => {
     expect(Number(head.headers['content-length'])).toBe(get.body.length);
   });
 
-  test.each(['/', '/robots.txt', '/unknown'])('%s takes no POST', async (path) => {
-    const { status, headers } = await ask(await serve(), path, 'POST');
-    expect({ status, allow: headers.allow }).toEqual({ status: 405, allow: 'GET, HEAD' });
+  test.each(['/', '/robots.txt', '/unknown'])('%s answers any method', async (path) => {
+    const port = await serve();
+    const { body } = await ask(port, path);
+    for (const method of ['POST', 'OPTIONS', 'DELETE', 'PROPFIND']) {
+      expect(await ask(port, path, method)).toMatchObject({ status: 200, body, headers: SECURITY });
+    }
   });
 
   test('the home page says that DERP is disabled', async () => {
@@ -178,7 +181,7 @@ describe('pages', () => {
       expect(body).not.toContain('&b"');
     }
     expect((await ask(port, '/derp/probe')).status).toBe(200);
-    expect((await ask(port, '/', 'POST')).status).toBe(405);
+    expect((await ask(port, '/', 'POST')).status).toBe(302);
   });
 
   test.each(['example.com', 'ftp://example.com', 'https://', 'javascript:alert(1)', 'Blank'])(
@@ -239,7 +242,7 @@ describe('connections', () => {
     expect(answers.match(/HTTP\/1\.1 204/g)).toHaveLength(2);
   });
 
-  test('a request with a body is the last of its connection', async () => {
+  test('a request with a long body is the last of its connection, and answered at once', async () => {
     const answer = await raw(
       await serve(),
       'POST /generate_204 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n',
@@ -288,7 +291,7 @@ describe('connections', () => {
       socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n');
     });
     const upgrade = (path: string, protocol: string) =>
-      raw(port, `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`);
+      raw(port, `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: ${protocol}\r\n\r\n`);
     expect(await upgrade('/generate_204', 'h2c')).toMatch(/^HTTP\/1\.1 204 [\s\S]*\r\nConnection: close\r\n/);
     expect(await upgrade('/', 'derp')).toContain('<h1>DERP</h1>');
     expect(await upgrade('/derp', 'h2c')).toMatch(/^HTTP\/1\.1 426 /);

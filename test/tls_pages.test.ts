@@ -68,7 +68,7 @@ describe('pages over TLS', () => {
 
   it('end with close_notify where the connection ends with them', () =>
     relayOverTls(async (relay) => {
-      for (const head of ['Connection: close', 'Upgrade: h2c\r\nConnection: Upgrade']) {
+      for (const head of ['Connection: close', 'Upgrade: h2c\r\nConnection: Upgrade, close']) {
         const stream: TLSSocket = connectTls({ port: relay.port, host: '127.0.0.1', rejectUnauthorized: false });
         const client = new RawClient(stream);
         await client.write(Buffer.from(`GET /derp HTTP/1.1\r\nHost: relay.test\r\n${head}\r\n\r\n`));

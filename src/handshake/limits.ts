@@ -1,8 +1,5 @@
 /** Bounds of a handshake that no option changes. */
 
-/** Bytes of a request head; heads of real clients have under 1 KiB. The reference allows 1 MiB. */
-export const MAX_REQUEST_HEAD = 8 << 10;
-
 /** Bytes of a ClientInfo that are read ahead at once. Real ones have under 300 bytes, what follows belongs to the shard. */
 export const READ_AHEAD = 16 << 10;
 

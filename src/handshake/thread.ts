@@ -6,10 +6,12 @@ import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
 import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
 import { PrivateKey } from '../protocol/key.js';
+import { findHeadEnd, looksLikeHttp, MAX_REQUEST_HEAD, parseHead } from '../requests/head.js';
+import { RefusedRequest } from '../requests/refusal.js';
 import { threadName } from '../thread_name.js';
-import { HANDSHAKE_NICE, MAX_REQUEST_HEAD, READ_AHEAD } from './limits.js';
+import { HANDSHAKE_NICE, READ_AHEAD } from './limits.js';
 import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
-import { type DerpRequest, findHeadEnd, parseRequest } from './request.js';
+import { type DerpRequest, derpRequest } from './request.js';
 
 const {
   relayId,
@@ -69,13 +71,12 @@ async function handshake(id: number, start: number): Promise<void> {
     io.open(id, isUpgraded ? clientInfoTimeout : requestTimeout);
     let request: DerpRequest = { upgrade: true, fastStart: start === HandshakeStart.DERP, notIdeal: false };
     if (!isUpgraded) {
-      const head = await readRequest(id);
-      if (typeof head === 'string') return io.serveHttp(id, MALFORMED_REQUEST, head);
-      if (!head.upgrade) return io.serveHttp(id, MALFORMED_REQUEST, '');
-      request = head;
+      request = await readRequest(id);
+      if (!request.upgrade) return io.serveHttp(id, MALFORMED_REQUEST, '');
     }
     await greet(id, request);
   } catch (error) {
+    if (error instanceof RefusedRequest) return io.serveHttp(id, MALFORMED_REQUEST, error.refusal);
     const failure = failureOf(error);
     const suppressed = reports.get(failure)?.take(performance.now());
     const text = withSuppressed((error as Error).message, suppressed ?? 0);
@@ -90,39 +91,28 @@ const reports = new Map<HandshakeFailure, LineBudget>([
   ['internal', new LineBudget(OPERATOR_RATE)],
 ]);
 
-/** The request, its head consumed if it upgrades to DERP; or what is wrong with it. */
-async function readRequest(id: number): Promise<DerpRequest | string> {
+/**
+ * The request, its head consumed if it upgrades to DERP.
+ * @throws RefusedRequest when it is malformed
+ */
+async function readRequest(id: number): Promise<DerpRequest> {
   let searched = 0;
   for (;;) {
     const bytes = await io.read(id, searched + 1, MAX_REQUEST_HEAD);
     const end = findHeadEnd(bytes, searched);
     // TLS brings whole records, so what is read may be more than was asked for.
     const tooLong = end === -1 ? bytes.length >= MAX_REQUEST_HEAD : end > MAX_REQUEST_HEAD;
-    if (tooLong) return `request head over ${MAX_REQUEST_HEAD} bytes`;
-    if (end === -1 && !looksLikeHttp(bytes)) return 'not HTTP';
+    if (tooLong) throw new RefusedRequest('head_size');
+    if (end === -1 && !looksLikeHttp(bytes)) throw new RefusedRequest('not_http');
     if (end === -1) {
       searched = bytes.length;
       continue;
     }
-    try {
-      const parsed = parseRequest(bytes.subarray(0, end));
-      const request = { ...parsed, upgrade: parsed.upgrade && derp };
-      if (request.upgrade) io.consume(id, end);
-      return request;
-    } catch (error) {
-      return `malformed request: ${(error as Error).message}`;
-    }
+    const request = derpRequest(parseHead(bytes.subarray(0, end)));
+    if (!derp) request.upgrade = false;
+    if (request.upgrade) io.consume(id, end);
+    return request;
   }
-}
-
-/** A request begins with a method: an upper-case word. Anything else need not be waited for. */
-function looksLikeHttp(bytes: Buffer): boolean {
-  for (let i = 0; i < bytes.length && i < 4; i++) {
-    const byte = bytes[i]!;
-    if (byte === 13 || byte === 10) continue;
-    if (byte < 0x41 || byte > 0x5a) return i > 0 && byte === 0x20;
-  }
-  return true;
 }
 
 /** From ServerKey to ServerInfo. */

@@ -6,19 +6,15 @@ export function isRead(request: IncomingMessage): boolean {
   return request.method === 'GET' || request.method === 'HEAD';
 }
 
-/** A page for browsers; 405 to all but GET and HEAD. */
-export function sendPage(request: IncomingMessage, response: ServerResponse, type: string, body: string): void {
+/** A page for browsers, whatever the method: as derper. */
+export function sendPage(response: ServerResponse, type: string, body: string): void {
   setSecurityHeaders(response);
-  if (!isRead(request)) {
-    sendMethodNotAllowed(response);
-    return;
-  }
   response.writeHead(200, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }).end(body);
 }
 
-export function sendMethodNotAllowed(response: ServerResponse, text = 'Method Not Allowed'): void {
-  response.setHeader('Allow', 'GET, HEAD');
-  sendText(response, 405, text);
+/** An answer without a body. */
+export function sendEmpty(response: ServerResponse, status: number): void {
+  response.writeHead(status, { 'Content-Length': 0 }).end();
 }
 
 /** An error, as a line of text. */

@@ -4,13 +4,13 @@ import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http
 import { hostname } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import { arrayOf, type Checks, checkFunction, checkOptions, checkString, having } from '../checks.js';
-import { escapeHtml, isRead, sendMethodNotAllowed, sendText } from './answers.js';
+import { parseRequestPath } from '../requests/target.js';
+import { escapeHtml, sendText } from './answers.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
 import { debugVars, type FigureSource, readFigures } from './debug_vars.js';
 import { sampleEventLoop } from './event_loop_lag.js';
 import type { Figures } from './metrics_table.js';
-import { parseRequestPath } from './request_path.js';
 import { setSecurityHeaders } from './security_headers.js';
 
 /** What the debug pages want of a relay; {@link Server} has it. */
@@ -80,7 +80,6 @@ export function debugPages(options: DebugPagesOptions = {}): RequestListener {
     if (!access(request)) return sendText(response, 403, 'debug access denied');
     const page = routes.get(parseRequestPath(request.url ?? '')?.path ?? '');
     if (page === undefined) return sendText(response, 404, '404 page not found');
-    if (!isRead(request)) return sendMethodNotAllowed(response);
     void Promise.resolve(page(request, response)).catch((error: Error) => fail(response, error));
   };
 }

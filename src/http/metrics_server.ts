@@ -2,11 +2,11 @@
 import type { Server } from 'node:http';
 import { badOption, type Checks, checkOptions, checkString } from '../checks.js';
 import { isUnspecified } from '../ip_address.js';
+import { parseRequestPath } from '../requests/target.js';
 import { sendText } from './answers.js';
 import { boundAccess, debugAccess } from './debug_access.js';
 import { DEBUG_CHECKS, type DebugPagesOptions, debugPages } from './debug_pages.js';
 import { boundedServer } from './page_server.js';
-import { parseRequestPath } from './request_path.js';
 
 export interface MetricsServerOptions extends Omit<DebugPagesOptions, 'access'> {
   /**

@@ -1,12 +1,13 @@
-import { type IncomingMessage, type RequestListener, Server, ServerResponse } from 'node:http';
+import { type IncomingMessage, type RequestListener, Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { isDerpPath, isKnownUpgrade } from '../handshake/request.js';
+import { headerOf, type RequestHead } from '../requests/head.js';
 import { ConnectionPlaces, type PlaceBounds } from './connection_places.js';
-import { isKnownUpgrade, type PagesOptions, pages } from './pages.js';
+import { PageConnection } from './page_connection.js';
+import { type PagesOptions, pages } from './pages.js';
 
-/** Milliseconds from accept to the end of a request's head, for writing an answer, and between two requests: as the reference. */
+/** Milliseconds from accept to the end of a request, for writing an answer, and between two requests: as derper. */
 const CONNECTION_DEADLINE = 30_000;
-/** Bytes of a request head; Node answers 431 beyond. Heads of real clients have under 1 KiB. */
-const MAX_HEAD = 8 * 1024;
 /** Milliseconds for the first byte of a connection that the server accepts itself: clients speak first and at once. */
 const FIRST_BYTE_DEADLINE = 3_000;
 /** A waiting connection costs about 10 kB. One source has as many places as handshakes of a relay; browsers and proxies keep a few. */
@@ -14,7 +15,8 @@ const PLACES: PlaceBounds = { max: 4_096, maxPerSource: 256, grace: 100 };
 
 /**
  * Makes an `http.Server` that serves {@link pages}. It may listen itself, or be given connections by `emit('connection', socket)`;
- * its bounds hold in both cases, which Node's own timeouts do not: those run in a listening server only.
+ * its bounds hold in both cases. It reads requests as derper does, not with Node's parser: any method is served, heads have at most
+ * 8 KiB, and bodies are passed over. Node's options and events for parsing (`maxHeaderSize`, `clientError`, `checkContinue`) do nothing.
  *
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`
  */
@@ -24,93 +26,95 @@ export function createPageServer(options: PagesOptions = {}): Server {
 
 /** A server with the bounds of {@link createPageServer} for other pages. */
 export function boundedServer(listener: RequestListener, bounds: Partial<PlaceBounds> = {}): Server {
-  const server = new PageServer({ maxHeaderSize: MAX_HEAD }, { ...PLACES, ...bounds });
+  const server = new PageServer({ ...PLACES, ...bounds });
   server.on('request', listener);
   return server;
 }
 
+/** What there is of an open connection. */
+interface Open {
+  readonly connection: PageConnection;
+  /** Ends it. */
+  deadline: NodeJS.Timeout;
+}
+
 class PageServer extends Server {
-  /** Every open connection with the timer that ends it. */
-  readonly #deadlines = new Map<Socket, NodeJS.Timeout>();
+  readonly #open = new Map<Socket, Open>();
   readonly #places: ConnectionPlaces;
 
-  constructor(options: { maxHeaderSize: number }, bounds: PlaceBounds) {
-    super({ ...options, keepAliveTimeout: CONNECTION_DEADLINE, headersTimeout: CONNECTION_DEADLINE });
+  constructor(bounds: PlaceBounds) {
+    super();
     this.#places = new ConnectionPlaces(bounds);
-    // Before Node's own listener: a connection that is one too many is never parsed.
-    this.prependListener('connection', (socket: Socket) => this.#watch(socket));
-    this.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      const { socket } = request;
-      this.#setDeadline(socket, CONNECTION_DEADLINE);
-      this.#places.busy(socket);
-      response.once('finish', () => {
-        this.#setDeadline(socket, CONNECTION_DEADLINE);
-        this.#places.idle(socket);
-      });
-    });
+    // Node's parser never sees a connection.
+    this.removeAllListeners('connection');
+    this.on('connection', (socket: Socket) => this.#begin(socket));
   }
 
-  #watch(socket: Socket): void {
+  #begin(socket: Socket): void {
     if (!this.#places.enter(socket)) {
       socket.destroy();
       return;
     }
-    // A relay's listener gives a connection away with what it read.
-    const hasBytes = socket.readableLength > 0;
     const firstByte = setTimeout(() => {
       if (socket.bytesRead === 0) socket.destroy();
       else this.#setDeadline(socket, CONNECTION_DEADLINE - FIRST_BYTE_DEADLINE);
     }, FIRST_BYTE_DEADLINE);
-    this.#deadlines.set(socket, firstByte);
+    // A relay's listener gives a connection away with what it read.
+    const hasBytes = socket.readableLength > 0;
+    const connection = new PageConnection(socket, {
+      isUpgrade: (head) => this.#isUpgrade(head),
+      upgrade: (request, rest) => this.#upgrade(request, rest),
+      serve: (request, response) => this.#serve(request, response),
+      onAnswered: () => this.#onAnswered(socket),
+    });
+    this.#open.set(socket, { connection, deadline: firstByte });
     if (hasBytes) this.#setDeadline(socket, CONNECTION_DEADLINE);
     socket.once('close', () => this.#forget(socket));
   }
 
   /** Nothing for a connection that is forgotten. */
   #setDeadline(socket: Socket, milliseconds: number): void {
-    const timer = this.#deadlines.get(socket);
-    if (timer === undefined) return;
-    clearTimeout(timer);
-    this.#deadlines.set(
-      socket,
-      setTimeout(() => socket.destroy(), milliseconds),
-    );
+    const open = this.#open.get(socket);
+    if (open === undefined) return;
+    clearTimeout(open.deadline);
+    open.deadline = setTimeout(() => socket.destroy(), milliseconds);
   }
 
   #forget(socket: Socket): void {
-    clearTimeout(this.#deadlines.get(socket));
-    this.#deadlines.delete(socket);
+    clearTimeout(this.#open.get(socket)?.deadline);
+    this.#open.delete(socket);
     this.#places.leave(socket);
   }
 
-  /**
-   * Node gives every upgrade to the listeners of 'upgrade', as soon as there is one. Here only those to DERP are meant for them, and
-   * the connection is theirs then; to the others the answer is a page, as if nobody had asked for an upgrade.
-   */
-  override emit(event: string, ...args: unknown[]): boolean {
-    if (event !== 'upgrade') return super.emit(event, ...args);
-    const [request, socket] = args as [IncomingMessage, Socket];
-    if (/^\/derp(?:\?|$)/.test(request.url ?? '') && isKnownUpgrade(request.headers.upgrade)) {
-      this.#forget(socket);
-      return super.emit(event, ...args);
-    }
-    return this.#answer(request, socket);
+  #serve(request: IncomingMessage, response: ServerResponse): void {
+    this.#setDeadline(request.socket, CONNECTION_DEADLINE);
+    this.#places.busy(request.socket);
+    this.emit('request', request, response);
   }
 
-  /** Answers a request that Node's parser has let go of; the connection ends with it. */
-  #answer(request: IncomingMessage, socket: Socket): boolean {
-    // Node takes its own listener away with an upgrade, and an error that nobody listens for ends the process.
-    socket.on('error', () => socket.destroy());
-    const response = new ServerResponse(request);
-    response.shouldKeepAlive = false;
-    response.assignSocket(socket);
-    response.once('finish', () => socket.destroySoon());
-    return this.emit('request', request, response);
+  #onAnswered(socket: Socket): void {
+    this.#setDeadline(socket, CONNECTION_DEADLINE);
+    this.#places.idle(socket);
   }
 
-  /** Node's knows only the connections that the server accepted itself. */
+  /** Upgrades to DERP are for whoever listens for them, and the connection is theirs then. To others the answer is a page. */
+  #isUpgrade(head: RequestHead): boolean {
+    if (head.method === 'CONNECT' || this.listenerCount('upgrade') === 0) return false;
+    return isDerpPath(head.target) && isKnownUpgrade(headerOf(head, 'upgrade'));
+  }
+
+  #upgrade(request: IncomingMessage, rest: Buffer): void {
+    this.#forget(request.socket);
+    request.socket.pause();
+    this.emit('upgrade', request, request.socket, rest);
+  }
+
+  /** Node's two know only the connections that its own parser reads. */
+  override closeIdleConnections(): void {
+    for (const [socket, { connection }] of this.#open) if (connection.isIdle) socket.destroy();
+  }
+
   override closeAllConnections(): void {
-    super.closeAllConnections();
-    for (const socket of this.#deadlines.keys()) socket.destroy();
+    for (const socket of this.#open.keys()) socket.destroy();
   }
 }

@@ -4,13 +4,15 @@
  * Requests that upgrade to DERP never come here when a relay serves the connection; what remains of `/derp` is answered 426.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import type { TLSSocket } from 'node:tls';
 import { type Checks, checkBoolean, checkFunction, checkLogger, checkOptions, checkString } from '../checks.js';
+import { isKnownUpgrade } from '../handshake/request.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
-import { isRead, sendMethodNotAllowed, sendPage, sendRedirect, sendText } from './answers.js';
+import { isRead, sendEmpty, sendPage, sendRedirect, sendText } from './answers.js';
 import { homePage } from './home.js';
 import { noContent } from './no_content.js';
-import { parseRequestPath } from './request_path.js';
+import { pathFor } from './routing.js';
 import { setSecurityHeaders } from './security_headers.js';
 
 export interface PagesOptions {
@@ -47,31 +49,20 @@ export function pages(options: PagesOptions = {}): RequestListener {
     ['/derp/probe', probe],
     ['/derp/latency-check', probe],
     ['/generate_204', noContent],
-    ['/robots.txt', (request, response) => sendPage(request, response, 'text/plain; charset=utf-8', ROBOTS)],
+    ['/robots.txt', (_, response) => sendPage(response, 'text/plain; charset=utf-8', ROBOTS)],
   ]);
 
   return (request, response) => {
-    // Nothing here reads bodies: a connection whose body is still to come is not worth keeping.
-    if (hasBody(request)) response.setHeader('Connection', 'close');
-    const target = parseRequestPath(request.url ?? '');
-    if (target === undefined) {
-      sendText(response, 400, 'Bad Request');
-    } else if (target.redirect !== undefined) {
-      sendRedirect(request, response, 307, target.redirect);
-    } else {
-      const handler = handlers.get(target.path) ?? (target.path.startsWith('/debug/') ? debug : home);
-      handler(request, response);
+    if (request.method === 'CONNECT' && (request.socket as Partial<TLSSocket>).encrypted === true) {
+      // derper has an experimental service there, which is off by default.
+      sendText(response, 403, 'CONNECT not enabled');
+      return;
     }
+    const target = pathFor(request, response);
+    if (target === undefined) return;
+    const handler = handlers.get(target.path) ?? (target.path.startsWith('/debug/') ? debug : home);
+    handler(request, response);
   };
-}
-
-function hasBody(request: IncomingMessage): boolean {
-  return request.headers['transfer-encoding'] !== undefined || Number(request.headers['content-length'] ?? 0) > 0;
-}
-
-/** Whether an `Upgrade` header asks for one of the two ways to speak DERP. */
-export function isKnownUpgrade(upgrade: string | undefined): boolean {
-  return /^(?:derp|websocket)$/i.test(upgrade ?? '');
 }
 
 /** Only requests that no relay took come here. */
@@ -96,21 +87,21 @@ function notFound(_request: IncomingMessage, response: ServerResponse): void {
 /** What clients measure their latency with. */
 function probe(request: IncomingMessage, response: ServerResponse): void {
   if (!isRead(request)) {
-    sendMethodNotAllowed(response, 'bogus probe method');
+    response.setHeader('Allow', 'GET, HEAD');
+    sendText(response, 405, 'bogus probe method');
     return;
   }
   response.setHeader('Access-Control-Allow-Origin', '*');
-  response.writeHead(200, { 'Content-Length': 0 }).end();
+  sendEmpty(response, 200);
 }
 
 function homeHandler(value: string, derpEnabled: boolean): RequestListener {
   const home = homePage(value, derpEnabled);
   if (home.type === 'html') {
-    return (request, response) => sendPage(request, response, 'text/html; charset=utf-8', home.body);
+    return (_, response) => sendPage(response, 'text/html; charset=utf-8', home.body);
   }
   return (request, response) => {
     setSecurityHeaders(response);
-    if (isRead(request)) sendRedirect(request, response, 302, home.url);
-    else sendMethodNotAllowed(response);
+    sendRedirect(request, response, 302, home.url);
   };
 }

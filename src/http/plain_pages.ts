@@ -1,9 +1,10 @@
 /** What is served over plain HTTP beside HTTPS: the captive portal check, ACME validations, debug pages, and the way to HTTPS. */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { escapeUnsafe } from '../requests/target.js';
 import { isRead, sendRedirect, sendText } from './answers.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { noContent } from './no_content.js';
-import { escapeUnsafe, parseRequestPath } from './request_path.js';
+import { pathFor } from './routing.js';
 
 export interface PlainPagesOptions {
   /** The pages of HTTPS, which serve the paths that begin with `/debug` here too. */
@@ -24,17 +25,14 @@ const HOST = /^[A-Za-z0-9._:[\]-]{1,255}$/;
  */
 export function plainPages({ pages, challenge, access = debugAccess() }: PlainPagesOptions): RequestListener {
   return (request, response) => {
-    const target = parseRequestPath(request.url ?? '');
-    if (target === undefined) return sendText(response, 400, 'Bad Request');
+    const target = pathFor(request, response);
+    if (target === undefined) return;
     if (target.path === '/generate_204') return noContent(request, response);
     if (target.escaped.startsWith('/debug')) return pages(request, response);
     if (challenge?.(request, response)) return;
-    if (!isRead(request)) {
-      // Nothing here reads bodies.
-      response.setHeader('Connection', 'close');
-      return sendText(response, 400, 'Use HTTPS');
-    }
-    const host = request.headers.host ?? '';
+    if (!isRead(request)) return sendText(response, 400, 'Use HTTPS');
+    // The host of an absolute target counts, not the header's: it is what the client asked for.
+    const host = target.authority ?? request.headers.host ?? '';
     if (!HOST.test(host)) return sendText(response, 400, 'Bad Request');
     const path = target.path === '/' && access(request) ? '/debug/' : target.escaped;
     sendRedirect(request, response, 302, `https://${host}${escapeUnsafe(path + target.query)}`);

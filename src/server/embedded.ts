@@ -1,9 +1,11 @@
 /** Connections that an embedder brings: upgrades of its HTTP servers, and streams. */
 import type { Server as HttpServer, IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { isDerpPath, isDerpUpgrade } from '../handshake/request.js';
+import { type DerpRequest, derpRequest } from '../handshake/request.js';
 import type { LimitedLog } from '../log_limit.js';
 import { type ConnectionId, HandshakeStart, type NativeRelay } from '../native.js';
+import { refuseRequest } from '../requests/last_answer.js';
+import { headOf, refusalOf } from '../requests/message.js';
 import { refuseUpgrade } from './refusal.js';
 import { remoteOf, takeOver } from './takeover.js';
 
@@ -27,10 +29,13 @@ export class EmbeddedConnections {
     const onUpgrade: OnUpgrade = (request, socket, head) => {
       // Node took its own listener away: without one, a reset would end the process.
       socket.on('error', () => socket.destroy());
-      const { upgrade } = request.headers;
-      const protocols = request.headers['sec-websocket-protocol'];
-      if (isDerpPath(request.url ?? '') && isDerpUpgrade(upgrade, protocols)) {
-        void this.#upgrade(request, socket, head);
+      const requestHead = headOf(request);
+      const derp = derpRequest(requestHead);
+      const refusal = derp.upgrade ? refusalOf(requestHead) : undefined;
+      if (refusal !== undefined) {
+        refuseRequest(socket, refusal);
+      } else if (derp.upgrade) {
+        void this.#upgrade(request, derp, socket, head);
       } else if (httpServer.listenerCount('upgrade') === 1) {
         refuseUpgrade(request, socket);
       }
@@ -77,9 +82,8 @@ export class EmbeddedConnections {
     this.#ends.clear();
   }
 
-  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const start = request.headers['derp-fast-start'] === '1' ? HandshakeStart.DERP : HandshakeStart.ANSWER;
-    const notIdeal = (request.headers['ideal-node'] ?? '') !== '';
-    await this.admit(socket, head, remoteOf(request.socket), start, notIdeal);
+  async #upgrade(request: IncomingMessage, derp: DerpRequest, socket: Duplex, head: Buffer): Promise<void> {
+    const start = derp.fastStart ? HandshakeStart.DERP : HandshakeStart.ANSWER;
+    await this.admit(socket, head, remoteOf(request.socket), start, derp.notIdeal);
   }
 }

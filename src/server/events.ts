@@ -3,6 +3,7 @@ import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
 import type { LimitedLog } from '../log_limit.js';
 import type { NativeRelay, RelayEvent } from '../native.js';
 import { PublicKey } from '../protocol/key.js';
+import { isRefusalCode, RefusedRequest } from '../requests/refusal.js';
 import type { ConsistencyChecks } from './consistency_checks.js';
 import type { EmbeddedConnections } from './embedded.js';
 import type { Forwarders } from './forwarders.js';
@@ -71,11 +72,12 @@ type EventOf<Type extends RelayEvent['type']> = Extract<RelayEvent, { type: Type
 
 /** A connection that is no DERP upgrade. */
 function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: Hearers): void {
-  if (event.malformed !== '') {
-    log.log('debug', 'malformed', { remote: event.remote }, `derp: ${event.remote}: ${event.malformed}`);
-  }
-  if (isClosing()) relay.discard(event.id);
-  else pages.serve(event.id, event.listener);
+  const { id, remote, malformed } = event;
+  const refused = isRefusalCode(malformed) ? new RefusedRequest(malformed) : undefined;
+  if (refused !== undefined) log.log('debug', 'malformed', { remote }, `derp: ${remote}: ${refused.message}`);
+  if (isClosing()) relay.discard(id);
+  else if (refused !== undefined) pages.refuse(id, refused.refusal);
+  else pages.serve(id, event.listener);
 }
 
 /** A handshake that came to nothing. */

@@ -3,6 +3,8 @@ import type { Server as HttpServer } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ConnectionId, NativeRelay, NativeTlsSession } from '../native.js';
+import { refuseRequest } from '../requests/last_answer.js';
+import type { RefusalCode } from '../requests/refusal.js';
 import { TlsStream } from '../tls/tls_stream.js';
 import { refuseDerp } from './refusal.js';
 
@@ -25,26 +27,40 @@ export class PageConnections {
   }
 
   serve(id: ConnectionId, tag: number): void {
+    const taken = this.#take(id);
+    if (taken === undefined) return;
+    const { stream, bytes } = taken;
+    const server = this.#servers[tag];
+    if (server === undefined) {
+      refuseDerp(stream);
+      return;
+    }
+    if (bytes.length > 0) stream.unshift(bytes);
+    server.emit('connection', stream);
+  }
+
+  /** Answers a malformed request; what was read of the connection is thrown away. */
+  refuse(id: ConnectionId, code: RefusalCode): void {
+    const stream = this.#take(id)?.stream;
+    if (stream !== undefined) refuseRequest(stream, code);
+  }
+
+  /** Makes a stream of a connection; undefined when it closed meanwhile: nobody is left to answer. */
+  #take(id: ConnectionId): { stream: Duplex; bytes: Buffer } | undefined {
     let detached: { fd: number; bytes: Buffer; tls?: NativeTlsSession };
     try {
       detached = this.#relay.detach(id);
     } catch {
-      return; // closed meanwhile: nobody is left to answer
+      return undefined;
     }
-    const socket = new Socket({ fd: detached.fd, readable: true, writable: true });
+    const socket = new Socket({ fd: detached.fd, readable: true, writable: true, allowHalfOpen: true });
     socket.on('error', () => socket.destroy());
     // Node's server knows only connections that it accepted itself: these are ours to end.
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
     const stream: Duplex = detached.tls === undefined ? socket : new TlsStream(socket, detached.tls);
     stream.on('error', () => stream.destroy());
-    const server = this.#servers[tag];
-    if (server === undefined) {
-      refuseDerp(stream);
-      return;
-    }
-    if (detached.bytes.length > 0) stream.unshift(detached.bytes);
-    server.emit('connection', stream);
+    return { stream, bytes: detached.bytes };
   }
 
   /** Ends all that are open. */

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { isDerpPath } from '../handshake/request.js';
+import { closeAfter } from '../requests/last_answer.js';
 
 /** To an upgrade that nobody else listens for, so that nobody else would ever answer it. */
 export function refuseUpgrade(request: IncomingMessage, socket: Duplex): void {
@@ -16,9 +17,9 @@ export function refuseDerp(socket: Duplex): void {
 
 /** Answers and closes; what the client still sends does not matter. */
 function refuse(socket: Duplex, status: string, body: string): void {
-  socket.end(
+  closeAfter(
+    socket,
     `HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\n` +
       `X-Content-Type-Options: nosniff\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
-    () => socket.destroy(),
   );
 }

@@ -28,11 +28,31 @@ const derper: GoProgram = {
   folder: 'cmd/derper',
 };
 
-/** Why the Go relay cannot be had, or `undefined` when it can. */
+/** The newest derper, which derplane is a drop-in for. Its own requirements name versions that not every proxy has. */
+const newestDerper: GoProgram = {
+  name: 'derper-newest',
+  module: 'tailscale.com',
+  version: '1.104.5',
+  folder: 'cmd/derper',
+  toolchain: 'go1.27.3',
+  replace: [
+    'github.com/tailscale/setec => github.com/tailscale/setec v0.0.0-20251203133219-2ab774e4129a',
+    'gvisor.dev/gvisor => gvisor.dev/gvisor v0.0.0-20260224225140-573d5e7127a8',
+  ],
+};
+
+/** Why the Go relay is unavailable, or `undefined`. */
 export const goDerperMissing: string | undefined = skipBecause(whyMissing([derper]));
+
+/** Why the newest derper is unavailable, or `undefined`. Asks for its toolchain, which Go may have to fetch. */
+export function newestDerperMissing(): string | undefined {
+  return skipBecause(whyMissing([newestDerper]));
+}
 
 /** Options of {@link startGoDerper}. */
 export interface GoDerperOptions {
+  /** Whether it is the newest version. Default: {@link GO_DERPER_VERSION}. */
+  newest?: boolean;
   /** Further flags, for instance `['-mesh-psk-file', path]`. */
   args?: string[];
   /** Loopback address; default: 127.0.0.1. */
@@ -60,15 +80,17 @@ export interface GoDerper {
 }
 
 /** Builds the Go relay where that has not been done yet. Resolves with the path of the program. */
-export async function buildGoDerper(): Promise<string> {
-  if (goDerperMissing !== undefined) throw new Error(goDerperMissing);
-  await build([derper], GO_DERPER_TIMEOUT);
-  return pathOf(derper);
+export async function buildGoDerper(newest = false): Promise<string> {
+  const missing = newest ? newestDerperMissing() : goDerperMissing;
+  if (missing !== undefined) throw new Error(missing);
+  const program = newest ? newestDerper : derper;
+  await build([program], GO_DERPER_TIMEOUT);
+  return pathOf(program);
 }
 
 /** Starts a Go relay; resolves once it answers. */
 export async function startGoDerper(options: GoDerperOptions = {}): Promise<GoDerper> {
-  const program = await buildGoDerper();
+  const program = await buildGoDerper(options.newest);
   for (let attempt = 1; ; attempt++) {
     const port = options.port ?? (await freePort(options.address));
     try {

@@ -1,9 +1,9 @@
 /** Programs in Go that tests run, built once into `.cache/go-bin`. */
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -20,6 +20,14 @@ export interface GoProgram {
   readonly version: string;
   /** Where the main package is in the module. */
   readonly folder: string;
+  /** Go that the module needs, fetched by Go itself. Default: the Go that is there. */
+  readonly toolchain?: string;
+  /** Modules in place of others, as `go.mod` writes them after `replace`. */
+  readonly replace?: readonly string[];
+}
+
+function environmentOf({ toolchain }: Pick<GoProgram, 'toolchain'>): NodeJS.ProcessEnv {
+  return { ...environment, GOTOOLCHAIN: toolchain ?? 'local' };
 }
 
 /** Where the program is once it is built. */
@@ -34,7 +42,7 @@ function isBuilt(program: GoProgram): boolean {
 }
 
 /**
- * Builds those of the programs that are not built yet. They must be of one module. That is required by a module made for this, since
+ * Builds those of the programs that are not built yet. They must be of one module, version and toolchain. That is required by a module made for this, since
  * `go install PACKAGE@VERSION` also asks for the list of the module's versions, which not every proxy has.
  */
 export async function build(programs: GoProgram[], timeout: number): Promise<void> {
@@ -44,10 +52,21 @@ export async function build(programs: GoProgram[], timeout: number): Promise<voi
   const folder = await mkdtemp(join(tmpdir(), 'derplane-go-build-'));
   try {
     // From Go 1.17 on, requirements of requirements need not be read.
-    await writeFile(join(folder, 'go.mod'), `module build\n\ngo 1.26\n\nrequire ${first.module} v${first.version}\n`);
+    const replaced = (first.replace ?? []).map((line) => `replace ${line}\n`).join('');
+    const go = first.toolchain?.replace('go', '') ?? '1.26';
+    const requirement = `require ${first.module} v${first.version}\n${replaced}`;
+    await writeFile(join(folder, 'go.mod'), `module build\n\ngo ${go}\n\n${requirement}`);
     const packages = [first, ...others].map((program) => `${program.module}/${program.folder}`);
     const args = ['install', '-mod=mod', '-p', '2', ...packages];
-    await promisify(execFile)('go', args, { cwd: folder, env: environment, timeout });
+    const env = { ...environmentOf(first), GOBIN: folder };
+    await promisify(execFile)('go', args, { cwd: folder, env, timeout });
+    await mkdir(goBin, { recursive: true });
+    for (const program of [first, ...others]) {
+      // Another process may be building the same: each puts a whole file into place.
+      const whole = `${pathOf(program)}.${process.pid}`;
+      await copyFile(join(folder, basename(program.folder)), whole);
+      await rename(whole, pathOf(program));
+    }
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -56,13 +75,13 @@ export async function build(programs: GoProgram[], timeout: number): Promise<voi
 /** Why the programs cannot be had, or `undefined` when they can: built already, or with a Go to build them. */
 export function whyMissing(programs: GoProgram[]): string | undefined {
   if (programs.every(isBuilt)) return undefined;
-  const reason = whyNoGo();
+  const reason = whyNoGo(programs[0]);
   return reason && `${programs.map(({ name }) => name).join(', ')}: not built, and ${reason}`;
 }
 
 /** Why nothing can be built, or `undefined`. */
-export function whyNoGo(): string | undefined {
-  const go = spawnSync('go', ['version'], { env: environment, encoding: 'utf8' });
+export function whyNoGo(program: Pick<GoProgram, 'toolchain'> = {}): string | undefined {
+  const go = spawnSync('go', ['version'], { env: environmentOf(program), encoding: 'utf8' });
   return go.status === 0 ? undefined : `there is no Go to build with: ${go.error?.message ?? go.stderr}`;
 }
 
