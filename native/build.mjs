@@ -1,7 +1,8 @@
 /**
  * Builds the addon with node-gyp when something changed: `node native/build.mjs [--debug] [-v]`.
  *
- * Says nothing when all is up to date. Shows the compiler's output only when it fails, or with `-v`.
+ * Prints nothing when everything is up to date. Shows the compiler's output only when it fails, or with `-v`.
+ * `CXX` names the compiler. `DERPLANE_WERROR=1` makes compiler warnings errors, as CI does.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
@@ -21,11 +22,20 @@ const SOURCE_FILES = ['binding.gyp', 'package-lock.json'];
 
 /** What to install where a tool is missing. */
 const INSTALL =
-  'install it with one of: apt-get install g++ make python3 (Debian, Ubuntu); dnf install gcc-c++ make python3 (Fedora); apk add g++ make python3 linux-headers (Alpine)';
+  'install what is missing, for example: apt-get install g++ make python3 (Debian, Ubuntu); dnf install gcc-c++ make python3 (Fedora); apk add g++ make python3 linux-headers (Alpine)';
+/** What to install where Node's headers are missing. */
+const INSTALL_HEADERS =
+  'install the headers of this Node: apt-get install libnode-dev (Debian, Ubuntu); dnf install nodejs-devel (Fedora); apk add nodejs-dev (Alpine); archives from nodejs.org include them. Or set npm_config_nodedir to a folder that has include/node';
+/** How node-gyp reports that it cannot download headers. */
+const NO_HEADERS =
+  /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|FetchError|related to network connectivity|response downloading|certificate/;
 
 const debug = process.argv.includes('--debug');
 const verbose = process.argv.includes('-v');
 const mode = debug ? 'Debug' : 'Release';
+/** `npm run --silent` would silence node-gyp, too, whose messages say what is wrong. */
+const { npm_config_loglevel: _, ...gypEnvironment } = process.env;
+const gypOptions = { cwd: root, env: gypEnvironment };
 
 try {
   if (!isUpToDate()) await buildLocked();
@@ -51,6 +61,8 @@ function fingerprint() {
     node: process.version,
     arch: process.arch,
     execPath: process.execPath,
+    cxx: process.env.CXX ?? '',
+    werror: process.env.DERPLANE_WERROR ?? '',
     mode,
     sources: sources(),
   });
@@ -90,9 +102,9 @@ function build() {
   const gyp = nodeGyp();
   const common = [debug ? '--debug' : '--release', ...headers()];
   configure([gyp, 'configure', ...common]);
-  run([gyp, 'build', ...common, '-j', String(availableParallelism())], 'the native addon does not compile');
+  compile([gyp, 'build', ...common, '-j', String(availableParallelism())]);
   if (products().length === 0)
-    throw new Error(`node-gyp ended well, yet there is no addon in ${join(buildFolder, mode)}`);
+    throw new Error(`node-gyp succeeded, but there is no addon in ${join(buildFolder, mode)}`);
   writeFileSync(stampFile, fingerprint());
   utimesSync(stampFile, startedAt, startedAt);
 }
@@ -107,14 +119,18 @@ function nodeGyp() {
 
 /** One clear line when a tool that node-gyp needs is missing. */
 function requireTools() {
-  const found = (names) => names.some((name) => spawnSync(name, ['--version']).status === 0);
+  const found = (commands) =>
+    commands.some((command) => {
+      const [program, ...args] = command.trim().split(/\s+/);
+      return spawnSync(program, [...args, '--version']).status === 0;
+    });
   const compilers = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'];
   const missing = [
     found(compilers) ? '' : `a C++20 compiler (${compilers.join(' or ')})`,
     found(['make', 'gmake']) ? '' : 'make',
     found(process.env.PYTHON ? [process.env.PYTHON] : ['python3', 'python']) ? '' : 'python3',
   ].filter((name) => name !== '');
-  if (missing.length > 0) throw new Error(`the native addon needs ${missing.join(', ')}, not found here; ${INSTALL}`);
+  if (missing.length > 0) throw new Error(`the native addon needs ${missing.join(', ')}: not found; ${INSTALL}`);
 }
 
 /** Node's headers from beside the running `node`, where it brings them; else node-gyp downloads them. */
@@ -130,25 +146,41 @@ function headers() {
 
 /** Writes the makefiles; this is the step that may download headers. */
 function configure(args) {
-  const noHeaders =
-    /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|FetchError|related to network connectivity|response downloading/;
-  run(args, 'node-gyp cannot configure the build', (output) => {
-    if (!noHeaders.test(output)) return;
-    throw new Error(
-      `Node's headers are neither in ${join(dirname(dirname(process.execPath)), 'include/node')} nor can they be downloaded; install them with one of: apt-get install libnode-dev (Debian, Ubuntu); dnf install nodejs-devel (Fedora); apk add nodejs-dev (Alpine); the archives of nodejs.org bring them`,
-    );
-  });
+  const output = runQuietly(args);
+  if (output === undefined) return;
+  const noHeaders = NO_HEADERS.test(output);
+  if (verbose || !noHeaders) console.error(output);
+  if (!noHeaders) throw new Error('node-gyp cannot configure the build');
+  const folder = join(dirname(dirname(process.execPath)), 'include/node');
+  throw new Error(
+    `the headers of Node ${process.version} are not in ${folder} and cannot be downloaded; ${INSTALL_HEADERS}`,
+  );
 }
 
-/** Runs node with `args`; on failure shows what it printed, after `explain` had a look at it. */
-function run(args, failure, explain = () => {}) {
-  const options = { cwd: root, encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, stdio: verbose ? 'inherit' : 'pipe' };
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, options);
-  if (status === 0) return;
-  const output = verbose ? '' : `${stdout}${stderr}`;
-  explain(output);
+function compile(args) {
+  const output = verbose ? runVisibly(args) : runQuietly(args);
+  if (output === undefined) return;
   if (output !== '') console.error(output);
-  throw new Error(failure);
+  throw new Error('the native addon does not compile');
+}
+
+/** Runs node with `args`. Returns what it printed if it failed, else undefined. */
+function runQuietly(args) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+    ...gypOptions,
+    encoding: 'utf8',
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  if (status === 0) {
+    if (verbose) process.stderr.write(stdout + stderr);
+    return undefined;
+  }
+  return `${stdout}${stderr}`;
+}
+
+/** The same with its output on the terminal. */
+function runVisibly(args) {
+  return spawnSync(process.execPath, args, { ...gypOptions, stdio: 'inherit' }).status === 0 ? undefined : '';
 }
 
 /** Waits for another build in this folder; the lock of a process that no longer lives is nobody's. */

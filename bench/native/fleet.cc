@@ -205,7 +205,9 @@ bool Fleet::SendSealed(uint32_t index) {
 bool Fleet::Send(uint32_t index, const uint8_t* bytes, size_t count) {
   Client& client = clients_[index];
   if (!client.pending.empty()) {
-    client.pending.insert(client.pending.end(), bytes, bytes + count);
+    const size_t had = client.pending.size();
+    client.pending.resize(had + count);
+    memcpy(client.pending.data() + had, bytes, count);
     return true;
   }
   const ssize_t sent = send(client.fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "load.h"
@@ -103,7 +104,7 @@ Error Fleet::Poll(int64_t timeout, OnEvent&& on_event) {
   const timespec wait{timeout / 1'000'000'000, timeout % 1'000'000'000};
   const int count = epoll_pwait2(epoll_, events_.get(), kEventsPerPoll, &wait, nullptr);
   if (count < 0 && errno != EINTR) return std::string("epoll_pwait2: ") + strerror(errno);
-  for (int i = 0; i < count; ++i) on_event(events_[i].data.u32, events_[i].events);
+  for (size_t i = 0; std::cmp_less(i, count); ++i) on_event(events_[i].data.u32, events_[i].events);
   return {};
 }
 

@@ -54,7 +54,9 @@ void TlsSession::feed(const uint8_t* data, size_t size) {
     span_.left = size;
     return;
   }
-  unread_.insert(unread_.end(), data, data + size);
+  const size_t had = unread_.size();
+  unread_.resize(had + size);
+  std::copy_n(data, size, unread_.data() + had);
   span_.data = unread_.data();
   span_.left = unread_.size();
 }

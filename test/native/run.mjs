@@ -1,8 +1,11 @@
 /**
- * Builds and runs the C++ tests: `node test/native/run.mjs [--sanitize=address,undefined|--sanitize=thread] [--only NAME]`.
+ * Builds and runs the C++ tests:
+ * `node test/native/run.mjs [--sanitize=address,undefined|--sanitize=thread] [--only NAME] [--verbose]`.
  *
  * Every `*_test.cc` here is a program of its own, linked with native/core and with those files of native/io that need no libuv.
  * `--only NAME` runs the programs and the tests whose name contains NAME. Needs Node and a C++ compiler (`CXX`, else c++).
+ * On a terminal it prints a line for each program that fails and one line in total; elsewhere, and with `--verbose`, one for each program.
+ * `DERPLANE_WERROR=1` makes compiler warnings errors, as CI does.
  * Objects lie in build/native-tests/VARIANT and are compiled again when they, a header or the flags are newer.
  */
 import { spawn } from 'node:child_process';
@@ -20,14 +23,19 @@ const IO_SOURCES = ['address.cc', 'connection.cc', 'handshake_budget.cc', 'hands
 const RUN_LIMIT_MS = 180_000;
 const SANITIZERS = ['address,undefined', 'address', 'undefined', 'thread'];
 
-const { values: options } = parseArgs({ options: { sanitize: { type: 'string' }, only: { type: 'string' } } });
+const { values: options } = parseArgs({
+  options: { sanitize: { type: 'string' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false } },
+});
 if (options.sanitize !== undefined && !SANITIZERS.includes(options.sanitize)) {
   console.error(`run.mjs: unknown --sanitize ${options.sanitize}, one of: ${SANITIZERS.join(' ')}`);
   process.exit(2);
 }
 
-const compiler = process.env.CXX || 'c++';
-const flags = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Wconversion', '-Werror', '-fno-exceptions', '-pthread'];
+/** Program and first arguments: CXX may be `ccache g++`. */
+const compiler = (process.env.CXX || 'c++').trim().split(/\s+/);
+const flags = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Wconversion', '-fno-exceptions', '-pthread'];
+if (process.env.DERPLANE_WERROR) flags.push('-Werror');
+const detailed = options.verbose || options.only !== undefined || !process.stdout.isTTY || process.env.CI === 'true';
 if (options.sanitize) {
   flags.push(`-fsanitize=${options.sanitize}`, '-fno-omit-frame-pointer');
   if (options.sanitize.includes('undefined')) flags.push('-fno-sanitize-recover=all');
@@ -62,7 +70,7 @@ async function main() {
   );
   const passed = results.reduce((sum, r) => sum + r.passed, 0);
   const failed = results.reduce((sum, r) => sum + r.failed, 0);
-  console.log(`${passed} passed, ${failed} failed`);
+  console.log(`${detailed ? '' : 'native tests: '}${passed} passed, ${failed} failed`);
   return failed === 0 ? 0 : 1;
 }
 
@@ -107,7 +115,7 @@ async function link(file, objects) {
 
 /** Hash of what an object is made of: the source, all headers that it includes in quotes, compiler and flags. */
 function fingerprint(file) {
-  const hash = createHash('sha256').update([compiler, ...flags].join('\n'));
+  const hash = createHash('sha256').update([...compiler, ...flags].join('\n'));
   const seen = new Set();
   const visit = (path) => {
     if (seen.has(path)) return;
@@ -124,8 +132,8 @@ function fingerprint(file) {
 }
 
 async function tool(args) {
-  const { status, output } = await run(compiler, args, {});
-  if (status !== 0) throw new Error(`${compiler} failed\n${output}`);
+  const { status, output } = await run(compiler[0], [...compiler.slice(1), ...args], {});
+  if (status !== 0) throw new Error(`${compiler.join(' ')} failed\n${output}`);
 }
 
 /** Runs a test program and prints what it says about failures. */
@@ -145,7 +153,8 @@ async function runProgram(program, whole) {
   } else if (failed > 0 || passed === 0) {
     console.log(lines.filter((line) => !line.startsWith('ok ')).join('\n'));
   }
-  console.log(`${name}: ${passed} passed, ${failed} failed, ${((Date.now() - started) / 1000).toFixed(1)} s`);
+  const seconds = ((Date.now() - started) / 1000).toFixed(1);
+  if (detailed || failed > 0) console.log(`${name}: ${passed} passed, ${failed} failed, ${seconds} s`);
   return { passed, failed };
 }
 
