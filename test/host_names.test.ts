@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from 'node:tls';
-import { DerpError, TlsContext } from 'derplane';
+import { DerpError, PrivateKey, RelayClient, Server, TlsContext } from 'derplane';
 import { afterAll, describe, expect, test } from 'vitest';
 import { canonicalHost, hostOfHeader } from '../dist/host_name.js';
 import { makeCertificate } from './support/certificates.js';
@@ -147,4 +147,26 @@ describe('TlsContext', () => {
       }
     },
   );
+});
+
+describe('a client verifies the one spelling of its relay', () => {
+  test.each([
+    ['localhost', 'LOCALHOST'],
+    ['LocalHost.', 'localhost'],
+    ['127.0.0.1', '[::ffff:127.0.0.1]'],
+    ['::ffff:127.0.0.1', '127.0.0.1'],
+  ])('where TLS is served for %s and the URL says %s', async (served, host) => {
+    const { cert, keyPem: key } = await makeCertificate({ names: [canonicalHost(served)!] });
+    const tls = new TlsContext();
+    tls.set(served, [{ cert, key }]);
+    const relay = new Server(PrivateKey.generate(), { shards: 1 });
+    try {
+      const { port } = await relay.listen({ host: '127.0.0.1', port: 0, tls });
+      const client = new RelayClient(PrivateKey.generate(), `https://${host}:${port}/derp`, { ca: cert });
+      await client.connect();
+      client.close();
+    } finally {
+      await relay.close();
+    }
+  });
 });

@@ -1,7 +1,7 @@
 /** Where a relay is, as operators and programs write it: one form for `-mesh-with`, `addMeshPeer` and clients. */
 import { isIPv4, isIPv6 } from 'node:net';
 import { badOption } from '../checks.js';
-import { canonicalAddress } from '../ip_address.js';
+import { canonicalHost } from '../host_name.js';
 
 export interface RelayAddress {
   /** What log lines call it: the host as it was written, port included. */
@@ -51,9 +51,8 @@ export function parseRelayAddress(address: string | URL, what: string): RelayAdd
 
 /** Whether a plain connection to the relay stays on this machine. */
 export function isOnLoopback({ url, dialHost }: RelayAddress): boolean {
-  const host = bareHost(dialHost ?? url.hostname);
-  const address = canonicalAddress(host) ?? host.toLowerCase();
-  return address === 'localhost' || address === '::1' || (isIPv4(address) && address.startsWith('127.'));
+  const host = canonicalHost(dialHost ?? url.hostname) ?? '';
+  return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
 /** URL writes IPv6 addresses in brackets, which are no part of the address. */
@@ -79,20 +78,15 @@ function checkHost(text: string, bad: Bad): void {
   if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) >= 1 && Number(port) <= 65_535)) {
     throw bad(`port ${JSON.stringify(port)}: must be an integer from 1 to 65535`);
   }
-  if (!isHost(host))
+  if (canonicalHost(host) === undefined)
     throw bad(`host ${JSON.stringify(host === '' ? text : host)}: must be a DNS name or an IP address`);
 }
 
 function checkDialHost(text: string, bad: Bad): void {
   if (text === '') throw bad(`dial host: is empty, needs ${FORM}`);
-  if (isIPv6(text) || isHost(text)) return; // without brackets: there is no port to tell it from
+  if (isIPv6(text) || canonicalHost(text) !== undefined) return; // without brackets: there is no port to tell it from
   if (/^(?:\[[^\]]*\]|[^:]*):\d*$/.test(text)) {
     throw bad(`dial host ${JSON.stringify(text)}: the port belongs to the name in front of the slash`);
   }
   throw bad(`dial host ${JSON.stringify(text)}: must be a DNS name or an IP address`);
-}
-
-/** Whether a URL may have it as its host, as it stands. */
-function isHost(text: string): boolean {
-  return text !== '' && !/[\\%:]/.test(text.replace(/^\[.*\]$/, '')) && URL.canParse(`https://${text}/`);
 }

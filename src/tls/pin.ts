@@ -2,6 +2,7 @@
 import { createHash, X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
+import { canonicalHost } from '../host_name.js';
 import { isMetaCertificate } from './meta_certificate.js';
 
 const PREFIX = 'sha256-raw:';
@@ -47,7 +48,7 @@ export function checkPin(pin: CertificatePin, chain: readonly Uint8Array[], host
   if (more.length > 0) throw refusal(`${1 + more.length} certificates, with a pin there must be exactly one`);
   const hash = hashOf(certificate.raw);
   if (hash !== pin) throw refusal(`its hash is ${hash}, the pin says ${pin}`);
-  const name = host.replace(/\.$/, '');
+  const name = canonicalHost(host) ?? host;
   if (isIP(name) === 0 && certificate.checkHost(name, { subject: 'never' }) === undefined) {
     throw refusal(`it is not valid for ${JSON.stringify(host)}`);
   }
