@@ -148,7 +148,7 @@ describe('help and version', () => {
   test('demo has a help of its own', async () => {
     const { code, stderr } = await derplane(['demo', '-h']);
     expect(code).toBe(0);
-    expect(stderr).toMatch(/^Usage of derplane demo:\n {2}-count int\n/);
+    expect(stderr).toMatch(/^Usage of derplane demo:\n {2}-cert-name name\n/);
   });
 
   test('docs/cli.md has the usage as it is (npx vitest -u writes it)', async () => {

@@ -162,20 +162,20 @@ export const FLAGS = {
     default: 0,
     ...OPTION_RANGES.shards,
     orZero: true,
-    help: 'threads that move packets; 0 for one per core',
+    help: 'threads that move packets; 0 for one per CPU that the affinity and the CPU quota allow, as far as -ring-bytes and the memory limit do',
   },
   'handshake-threads': {
     type: 'int',
     default: 0,
     ...OPTION_RANGES['handshake.threads'],
     orZero: true,
-    help: 'threads that do handshakes; 0 for a quarter of the cores, at least 1',
+    help: 'threads that do handshakes; 0 for a quarter of these CPUs, 1 to 8',
   },
   'ring-bytes': {
     type: 'int',
     default: defaults.RING_BYTES,
     ...OPTION_RANGES['queues.ringBytes'],
-    help: 'memory of all rings between shards together, in `bytes`; each ring has at least 256 KiB',
+    help: 'memory of all rings between shards together, in `bytes`; each ring has at least 256 KiB, so that 64 MiB are enough for 16 shards',
   },
   'queue-depth': {
     type: 'int',

@@ -9,9 +9,11 @@ import { pages } from '../http/pages.js';
 import { plainPages } from '../http/plain_pages.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
+import { RING_BYTES } from '../server/defaults.js';
 import type { ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
+import { planThreads } from '../server/thread_plan.js';
 import { type Address, formatAddress, listenError, listenHost } from './address.js';
 import type { RelayConfig } from './config.js';
 import { StartError } from './exit.js';
@@ -177,7 +179,18 @@ const NO_DERP: ServerOptions = { derp: false, shards: 1, handshake: { threads: 1
 function derpOptions({ server, meshKey: source }: RelayConfig, logger: Logger): ServerOptions {
   const meshKey = source && loadMeshKey(source);
   logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
-  return meshKey === undefined ? server : { ...server, mesh: { ...server.mesh, key: meshKey } };
+  const { shards, handshakeThreads, text } = planThreads({
+    shards: server.shards,
+    handshakeThreads: server.handshake?.threads,
+    ringBytes: server.queues?.ringBytes ?? RING_BYTES,
+  });
+  logger.info({}, `derper: ${text}`);
+  return {
+    ...server,
+    shards,
+    handshake: { ...server.handshake, threads: handshakeThreads },
+    ...(meshKey !== undefined && { mesh: { ...server.mesh, key: meshKey } }),
+  };
 }
 
 function startWithLimits(apply: () => void, path: string): void {

@@ -55,6 +55,15 @@ export const MAX_RING_BYTES = 4 << 20;
 /** Shards of one relay: they are named by the bits of 64-bit words. */
 export const MAX_SHARDS = 63;
 
+/** Threads that do handshakes, unless more are asked for: each does thousands a second, and costs as much memory as a shard. */
+export const MAX_DEFAULT_HANDSHAKE_THREADS = 8;
+
+/** Bytes that an idle shard or handshake thread costs; nearly all of it is Node's for any thread (9 to 12 MB). */
+export const MEMORY_PER_THREAD = 12 << 20;
+
+/** Bytes that an idle relay costs without its threads. */
+export const MEMORY_WITHOUT_THREADS = 75 << 20;
+
 /** Milliseconds of idleness before TCP keepalive probes; the reference's. */
 export const TCP_KEEPALIVE_TIME = 600_000;
 

@@ -12,7 +12,10 @@ export type DuplicatePolicy = 'last-writer-active' | 'disable-fighters';
 export interface ServerOptions {
   /** Whether DERP is served; if not, `/derp` is a page like any other. Default: true. */
   derp?: boolean;
-  /** Worker threads that move packets, 1 to 63. Default: the number of cores. */
+  /**
+   * Worker threads that move packets, 1 to 63. Default: one per CPU that the affinity and the CPU quota (control groups) allow, as far as
+   * `queues.ringBytes` and the memory limit do.
+   */
   shards?: number;
   /** What happens when several connections share one key. Default: `last-writer-active`. */
   duplicatePolicy?: DuplicatePolicy;
@@ -49,7 +52,7 @@ export interface ServerMeshOptions {
 
 /** From accepting a connection until its client is in. */
 export interface ServerHandshakeOptions {
-  /** Threads that do handshakes. Default: a quarter of the cores, at least 1. */
+  /** Threads that do handshakes. Default: a quarter of these CPUs, 1 to 8. */
   threads?: number;
   /** Handshakes that may be in progress at once; beyond, silent ones are ended for newcomers. Default: 4,096. */
   maxPending?: number;

@@ -1,5 +1,4 @@
 /** Options of a {@link Server}, checked, and with their defaults filled in. */
-import { availableParallelism } from 'node:os';
 import { arrayOf, type Checks, checkBoolean, checkLogger, checkOptions, checkString, oneOf } from '../checks.js';
 import { type Logger, silentLogger } from '../log.js';
 import { checkPem } from '../tls/pem_option.js';
@@ -13,6 +12,7 @@ import type {
   ServerQueueOptions,
   ServerTimeoutOptions,
 } from './options.js';
+import { planThreads } from './thread_plan.js';
 
 export interface ResolvedOptions {
   readonly derp: boolean;
@@ -64,11 +64,15 @@ const CHECKS: Checks<ServerOptions> = {
 /** @throws DerpError `ERR_DERP_BAD_OPTION` naming the option, its value and what it takes */
 export function resolveOptions(options: ServerOptions): ResolvedOptions {
   checkOptions(options, 'options', CHECKS);
-  const cores = availableParallelism();
   const { mesh = {}, handshake = {}, timeouts = {}, queues = {} } = options;
+  const threads = planThreads({
+    shards: options.shards,
+    handshakeThreads: handshake.threads,
+    ringBytes: queues.ringBytes ?? defaults.RING_BYTES,
+  });
   return {
     derp: options.derp ?? true,
-    shards: options.shards ?? Math.min(cores, defaults.MAX_SHARDS),
+    shards: threads.shards,
     duplicatePolicy: options.duplicatePolicy ?? 'last-writer-active',
     logger: options.logger ?? silentLogger,
     logClients: options.logClients ?? false,
@@ -78,7 +82,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
       insecureHttp: mesh.insecureHttp ?? false,
       retryInterval: mesh.retryInterval ?? defaults.MESH_RETRY_INTERVAL,
     },
-    handshake: resolveHandshake(handshake, cores),
+    handshake: resolveHandshake(handshake, threads.handshakeThreads),
     timeouts: {
       write: timeouts.write ?? defaults.WRITE_TIMEOUT,
       keepAliveInterval: timeouts.keepAliveInterval ?? defaults.KEEP_ALIVE_INTERVAL,
@@ -92,11 +96,11 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
   };
 }
 
-function resolveHandshake(handshake: ServerHandshakeOptions, cores: number): ResolvedOptions['handshake'] {
+function resolveHandshake(handshake: ServerHandshakeOptions, threads: number): ResolvedOptions['handshake'] {
   const { maxPending = defaults.MAX_HANDSHAKES, requestTimeout = defaults.REQUEST_TIMEOUT } = handshake;
   const sourceShare = Math.max(defaults.MIN_SOURCE_SHARE, Math.floor(maxPending * defaults.SOURCE_SHARE));
   return {
-    threads: handshake.threads ?? Math.max(1, Math.floor(cores / 4)),
+    threads,
     maxPending,
     maxPendingPerSource: handshake.maxPendingPerSource ?? sourceShare,
     maxBytes: handshake.maxBytes ?? defaults.MAX_HANDSHAKE_BYTES,
