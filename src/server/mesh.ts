@@ -1,4 +1,5 @@
 /** The relay's links to the other relays of its region: dialled here, handed to native code, and dialled again when they end. */
+import type { Server as HttpServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { dialMesh } from '../client/dial_mesh.js';
 import type { Trust } from '../client/dial_tls.js';
@@ -95,6 +96,12 @@ export class Mesh {
   /** Keeps links to `hosts` from {@link begin} on: one of them may be this relay, which does not listen yet. */
   addLater(hosts: readonly RelayAddress[]): void {
     this.#waiting.push(...hosts);
+  }
+
+  /** This relay can be reached once somebody's server listens. Idempotent. */
+  beginWith(httpServer: HttpServer): void {
+    if (httpServer.listening) this.begin();
+    else if (this.#waiting.length > 0) httpServer.once('listening', () => this.begin());
   }
 
   /** This relay can be reached. Idempotent. */

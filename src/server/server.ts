@@ -296,8 +296,7 @@ export class Server {
     checkHttpServer(httpServer, 'httpServer');
     this.#assertOpen();
     if (this.#options.derp) this.#embedded.attach(httpServer);
-    if (httpServer.listening) this.#mesh.begin();
-    else httpServer.once('listening', () => this.#mesh.begin());
+    this.#mesh.beginWith(httpServer);
   }
 
   /**
