@@ -35,6 +35,7 @@ export type {
   DuplicatePolicy,
   Listener,
   ListenOptions,
+  MeshPeer,
   RateLimit,
   ServerHandshakeOptions,
   ServerMeshOptions,
@@ -43,6 +44,7 @@ export type {
   ServerTimeoutOptions,
 } from './server/options.js';
 export { Server } from './server/server.js';
+export type { ConnectedClient, GoneClient, MeshLinkDown, MeshLinkUp, ServerEvents } from './server/server_events.js';
 export type { Stats } from './server/stats.js';
 export type { ConnectionTraffic } from './server/traffic.js';
 export type { Pem } from './tls/pem_option.js';

@@ -50,7 +50,17 @@ export interface NativeRelayConfig {
 
 /** What shards tell the control plane. */
 export type RelayEvent =
-  /** A client's connection ended. Sent for every client adopted with `notify`, and for all when `logClients` is on. */
+  /** A client is in its shard's tables. Sent while `setClientEvents` is on. */
+  | {
+      type: 'connected';
+      id: ConnectionId;
+      key: Uint8Array;
+      remote: string;
+      mesh: boolean;
+      prober: boolean;
+      notIdeal: boolean;
+    }
+  /** A client's connection ended. Sent for every client adopted with `notify`, and for all while `logClients` or `setClientEvents` is on. */
   | {
       type: 'closed';
       id: ConnectionId;
@@ -234,6 +244,10 @@ export interface NativeRelay {
   traffic(ticket: number): void;
   /** Whether `closed` and `failed` events are wanted for every connection, for the log. */
   setLogClients(on: boolean): void;
+  /** Whether `connected` and `closed` events are wanted for every client, for listeners. */
+  setClientEvents(on: boolean): void;
+  /** `connected` and `closed` events since start that found no room, since the control plane was behind. */
+  readonly lostEvents: number;
   /**
    * Hands a connection to another relay of the region, on which we are the client and past the handshake, to the shard that owns
    * `key`, that relay's public key. From then on the link is native: presence that it brings becomes forwarders, packets go over it,
@@ -241,6 +255,8 @@ export interface NativeRelay {
    * `firstOutput` (whole frames) is written first. The id must come from `importFd` or `socketPair`.
    */
   adoptLink(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array): void;
+  /** Ends a link; a `closed` event tells when it has ended. Unknown ones are ignored. */
+  endLink(id: ConnectionId, key: Uint8Array): void;
   /** Bytes per second that each client may send, and the burst; 0 = no limit. Every client gets a new full bucket; mesh peers are exempt. */
   setRateLimit(bytesPerSecond: number, burst: number): void;
   /**

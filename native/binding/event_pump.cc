@@ -19,6 +19,15 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("notify", Napi::Boolean::New(env, event.notify));
       object.Set("peers", Napi::Number::New(env, static_cast<double>(event.peers)));
       break;
+    case Event::Kind::kConnected:
+      object.Set("type", "connected");
+      object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));
+      object.Set("key", keyValue(env, event.key));
+      object.Set("remote", addressText(event.address));
+      object.Set("mesh", Napi::Boolean::New(env, event.mesh));
+      object.Set("prober", Napi::Boolean::New(env, event.prober));
+      object.Set("notIdeal", Napi::Boolean::New(env, event.not_ideal));
+      break;
     case Event::Kind::kFailed:
       object.Set("type", "failed");
       object.Set("id", Napi::Number::New(env, static_cast<double>(event.id)));

@@ -26,6 +26,7 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
                       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
                       InstanceAccessor("refusedBytes", &RelayWrap::getRefusedBytes, nullptr),
+                      InstanceAccessor("lostEvents", &RelayWrap::getLostEvents, nullptr),
                       InstanceAccessor("evicted", &RelayWrap::getEvicted, nullptr),
                       InstanceAccessor("mute", &RelayWrap::getMute, nullptr),
                       InstanceAccessor("waitingHandshakes", &RelayWrap::getWaitingHandshakes, nullptr),
@@ -47,6 +48,8 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
                       InstanceMethod("traffic", &RelayWrap::traffic),
                       InstanceMethod("setLogClients", &RelayWrap::setLogClients),
+                      InstanceMethod("setClientEvents", &RelayWrap::setClientEvents),
+                      InstanceMethod("endLink", &RelayWrap::endLink),
                       InstanceMethod("adoptLink", &RelayWrap::adoptLink),
                       InstanceMethod("setRateLimit", &RelayWrap::setRateLimit),
                       InstanceMethod("drain", &RelayWrap::drain),
@@ -429,6 +432,25 @@ Napi::Value RelayWrap::traffic(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::setLogClients(const Napi::CallbackInfo& info) {
   core_->log_clients.store(boolOf(info[0]), std::memory_order_relaxed);
   return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::setClientEvents(const Napi::CallbackInfo& info) {
+  core_->client_events.store(boolOf(info[0]), std::memory_order_relaxed);
+  return info.Env().Undefined();
+}
+
+Napi::Value RelayWrap::getLostEvents(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->lost_events.load(std::memory_order_relaxed)));
+}
+
+Napi::Value RelayWrap::endLink(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Mail mail{.kind = Mail::Kind::kEndLink};
+  Key key;
+  if (!keyOf(info[1], key)) return env.Undefined();
+  mail.adoption.id = idOf(info[0]);
+  core_->slots[core_->shardOf(key)]->post(std::move(mail));  // a shard that has ended has no links
+  return env.Undefined();
 }
 
 Napi::Value RelayWrap::adoptLink(const Napi::CallbackInfo& info) {

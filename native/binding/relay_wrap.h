@@ -51,6 +51,9 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
   Napi::Value traffic(const Napi::CallbackInfo& info);
   Napi::Value setLogClients(const Napi::CallbackInfo& info);
+  Napi::Value setClientEvents(const Napi::CallbackInfo& info);
+  Napi::Value endLink(const Napi::CallbackInfo& info);
+  Napi::Value getLostEvents(const Napi::CallbackInfo& info);
   Napi::Value adoptLink(const Napi::CallbackInfo& info);
   Napi::Value setRateLimit(const Napi::CallbackInfo& info);
   Napi::Value drain(const Napi::CallbackInfo& info);

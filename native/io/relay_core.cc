@@ -186,8 +186,12 @@ void RelayCore::setEventSink(std::function<void()> notify) {
 void RelayCore::emit(Event event) {
   const std::lock_guard lock(events_mutex_);
   if (notify_ == nullptr) return;
-  const bool log_only = (event.kind == Event::Kind::kClosed || event.kind == Event::Kind::kFailed) && !event.notify;
-  if (log_only && log_events_ >= kMaxLogEvents) return;
+  const bool of_client = event.kind == Event::Kind::kClosed || event.kind == Event::Kind::kConnected;
+  const bool log_only = (of_client || event.kind == Event::Kind::kFailed) && !event.notify;
+  if (log_only && log_events_ >= kMaxLogEvents) {
+    if (of_client) lost_events.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
   log_events_ += log_only ? 1 : 0;
   events_.push_back(std::move(event));
   if (events_.size() == 1) notify_();

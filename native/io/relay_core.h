@@ -32,9 +32,20 @@ struct RelayConfig {
 
 // A request of the control plane to a shard.
 struct Mail {
-  enum class Kind { kAdopt, kAdoptLink, kClosePeer, kSetForwarder, kDeliver, kCheck, kRateLimit, kDrain, kTraffic };
+  enum class Kind {
+    kAdopt,
+    kAdoptLink,
+    kEndLink,
+    kClosePeer,
+    kSetForwarder,
+    kDeliver,
+    kCheck,
+    kRateLimit,
+    kDrain,
+    kTraffic
+  };
   Kind kind;
-  Router::Adoption adoption = {};               // kAdopt, kAdoptLink
+  Router::Adoption adoption = {};               // kAdopt, kAdoptLink; kEndLink: its id
   std::unique_ptr<Connection> connection = {};  // kAdopt, kAdoptLink
   Key key = {};                                 // kClosePeer, kSetForwarder, kDeliver (destination)
   std::vector<uint8_t> bytes = {};              // kAdopt: first output; kDeliver: a RecvPacket frame
@@ -48,7 +59,7 @@ struct Mail {
 
 // What a shard tells the control plane.
 struct Event {
-  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted };
+  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted, kConnected };
   Kind kind;
   uint64_t id = 0;                        // kClosed, kFailed, kHttp, kLink
   Key key = {};                           // kClosed; kForward: source
@@ -64,6 +75,9 @@ struct Event {
   uint32_t shard = 0;                        // kCheck, kTraffic
   bool last = false;                         // kTraffic: the shard's answer is complete
   std::vector<std::string> violations = {};  // kCheck
+  bool mesh = false;                         // kConnected: the client is a mesh peer
+  bool prober = false;                       // kConnected
+  bool not_ideal = false;                    // kConnected
   uint64_t peers = 0;                        // kLink: keys that the link brought; kClosed: those that go with it
 };
 
@@ -165,6 +179,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   static constexpr uint32_t kMaxFailures = 16;
   std::atomic<uint64_t> failures[kMaxFailures] = {};
   std::atomic<bool> log_clients{false};
+  std::atomic<bool> client_events{false};  // somebody listens for clients that come and go
+  std::atomic<uint64_t> lost_events{0};    // events of clients that found no room
   std::atomic<bool> closed{false};
 
   uint32_t shardOf(const Key& key) const {

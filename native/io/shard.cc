@@ -183,6 +183,11 @@ void Shard::handleMail(Mail& mail) {
     case Mail::Kind::kDrain:
       drain_ = {router_.now(), mail.rate, mail.reconnect_ms, mail.try_ms};
       break;
+    case Mail::Kind::kEndLink:
+      if (const auto link = links_.find(mail.adoption.id); link != links_.end() && !link->second->closing) {
+        router_.close(*link->second, CloseReason::peer_closed);
+      }
+      break;
     case Mail::Kind::kClosePeer:
       router_.closePeer(mail.key, CloseReason::peer_closed);
       break;
@@ -215,6 +220,11 @@ void Shard::adopt(Mail& mail) {
   if (client == nullptr) {
     refuse(mail);
     return;
+  }
+  if (link) {
+    links_[client->id] = client;
+  } else {
+    emitConnected(mail.adoption);
   }
   mail.connection->fd.release();
   if (mail.connection->tls != nullptr) startTls(*client, *mail.connection);
@@ -297,13 +307,27 @@ void Shard::destroyClosing() {
     if (client->tls != nullptr) endTls(*client);
     poller_.remove(client->fd);  // a duplicate of the descriptor may live on elsewhere, so closing ours is not enough
     ::close(client->fd);
+    if (client->link != nullptr) links_.erase(client->id);
     emitClosed(*client);
     router_.destroy(client);
   }
 }
 
+void Shard::emitConnected(const Router::Adoption& adoption) {
+  if (!core_->client_events.load(std::memory_order_relaxed)) return;
+  core_->emit({.kind = Event::Kind::kConnected,
+               .id = adoption.id,
+               .key = adoption.key,
+               .address = adoption.address,
+               .mesh = adoption.mesh,
+               .prober = adoption.prober,
+               .not_ideal = adoption.not_ideal});
+}
+
 void Shard::emitClosed(const Client& client) {
-  if (!client.notify && !core_->log_clients.load(std::memory_order_relaxed)) return;
+  const bool wanted =
+      core_->log_clients.load(std::memory_order_relaxed) || core_->client_events.load(std::memory_order_relaxed);
+  if (!client.notify && !wanted) return;
   core_->emit({.kind = Event::Kind::kClosed,
                .id = client.id,
                .key = client.key,

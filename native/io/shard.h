@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "../core/router.h"
@@ -70,6 +71,7 @@ class Shard final : public LoopUser, private RouterEvents {
   void finishTurn();
   void answerChecks();
   void destroyClosing();
+  void emitConnected(const Router::Adoption& adoption);
   void emitClosed(const Client& client);
   void onTimer();
   void resumeThrottled();
@@ -125,9 +127,10 @@ class Shard final : public LoopUser, private RouterEvents {
   Router router_;
   Poller poller_;
   RingConsumer rings_in_[kMaxShards];
-  uint64_t rings_left_ = 0;          // rings that may hold more than the last turn took
-  std::vector<Client*> hungry_;      // to be read again in the next turn
-  std::vector<Client*> hungry_now_;  // this turn's
+  uint64_t rings_left_ = 0;                      // rings that may hold more than the last turn took
+  std::unordered_map<uint64_t, Client*> links_;  // by id, so that the control plane can end one
+  std::vector<Client*> hungry_;                  // to be read again in the next turn
+  std::vector<Client*> hungry_now_;              // this turn's
   Client* stalled_ = nullptr;
   std::vector<Client*> throttled_;  // wait for their receive limit
   struct Drain {

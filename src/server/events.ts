@@ -9,6 +9,7 @@ import type { EmbeddedConnections } from './embedded.js';
 import type { Forwarders } from './forwarders.js';
 import type { Mesh } from './mesh.js';
 import type { PageConnections } from './page_connections.js';
+import type { ServerEvents } from './server_events.js';
 import type { TlsListeners } from './tls_listeners.js';
 import type { Traffic } from './traffic.js';
 
@@ -24,7 +25,14 @@ export interface Hearers {
   mesh: Mesh;
   embedded: EmbeddedConnections;
   isClosing: () => boolean;
+  /** Listeners of the server. */
+  tell: Tell;
+  /** Whether a client that came or went is told to listeners. */
+  tellsClients: () => boolean;
 }
+
+/** Calls the listeners of an event. */
+export type Tell = <Event extends keyof ServerEvents>(event: Event, ...args: ServerEvents[Event]) => void;
 
 export function dispatch(events: RelayEvent[], hearers: Hearers): void {
   for (const event of events) {
@@ -62,6 +70,9 @@ function handle(event: RelayEvent, hearers: Hearers): void {
     case 'link':
       hearers.mesh.linkUp(event.id, event.peers);
       break;
+    case 'connected':
+      handleConnected(event, hearers);
+      break;
     case 'closed':
       handleClosed(event, hearers);
       break;
@@ -92,16 +103,31 @@ function handleFailed(event: EventOf<'failed'>, { log, embedded }: Hearers): voi
   if (event.notify) embedded.ended(event.id);
 }
 
+/** A client that was let in. */
+function handleConnected(event: EventOf<'connected'>, { tell }: Hearers): void {
+  tell('clientConnected', {
+    id: event.id,
+    key: PublicKey.fromBytes(event.key),
+    address: event.remote,
+    isMeshPeer: event.mesh,
+    isProber: event.prober,
+    isNotIdeal: event.notIdeal,
+  });
+}
+
 /** A client or a link that ended. */
-function handleClosed(event: EventOf<'closed'>, { log, mesh, embedded }: Hearers): void {
+function handleClosed(event: EventOf<'closed'>, { log, mesh, embedded, tell, tellsClients }: Hearers): void {
   const byOther = event.reason === 'eof' || event.reason === 'reset';
   if (mesh.connectionEnded(event.id, { reason: event.text, byOther, peers: event.peers })) return;
-  const key = PublicKey.fromBytes(event.key).shortString();
+  const key = PublicKey.fromBytes(event.key);
   log.log(
     'debug',
     'closed',
     { remote: event.remote, reason: event.reason },
-    `derp client ${event.remote}${key}: ${event.text}`,
+    `derp client ${event.remote}${key.shortString()}: ${event.text}`,
   );
   if (event.notify) embedded.ended(event.id);
+  if (!tellsClients()) return;
+  const { id, remote: address, reason, text } = event;
+  tell('clientGone', { id, key, address, reason, text });
 }

@@ -8,8 +8,11 @@ import { DerpError } from '../errors.js';
 import type { LimitedLog } from '../log_limit.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
 import { watchConnsFrame } from '../protocol/frame.js';
-import type { PrivateKey } from '../protocol/key.js';
-import { MESH_DIAL_TIMEOUT, MESH_REPEAT_INTERVAL } from './defaults.js';
+import type { PrivateKey, PublicKey } from '../protocol/key.js';
+import { MESH_DIAL_TIMEOUT } from './defaults.js';
+import type { Tell } from './events.js';
+import { MeshTarget } from './mesh_target.js';
+import type { MeshPeer } from './options.js';
 import { remoteOf, takeOver } from './takeover.js';
 
 export interface MeshOptions {
@@ -18,6 +21,8 @@ export interface MeshOptions {
   log: LimitedLog;
   /** Milliseconds between the end of a link, or an attempt that failed, and the next attempt. */
   retryInterval: number;
+  /** Calls the listeners of the server. */
+  tell: Tell;
   /** Whom to believe over TLS. */
   trust: Trust;
   /** The mesh key of the moment. */
@@ -34,63 +39,42 @@ interface LinkEnd {
   peers: number;
 }
 
-/** A host and what the log was last told of it. */
-class Target {
-  readonly host: RelayAddress;
-  readonly #log: LimitedLog;
-  #trouble = '';
-  #toldAt = 0;
-
-  constructor(host: RelayAddress, log: LimitedLog) {
-    this.host = host;
-    this.#log = log;
-  }
-
-  info(message: string): void {
-    this.#write('info', message);
-  }
-
-  /** Warns, the same thing only now and then. */
-  warn(message: string): void {
-    const now = performance.now();
-    if (message === this.#trouble && now - this.#toldAt < MESH_REPEAT_INTERVAL) return;
-    this.#trouble = message;
-    this.#toldAt = now;
-    this.#write('warn', message);
-  }
-
-  /** All is well: what goes wrong next is news. */
-  recovered(): void {
-    this.#trouble = '';
-  }
-
-  #write(level: 'info' | 'warn', message: string): void {
-    const { name } = this.host;
-    this.#log.log(level, `mesh ${name}`, {}, `mesh(${JSON.stringify(name)}): ${message}`);
-  }
-}
-
 interface LiveLink {
-  target: Target;
-  /** Whether it lasted long enough to be reported. */
-  isUp: boolean;
+  target: MeshTarget;
+  /** The other relay's. */
+  key: PublicKey;
   ended: (end: LinkEnd) => void;
 }
 
 export class Mesh {
   readonly #options: MeshOptions;
-  readonly #ending = new AbortController();
   readonly #live = new Map<ConnectionId, LiveLink>();
-  readonly #running: Promise<void>[] = [];
+  /** What is linked to, until its last attempt has ended. */
+  readonly #running = new Map<MeshTarget, Promise<void>>();
   #waiting: RelayAddress[] = [];
+  /** Why there are no links any more. */
+  #closed: DerpError | undefined;
 
   constructor(options: MeshOptions) {
     this.#options = options;
   }
 
   /** Keeps a link to `host` from now on. */
-  add(host: RelayAddress): void {
-    this.#running.push(this.#keepLink(new Target(host, this.#options.log)));
+  add(host: RelayAddress): MeshPeer {
+    const target = new MeshTarget(host, this.#options.log);
+    if (this.#closed !== undefined) target.ending.abort(this.#closed);
+    const running = this.#keepLink(target).finally(() => this.#running.delete(target));
+    this.#running.set(target, running);
+    const close = () => this.#end(target);
+    return {
+      host: host.name,
+      get isUp() {
+        return target.isUp;
+      },
+      ready: target.ready.promise,
+      close,
+      [Symbol.asyncDispose]: close,
+    };
   }
 
   /** Keeps links to `hosts` from {@link begin} on: one of them may be this relay, which does not listen yet. */
@@ -111,11 +95,13 @@ export class Mesh {
 
   /** A link has been up for about a second, and brought so many keys. */
   linkUp(id: ConnectionId, peers: number): void {
-    const link = this.#live.get(id);
-    if (link === undefined) return;
-    link.isUp = true;
-    link.target.recovered();
-    link.target.info(`connected; ${peers} peers`);
+    const target = this.#live.get(id)?.target;
+    if (target === undefined) return;
+    target.isUp = true;
+    target.recovered();
+    target.info(`connected; ${peers} peers`);
+    target.ready.resolve();
+    this.#options.tell('meshLinkUp', { host: target.host.name, peers });
   }
 
   /** Takes the end of a connection, if it is that of a link. */
@@ -128,15 +114,25 @@ export class Mesh {
 
   /** No more attempts and redials; links that are up are the shards' to close. Resolves when no attempt is under way. Idempotent. */
   async close(): Promise<void> {
-    this.#ending.abort(new DerpError('ERR_DERP_CLOSED', 'the relay was closed'));
-    const end = { reason: 'the relay was closed', byOther: false, peers: 0 };
+    this.#closed ??= new DerpError('ERR_DERP_CLOSED', 'the relay was closed');
+    for (const target of this.#running.keys()) target.ending.abort(this.#closed);
+    const end = { reason: this.#closed.message, byOther: false, peers: 0 };
     for (const id of [...this.#live.keys()]) this.connectionEnded(id, end);
-    await Promise.all(this.#running);
+    await Promise.all(this.#running.values());
   }
 
-  /** Resolves when there is nothing to link to: the relay was closed, or the host is this relay. */
-  async #keepLink(target: Target): Promise<void> {
-    const { signal } = this.#ending;
+  /** Ends a link for good; resolves when it has ended. */
+  async #end(target: MeshTarget): Promise<void> {
+    target.ending.abort(new DerpError('ERR_DERP_CLOSED', 'the mesh peer was closed'));
+    for (const [id, link] of this.#live) {
+      if (link.target === target) this.#options.relay.endLink(id, link.key.bytes);
+    }
+    await this.#running.get(target);
+  }
+
+  /** Resolves when there is nothing to link to any more: it was closed, or the host is this relay. */
+  async #keepLink(target: MeshTarget): Promise<void> {
+    const { signal } = target.ending;
     while (!signal.aborted) {
       try {
         const ended = await this.#link(target);
@@ -144,6 +140,7 @@ export class Mesh {
       } catch (error) {
         if (error instanceof DerpError && error.code === 'ERR_DERP_SELF_CONNECT') {
           target.info('detected self-connect; ignoring host');
+          target.ready.reject(error);
           return;
         }
         if (!signal.aborted) target.warn(`mesh connect: ${(error as Error).message}`);
@@ -151,25 +148,27 @@ export class Mesh {
       // Closing ends the wait early, which the loop's condition then sees.
       await sleep(this.#options.retryInterval, undefined, { signal }).catch(() => {});
     }
+    target.ready.reject(signal.reason);
   }
 
   /** Dials, hands the connection to its shard, and resolves when the link ends, with what tells of it; rejects when there is no link. */
-  async #link(target: Target): Promise<() => void> {
+  async #link(target: MeshTarget): Promise<() => void> {
     const { relay, privateKey, meshKey, trust } = this.#options;
-    const { signal } = this.#ending;
+    const { signal } = target.ending;
     const { dialHost, url } = target.host;
     const dialling = { dialHost, timeout: MESH_DIAL_TIMEOUT, signal, trust };
-    const { connection, unread, serverPublicKey } = await dialMesh(privateKey, meshKey(), url, dialling);
+    const { connection, unread, serverPublicKey: key } = await dialMesh(privateKey, meshKey(), url, dialling);
     const id = await takeOver(relay, connection, unread, remoteOf(connection), true);
     if (signal.aborted) {
       relay.discard(id);
       throw signal.reason;
     }
-    relay.adoptLink(id, serverPublicKey.bytes, watchConnsFrame());
-    return new Promise((resolve) => {
-      const link: LiveLink = { target, isUp: false, ended: (end) => resolve(() => tellEnd(link, end)) };
-      this.#live.set(id, link);
-    });
+    relay.adoptLink(id, key.bytes, watchConnsFrame());
+    const end = await new Promise<LinkEnd>((ended) => this.#live.set(id, { target, key, ended }));
+    const wasUp = target.isUp;
+    target.isUp = false;
+    if (wasUp) this.#options.tell('meshLinkDown', { host: target.host.name, reason: end.reason });
+    return () => tellEnd(target, wasUp, end);
   }
 }
 
@@ -177,7 +176,7 @@ export class Mesh {
  * A relay takes any client with a well-formed mesh key in, and ends the connection of one with another key than its own when that asks to
  * watch; with the right key the first thing that it sends is that we are there.
  */
-function tellEnd({ target, isUp }: LiveLink, { reason, byOther, peers }: LinkEnd): void {
+function tellEnd(target: MeshTarget, isUp: boolean, { reason, byOther, peers }: LinkEnd): void {
   if (byOther && !isUp && peers === 0) {
     target.warn(`Recv: ${reason} at once: it does not accept our mesh key; check -mesh-psk-file (mesh.key) on both`);
     return;

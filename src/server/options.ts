@@ -119,6 +119,22 @@ export interface ListenOptions {
   httpServer?: import('node:http').Server;
 }
 
+/** A relay of the region to which a {@link Server} keeps a link. */
+export interface MeshPeer {
+  /** The relay, as it was named, without scheme and path. */
+  readonly host: string;
+  /** Whether the link is up now. */
+  readonly isUp: boolean;
+  /**
+   * Resolves when the link has been up for a second for the first time, in which the other relay tells its keys. Rejects with
+   * `ERR_DERP_CLOSED` when it was closed before, with `ERR_DERP_SELF_CONNECT` when the other relay is this one.
+   */
+  readonly ready: Promise<void>;
+  /** Ends the link for good; its keys are then reached over it no more. Resolves when it has ended. Idempotent. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
 /** A listener of a {@link Server}. */
 export interface Listener {
   readonly host: string;

@@ -16,16 +16,17 @@ import { ConsistencyChecks } from './consistency_checks.js';
 import * as defaults from './defaults.js';
 import { drain } from './drain.js';
 import { EmbeddedConnections } from './embedded.js';
-import { dispatch, type Hearers } from './events.js';
+import { dispatch, type Hearers, type Tell } from './events.js';
 import { Forwarders } from './forwarders.js';
 import { checkListenOptions, checkRemoteAddress, Listening, numericHost } from './listening.js';
 import { Mesh } from './mesh.js';
 import { parseMeshHost } from './mesh_host.js';
 import { numberOption } from './option_ranges.js';
-import type { CloseOptions, Listener, ListenOptions, RateLimit, ServerOptions } from './options.js';
+import type { CloseOptions, Listener, ListenOptions, MeshPeer, RateLimit, ServerOptions } from './options.js';
 import { PageConnections } from './page_connections.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { type ResolvedOptions, resolveOptions, ringSize } from './resolve_options.js';
+import { ServerEmitter, tell, watchClientListeners } from './server_events.js';
 import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
 import { remoteOf } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
@@ -46,7 +47,7 @@ const checkForwarder = having('a PacketForwarder', 'forwardPacket');
  * relay.attach(httpServer); // upgrades on /derp are DERP from now on
  * ```
  */
-export class Server {
+export class Server extends ServerEmitter {
   readonly #privateKey: PrivateKey;
   readonly #options: ResolvedOptions;
   readonly #logger: Logger;
@@ -64,6 +65,10 @@ export class Server {
   readonly #checks: ConsistencyChecks;
   readonly #hearers: Hearers;
   #meshKey: string | undefined;
+  /** Whether somebody listens for clients. */
+  #tellsClients = false;
+  /** Events of clients that were lost until they were last told of. */
+  #lostEvents = 0;
   #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
   /** Whether a rate limit was ever set, were it 0. */
   #rateLimitWasSet = false;
@@ -83,6 +88,7 @@ export class Server {
    *   `ERR_DERP_NO_MESH_KEY` for `mesh.with` without one, `ERR_DERP_CERTIFICATE` for a `mesh.ca` without certificates
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
+    super();
     checkPrivateKey(privateKey, 'privateKey');
     this.#privateKey = privateKey;
     this.#options = resolveOptions(options);
@@ -107,7 +113,10 @@ export class Server {
       maxHandshakeBytes: handshake.maxBytes,
       firstByteTimeout: handshake.firstByteTimeout,
       disableFighters: this.#options.duplicatePolicy === 'disable-fighters',
-      onEvents: (events) => dispatch(events, this.#hearers),
+      onEvents: (events) => {
+        dispatch(events, this.#hearers);
+        if (this.#tellsClients) this.#tellLost();
+      },
       onLost: (index, reason) => this.#onShardLost(index, reason),
     });
     this.#shards.relay.setMeshKey(this.meshKey);
@@ -143,6 +152,7 @@ export class Server {
       relay: this.#shards.relay,
       privateKey,
       log: this.#strangersLog,
+      tell: this.#tell,
       retryInterval: mesh.retryInterval,
       meshKey: () => this.meshKey,
       trust: meshTrust,
@@ -158,7 +168,10 @@ export class Server {
       mesh: this.#mesh,
       embedded: this.#embedded,
       isClosing: () => this.#closing !== undefined,
+      tell: this.#tell,
+      tellsClients: () => this.#tellsClients,
     };
+    watchClientListeners(this, (wanted) => this.#tellClients(wanted));
     this.#mesh.addLater(meshHosts);
   }
 
@@ -217,10 +230,10 @@ export class Server {
    *   in front the link is plain, which without `mesh.insecureHttp` only goes to loopback
    * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
    */
-  addMeshPeer(host: string): void {
+  addMeshPeer(host: string): MeshPeer {
     checkString(host, 'host');
     this.#assertOpen();
-    this.#mesh.add(this.#meshHost(host));
+    return this.#mesh.add(this.#meshHost(host));
   }
 
   #meshHost(entry: string) {
@@ -421,6 +434,7 @@ export class Server {
     if (drainTime > 0) {
       const clients = () => Number(sumCounters(this.#shards.counters).gauge_current_connections);
       await drain(this.#shards.relay, clients, drainTime, this.#hurry.signal);
+      this.#tell('drained');
     }
     await meshClosed;
     this.#pages.close();
@@ -429,6 +443,32 @@ export class Server {
     this.#embedded.close();
     this.#traffic.close();
     this.#checks.close();
+  }
+
+  /** Listeners are an embedder's: what one throws is a line in the log. */
+  readonly #tell: Tell = (event, ...args) => {
+    const failed = (error: unknown) =>
+      this.#strangersLog.log(
+        'error',
+        `listener ${event}`,
+        {},
+        `derper: a listener of ${event} threw: ${String(error)}`,
+      );
+    tell(this, failed, event, ...args);
+  };
+
+  /** Begins or ends to hear of clients from the shards. */
+  #tellClients(wanted: boolean): void {
+    this.#tellsClients = wanted;
+    this.#lostEvents = this.#shards.relay.lostEvents;
+    this.#shards.relay.setClientEvents(wanted);
+  }
+
+  #tellLost(): void {
+    const { lostEvents } = this.#shards.relay;
+    const lost = lostEvents - this.#lostEvents;
+    this.#lostEvents = lostEvents;
+    if (lost > 0) this.#tell('clientEventsLost', lost);
   }
 
   #assertOpen(): void {
