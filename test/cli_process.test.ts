@@ -5,10 +5,13 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PrivateKey, RelayClient } from 'derplane';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { threadName } from '../dist/thread_name.js';
 import { MAIN, type RelayProcess, startDerplane } from './support/derplane.js';
 import { expectRelay } from './support/exchange.js';
+import { LineWatch } from './support/line_watch.js';
 import { freePort, isListening } from './support/ports.js';
 
 let folder: string;
@@ -77,4 +80,33 @@ test.each(['SIGTERM', 'SIGINT'] as const)('%s for npm start ends the relay', asy
   npm.kill(signal);
   await ended;
   await expect.poll(() => isListening(port), { timeout: 30_000 }).toBe(false);
+});
+
+test('running out of file descriptors is logged as it starts and as it ends, not in between', async () => {
+  const port = await freePort();
+  const args = [MAIN, '-a', `127.0.0.1:${port}`, '-c', join(folder, 'derper.key'), '-shards=1', '-stun=false'];
+  const child = spawn('/bin/sh', ['-c', 'ulimit -n 80; exec "$@"', 'sh', process.execPath, ...args], { stdio: 'pipe' });
+  const lines = new LineWatch('derplane', child.stderr);
+  const ended = once(child, 'close');
+  const clients: RelayClient[] = [];
+  try {
+    await lines.line(/serving on/);
+    const all = Array.from(
+      { length: 80 },
+      () => new RelayClient(PrivateKey.generate(), `http://127.0.0.1:${port}/derp`),
+    );
+    clients.push(...all);
+    for (const client of all) client.connect().catch(() => {});
+    await lines.line(/accept: EMFILE/);
+    // Ten more attempts of the listener, which each fail.
+    await sleep(1_500);
+    for (const client of all) client.close();
+    await lines.line(/accept: accepts again, after \d+ failures \(EMFILE\)/);
+    await expectRelay(`http://127.0.0.1:${port}/derp`);
+    expect(lines.lines.filter((line) => /EMFILE/.test(line))).toHaveLength(2);
+  } finally {
+    for (const client of clients) client.close();
+    child.kill('SIGKILL');
+    await ended;
+  }
 });
