@@ -72,7 +72,7 @@ bool RingProducer::waitForRoom(uint32_t size) {
   waits_ = true;
   memory_.shared->waits.store(1, std::memory_order_relaxed);
   // Pairs with the fence in RingConsumer::release: either we see the new tail, or the consumer sees that we wait.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fullFence();
   tail_seen_ = memory_.shared->tail.load(std::memory_order_acquire);
   const uint64_t need = needed(aligned(size));
   if (room() >= need) return false;
@@ -107,6 +107,21 @@ RingRecord* RingConsumer::next() {
     read_ += record->size;
     if (record->kind != RecordKind::kPad) return record;
   }
+}
+
+// Whether the producer waits.
+bool RingConsumer::moveTail() {
+  released_ = read_;
+  // Release: our reads of the records happened before the producer may overwrite them.
+  memory_.shared->tail.store(released_, std::memory_order_release);
+  // Pairs with the fence in RingProducer::waitForRoom: either we see that it waits, or it sees the new tail.
+  fullFence();
+  return memory_.shared->waits.load(std::memory_order_relaxed) != 0;
+}
+
+void RingConsumer::told() {
+  // Release: the wake-up happened before whoever sees this value looks for it.
+  memory_.shared->told.store(released_, std::memory_order_release);
 }
 
 bool RingConsumer::empty() {

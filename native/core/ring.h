@@ -25,10 +25,10 @@
 // `told` lets the producer see, without a guess, that a wake-up was lost (see roomWasMade).
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
+#include "atomic.h"
 #include "frame.h"
 
 namespace derplane {
@@ -73,12 +73,12 @@ inline constexpr size_t kRingOverhead = 256;
 // The producer's values and the consumer's lie on cache lines of their own. `waits` is apart from `head`: a consumer
 // reads it after each release, while the producer writes heads.
 struct RingShared {
-  alignas(kRingAlign) std::atomic<uint64_t> head;
-  alignas(kRingAlign) std::atomic<uint64_t> tail;
-  std::atomic<uint64_t> told;  // the tail of the last release() that also did its wake-up
-  alignas(kRingAlign) std::atomic<uint32_t> waits;
+  alignas(kRingAlign) Atomic<uint64_t> head;
+  alignas(kRingAlign) Atomic<uint64_t> tail;
+  Atomic<uint64_t> told;  // the tail of the last release() that also did its wake-up
+  alignas(kRingAlign) Atomic<uint32_t> waits;
 };
-static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(Atomic<uint64_t>::is_always_lock_free);
 static_assert(sizeof(RingShared) + kRingAlign <= kRingOverhead);
 
 // Memory of one ring: base rounded up to a cache line (SharedArrayBuffers may start at 32), capacity rounded down to a
@@ -145,27 +145,21 @@ class RingConsumer {
   RingRecord* next();
   // Gives everything that next() returned back to the producer. Calls `wake` when someone waits for room.
   template <typename Wake>
-  void release(Wake&& wake);
+  void release(Wake&& wake) {
+    if (read_ == released_) return;
+    if (moveTail()) wake();
+    told();
+  }
   bool empty();
 
  private:
+  bool moveTail();
+  void told();
+
   RingMemory memory_;
   uint64_t read_ = 0;  // end of what next() returned
   uint64_t released_ = 0;
   uint64_t head_seen_ = 0;
 };
-
-template <typename Wake>
-void RingConsumer::release(Wake&& wake) {
-  if (read_ == released_) return;
-  released_ = read_;
-  // Release: our reads of the records happened before the producer may overwrite them.
-  memory_.shared->tail.store(released_, std::memory_order_release);
-  // Pairs with the fence in RingProducer::waitForRoom: either we see that it waits, or it sees the new tail.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (memory_.shared->waits.load(std::memory_order_relaxed) != 0) wake();
-  // Release: the wake-up happened before whoever sees this value looks for it.
-  memory_.shared->told.store(released_, std::memory_order_release);
-}
 
 }  // namespace derplane

@@ -32,10 +32,10 @@ void ShardSlot::wake() {
   [[maybe_unused]] const ssize_t n = ::write(event_fd_.get(), &one, sizeof one);
 }
 
-bool ShardSlot::raise(std::atomic<uint64_t>& bits, uint64_t bit) {
+bool ShardSlot::raise(Atomic<uint64_t>& bits, uint64_t bit) {
   bits.fetch_or(bit, std::memory_order_release);
   // Pairs with the fence in trySleep: either the shard sees the bit before it sleeps, or we see that it sleeps.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fullFence();
   if (sleeping_.load(std::memory_order_relaxed) == 0) return false;
   if (sleeping_.exchange(0, std::memory_order_relaxed) == 0) return false;
   wake();
@@ -44,7 +44,7 @@ bool ShardSlot::raise(std::atomic<uint64_t>& bits, uint64_t bit) {
 
 bool ShardSlot::trySleep() {
   sleeping_.store(1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fullFence();
   if (ring_bits_.load(std::memory_order_relaxed) == 0 && room_bits_.load(std::memory_order_relaxed) == 0 &&
       mail_waiting_.load(std::memory_order_relaxed) == 0) {
     return true;
@@ -60,7 +60,7 @@ bool ShardSlot::post(Mail mail) {
     mail_.push_back(std::move(mail));
   }
   mail_waiting_.store(1, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fullFence();
   if (sleeping_.load(std::memory_order_relaxed) != 0 && sleeping_.exchange(0, std::memory_order_relaxed) != 0) wake();
   return true;
 }

@@ -142,17 +142,17 @@ class ShardSlot {
   bool retired() const { return retired_; }
 
  private:
-  bool raise(std::atomic<uint64_t>& bits, uint64_t bit);
-  static uint64_t take(std::atomic<uint64_t>& bits) {
+  bool raise(Atomic<uint64_t>& bits, uint64_t bit);
+  static uint64_t take(Atomic<uint64_t>& bits) {
     return bits.load(std::memory_order_relaxed) == 0 ? 0 : bits.exchange(0, std::memory_order_acquire);
   }
 
   Fd event_fd_;
-  std::atomic<uint64_t> ring_bits_{0};
-  std::atomic<uint64_t> room_bits_{0};
-  std::atomic<uint32_t> mail_waiting_{0};
-  alignas(64) std::atomic<uint32_t> sleeping_{1};
-  std::mutex mutex_;
+  Atomic<uint64_t> ring_bits_{0};
+  Atomic<uint64_t> room_bits_{0};
+  Atomic<uint32_t> mail_waiting_{0};
+  alignas(64) Atomic<uint32_t> sleeping_{1};
+  Mutex mutex_;
   std::vector<Mail> mail_;
   bool retired_ = false;
 };
