@@ -46,6 +46,7 @@ export type {
 export { Server } from './server/server.js';
 export type { ConnectedClient, GoneClient, MeshLinkDown, MeshLinkUp, ServerEvents } from './server/server_events.js';
 export type { Stats } from './server/stats.js';
+export type { ServerStats, ShardStats } from './server/stats_types.js';
 export type { ConnectionTraffic } from './server/traffic.js';
 export type { Pem } from './tls/pem_option.js';
 export { type Certificate, TlsContext, type TlsContextOptions } from './tls/tls_context.js';

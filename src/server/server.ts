@@ -28,6 +28,7 @@ import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { type ResolvedOptions, resolveOptions, ringSize } from './resolve_options.js';
 import { ServerEmitter, tell, watchClientListeners } from './server_events.js';
 import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
+import type { ServerStats, ShardStats } from './stats_types.js';
 import { remoteOf } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
@@ -371,17 +372,17 @@ export class Server extends ServerEmitter {
   }
 
   /** Figures of each shard now, in their order; names as in {@link Server.expVar}. */
-  shardVars(): Stats[] {
-    return shardStats(this.#shards.counters);
+  shardVars(): ShardStats[] {
+    return shardStats(this.#shards.counters) as ShardStats[];
   }
 
   /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
-  expVar(): Stats {
+  expVar(): ServerStats {
     const { relay } = this.#shards;
     const { failures, evicted } = relay;
     const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(this.#shards.counters);
     const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
-    return {
+    const figures: Stats = {
       ...counters,
       accepts: relay.accepts,
       ...withOurs('multiforwarder_created', this.#forwarders.multiCreated),
@@ -402,6 +403,7 @@ export class Server extends ServerEmitter {
         silent: relay.mute,
       },
     };
+    return figures as Stats as ServerStats;
   }
 
   /**
