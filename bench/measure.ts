@@ -1,11 +1,14 @@
 /** One run of one scenario against one peer: fresh relay, fresh load, figures. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
 import { silentClients, talkingClients } from './clients.js';
 import { type LoadClient, runLoad, type TrafficResult } from './load.js';
 import type { Peer, RunningRelay } from './peers.js';
+import { nextMessage, spawnPinned, stop } from './process.js';
 import { median } from './results.js';
-import type { ClosedLoop, Connect, Http, Idle, OpenLoop, Scenario, Start } from './scenarios.js';
+import type { ClosedLoop, Connect, Http, Idle, OpenLoop, Scenario, Silent, Start } from './scenarios.js';
+import type { SilentAttack, SilentReady, SilentResult } from './silent_attack.js';
 import { timeStart } from './start.js';
 
 export interface Latency {
@@ -39,8 +42,22 @@ export interface Figures {
   marginalBytes?: number;
   /** Resident bytes of the relay at the end of traffic. */
   resident?: number;
+  /** What strangers with silent connections did to newcomers, and to packets. */
+  silent?: SilentFigures;
   /** What a relay must never do, and how often it did. */
   faults: string[];
+}
+
+export interface SilentFigures {
+  newcomers: number;
+  /** Share of them. */
+  failed: number;
+  /** Milliseconds until a newcomer was in, median. */
+  entry: number;
+  /** Latency of packets without the strangers, and how much higher its p99 was with them. */
+  quiet: Latency;
+  p99Ratio: number;
+  reopenedPerSecond: number;
 }
 
 export interface MeasureOptions {
@@ -54,10 +71,13 @@ export interface MeasureOptions {
   profile?: string;
 }
 
+const attackEntry = fileURLToPath(new URL('silent_attack.js', import.meta.url));
 const WARMUP = 700;
 const CONNECT_TIMEOUT = 60_000;
 const CONNECT_CONCURRENCY = 64;
 const IDLE_SETTLE = 2_000;
+/** Of runs with silent strangers: packets per second, about a tenth of what a relay carries; milliseconds, for 500 newcomers. */
+const SILENT = { rate: 20_000, duration: 5_000, readyTimeout: 60_000 };
 /** The search for what a relay carries: rates grow until it twice delivers less than this share of them. */
 const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, warmup: 300, duration: 500 };
 
@@ -95,6 +115,8 @@ function run(
       return runIdle(scenario, relay, options);
     case 'http':
       return runHttp(scenario, relay, options);
+    case 'silent':
+      return runSilent(scenario, relay, options);
   }
 }
 
@@ -250,6 +272,40 @@ async function runHttp(scenario: Http, relay: RunningRelay, options: MeasureOpti
     ...shares(result),
     faults: result.failed === 0 ? [] : [`${result.failed} requests failed`],
   };
+}
+
+async function runSilent(scenario: Silent, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
+  const { name, clients, shards, connections, addresses, stop: where } = scenario;
+  const packets: OpenLoop = {
+    ...{ kind: 'open', name, clients, shards, packetBytes: 1280, topology: 'pairs', placement: 'any' },
+    rate: { packetsPerSecond: SILENT.rate },
+  };
+  const pace = { window: 0, rate: SILENT.rate, warmup: WARMUP, duration: SILENT.duration };
+  const quiet = await traffic(packets, relay, options.loadCores, pace);
+  const attack: SilentAttack = {
+    ...{ port: relay.port, tls: relay.tls, publicKey: relay.publicKey.toString('hex') },
+    ...{ connections, addresses, stop: where },
+  };
+  // The packets' load must not wait for the strangers, who share its core.
+  const args = ['-n', '10', process.execPath, attackEntry, JSON.stringify(attack)];
+  const strangers = spawnPinned(options.loadCores, 'nice', args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  try {
+    await nextMessage<SilentReady>(strangers, 'silent strangers', SILENT.readyTimeout);
+    const result = await traffic(packets, relay, options.loadCores, pace);
+    const answer = nextMessage<SilentResult>(strangers, 'silent strangers', SILENT.readyTimeout);
+    strangers.send('stop');
+    const { newcomers, failed, entry, reopened } = await answer;
+    const [calm, latency] = [micros(quiet.latencyNanos), micros(result.latencyNanos)];
+    return {
+      ...trafficFigures(result, packets.packetBytes),
+      silent: {
+        ...{ newcomers, failed: failed / newcomers, entry, quiet: calm, p99Ratio: latency.p99 / calm.p99 },
+        reopenedPerSecond: perSecond(reopened, result.durationNanos),
+      },
+    };
+  } finally {
+    await stop(strangers);
+  }
 }
 
 const perSecond = (count: number, nanos: number) => (count * 1e9) / nanos;

@@ -71,6 +71,22 @@ const sections: Section[] = [
     columns: [column('ms', (f) => f.cost)],
   },
   {
+    title: 'Silent connections (packets in an open loop, without and with them)',
+    kinds: ['silent'],
+    columns: [
+      column('newcomers', (f) => f.silent?.newcomers),
+      column('failed %', (f) => percent(f.silent?.failed), 1),
+      column('entry ms', (f) => f.silent?.entry, 1),
+      column('p50 us', (f) => f.latency?.p50, 1),
+      column('p99 us', (f) => f.latency?.p99, 1),
+      column('p99 us without', (f) => f.silent?.quiet.p99, 1),
+      column('p99 x', (f) => f.silent?.p99Ratio, 2),
+      column('reopened/s', (f) => f.silent?.reopenedPerSecond),
+      column('RSS MB', (f) => megabytes(f.resident), 1),
+      ...shareColumns,
+    ],
+  },
+  {
     title: 'Pages (autocannon)',
     kinds: ['http'],
     columns: [column('us/request', (f) => f.cost, 1), column('requests/s', (f) => f.perSecond), ...shareColumns],

@@ -64,6 +64,8 @@ export class Results {
         return this.median(scenario, 'derplane', (figures) => figures.cost);
       case 'goodput':
         return this.median(scenario, 'derplane', (figures) => figures.goodput);
+      case 'failed-newcomers':
+        return this.median(scenario, 'derplane', (figures) => figures.silent?.failed);
     }
   }
 }
@@ -86,6 +88,8 @@ function describe(target: Target, value: number): string {
       return `${Math.round(value)} ms`;
     case 'goodput':
       return `${Math.round(value * 100)}%`;
+    case 'failed-newcomers':
+      return `${(value * 100).toFixed(1)}% refused`;
   }
 }
 

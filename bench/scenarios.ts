@@ -21,7 +21,9 @@ export type Target =
   /** Milliseconds from start to listening. */
   | { kind: 'millis'; atMost: number }
   /** Packets delivered per second / the most that the relay carries in an open loop. */
-  | { kind: 'goodput'; atLeast: number };
+  | { kind: 'goodput'; atLeast: number }
+  /** Share of the newcomers that did not get in. */
+  | { kind: 'failed-newcomers'; atMost: number };
 
 interface Common {
   /** Unique; what `--only` matches. */
@@ -84,7 +86,19 @@ export interface Start extends Common {
   starts: number;
 }
 
-export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start;
+/** Where a stranger's connection stops: at once, after its first byte (which `drip` repeats), a ClientHello, or an answered request. */
+export type SilentStop = 'connect' | 'drip' | 'ClientHello' | 'page';
+
+/** Packets as in an open loop, without and with strangers who open connections and stop; newcomers want in meanwhile. */
+export interface Silent extends Common {
+  kind: 'silent';
+  /** Connections that the strangers keep open, and the addresses that these come from. */
+  connections: number;
+  addresses: number;
+  stop: SilentStop;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start | Silent;
 
 /** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
 const PACKET_BYTES = 1280;
@@ -187,6 +201,25 @@ const start: Start = {
   target: { kind: 'millis', atMost: 400 },
 };
 
+/** 10,000 is what derper takes without refusing any. */
+function silent(addresses: number, stop: SilentStop = 'connect'): Silent {
+  return {
+    kind: 'silent',
+    name: `silent ${stop}, ${addresses} addresses`,
+    clients: CLIENTS.pairs,
+    shards: 1,
+    connections: 10_000,
+    addresses,
+    stop,
+    optional: true,
+    target: { kind: 'failed-newcomers', atMost: 0.01 },
+  };
+}
+
+function silentOverTls(addresses: number, stop?: SilentStop): Silent {
+  return overTls(silent(addresses, stop), { kind: 'failed-newcomers', atMost: 0.01 });
+}
+
 /** Of the TLS scenarios, what `--quick` runs. */
 const TLS_QUICK = [
   'pairs W=1',
@@ -235,4 +268,11 @@ export const scenarios: Scenario[] = [
   overTls(connect, { kind: 'go-ratio', atLeast: 1.11 }),
   overTls(idle, { kind: 'bytes', atMost: 20_000 }),
   overTls(start, { kind: 'millis', atMost: 400 }),
+  ...[1, 2_000].flatMap((addresses) => [
+    silent(addresses),
+    silent(addresses, 'drip'),
+    silent(addresses, 'page'),
+    silentOverTls(addresses),
+    silentOverTls(addresses, 'ClientHello'),
+  ]),
 ];
