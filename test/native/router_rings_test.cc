@@ -281,6 +281,25 @@ TEST(
   }
 }
 
+TEST("check() tells a wake-up that was lost from one that is on its way") {
+  Across x;
+  fillRing(x);
+  Router& router = x.relay.router(0);
+  CHECK_EQ(router.ringsWithRoomMade(), 0u);  // the other shard has read nothing yet
+  while (x.relay.turn(1)) {
+  }
+  CHECK_EQ(router.ringsWithRoomMade(), 1u << 1);
+  CHECK_EQ(router.ringsWithRoomMade() & ~x.relay.slot(0).roomBits(), 0u);  // on its way
+  CHECK(router.check(0).empty());
+  x.relay.slot(0).takeRoomBits();  // lost
+  const uint64_t lost = router.ringsWithRoomMade() & ~x.relay.slot(0).roomBits();
+  CHECK_EQ(lost, 1u << 1);
+  CHECK_EQ(router.check(lost).size(), 1u);
+  x.relay.slot(0).notifyRoom(1);
+  x.relay.settle();
+  CHECK_EQ(router.ringsWithRoomMade(), 0u);
+}
+
 TEST("ClosePeer reaches a key on any shard") {
   Across x(2, true);
   x.relay.send(x.a, frames::frame(FrameType::kClosePeer, frames::bytesOf(x.b.key)));
