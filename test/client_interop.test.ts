@@ -156,14 +156,6 @@ describe.skipIf(goDerperMissing !== undefined)('against the Go derper', () => {
     await expect(next(client, 'packet')).rejects.toThrow(expect.objectContaining({ code: 'ERR_DERP_CLOSED' }));
   });
 
-  it('a path without DERP is an HTTP status error', async () => {
-    for (const fastStart of [false, true]) {
-      const client = new RelayClient(PrivateKey.generate(), new URL('/derp/probe', relay.url), { fastStart });
-      opened.push(client);
-      await expect(client.connect()).rejects.toThrow(expect.objectContaining({ code: 'ERR_DERP_HTTP_STATUS' }));
-    }
-  });
-
   it('a client on a connection of its own dies with the relay, one that dials comes back with it', async () => {
     const dialling = await newClient();
     await dialling.notePreferred(true);

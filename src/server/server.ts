@@ -4,10 +4,8 @@ import { bytesOf, checkDuplex, checkHttpServer, checkInteger, checkOptions, chec
 import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
 import { Handshakes } from '../handshake/handshakes.js';
-import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
-import { EVICTIONS } from '../native.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { checkPrivateKey, checkPublicKey, type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
@@ -17,6 +15,7 @@ import * as defaults from './defaults.js';
 import { drain } from './drain.js';
 import { EmbeddedConnections } from './embedded.js';
 import { dispatch, type Hearers, type Tell } from './events.js';
+import { relayFigures } from './figures.js';
 import { Forwarders } from './forwarders.js';
 import { checkListenOptions, checkRemoteAddress, Listening, numericHost } from './listening.js';
 import { Mesh } from './mesh.js';
@@ -24,10 +23,9 @@ import { parseMeshHost } from './mesh_host.js';
 import { numberOption } from './option_ranges.js';
 import type { CloseOptions, Listener, ListenOptions, MeshPeer, RateLimit, ServerOptions } from './options.js';
 import { PageConnections } from './page_connections.js';
-import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { type ResolvedOptions, resolveOptions, ringSize } from './resolve_options.js';
 import { ServerEmitter, tell, watchClientListeners } from './server_events.js';
-import { type Stats, shardStats, sumCounters, TLS_ACTIVE } from './stats.js';
+import { type Stats, shardStats, sumCounters } from './stats.js';
 import type { ServerStats, ShardStats } from './stats_types.js';
 import { remoteOf } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
@@ -376,34 +374,10 @@ export class Server extends ServerEmitter {
     return shardStats(this.#shards.counters) as ShardStats[];
   }
 
-  /** All figures of the relay now; names and meaning are those of the reference's expvar `derp`. */
+  /** All figures of the relay now; names and meaning are those of derper's expvar `derp`. */
   expVar(): ServerStats {
-    const { relay } = this.#shards;
-    const { failures, evicted } = relay;
-    const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(this.#shards.counters);
-    const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
-    const figures: Stats = {
-      ...counters,
-      accepts: relay.accepts,
-      ...withOurs('multiforwarder_created', this.#forwarders.multiCreated),
-      ...withOurs('multiforwarder_deleted', this.#forwarders.multiDeleted),
-      ...withOurs('packet_forwarder_delete_other_value', this.#forwarders.deleteOtherValue),
-      ...this.#limitVars(),
-      ...this.#tls.vars(relay, tlsClients as Stats),
-      gauge_current_file_descriptors: fileDescriptors(),
-      gauge_memstats_sys0: MEMORY_AT_START,
-      gauge_handshakes_in_progress: relay.handshakes,
-      gauge_handshakes_waiting: relay.waitingHandshakes,
-      refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
-      evicted_connections: Object.fromEntries(EVICTIONS.map((name, index) => [name, evicted[index]!])),
-      handshakes_failed: {
-        ...Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
-        // JavaScript does not hear of all of these.
-        evicted: evicted.reduce((sum, count) => sum + count, 0),
-        silent: relay.mute,
-      },
-    };
-    return figures as Stats as ServerStats;
+    const { relay, counters } = this.#shards;
+    return relayFigures({ relay, counters, forwarders: this.#forwarders, tls: this.#tls, limits: this.#limitVars() });
   }
 
   /**

@@ -1,0 +1,46 @@
+/** All figures of a relay: what its shards count, and what is known beside them. */
+import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
+import { EVICTIONS, type NativeRelay } from '../native.js';
+import type { Forwarders } from './forwarders.js';
+import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
+import { type Stats, sumCounters, TLS_ACTIVE } from './stats.js';
+import type { ServerStats } from './stats_types.js';
+import type { TlsListeners } from './tls_listeners.js';
+
+export interface FigureParts {
+  relay: NativeRelay;
+  /** Of each shard. */
+  counters: readonly BigInt64Array[];
+  forwarders: Forwarders;
+  tls: TlsListeners;
+  /** Figures of the receive limit. */
+  limits: Stats;
+}
+
+export function relayFigures({ relay, counters: ofShards, forwarders, tls, limits }: FigureParts): ServerStats {
+  const { failures, evicted } = relay;
+  const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(ofShards);
+  const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
+  const figures: Stats = {
+    ...counters,
+    accepts: relay.accepts,
+    ...withOurs('multiforwarder_created', forwarders.multiCreated),
+    ...withOurs('multiforwarder_deleted', forwarders.multiDeleted),
+    ...withOurs('packet_forwarder_delete_other_value', forwarders.deleteOtherValue),
+    ...limits,
+    ...tls.vars(relay, tlsClients as Stats),
+    gauge_current_file_descriptors: fileDescriptors(),
+    gauge_memstats_sys0: MEMORY_AT_START,
+    gauge_handshakes_in_progress: relay.handshakes,
+    gauge_handshakes_waiting: relay.waitingHandshakes,
+    refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
+    evicted_connections: Object.fromEntries(EVICTIONS.map((name, index) => [name, evicted[index]!])),
+    handshakes_failed: {
+      ...Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),
+      // JavaScript does not hear of all of these.
+      evicted: evicted.reduce((sum, count) => sum + count, 0),
+      silent: relay.mute,
+    },
+  };
+  return figures as Stats as ServerStats;
+}
