@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "block_pool.h"
 #include "close_reason.h"
@@ -25,7 +24,7 @@ struct Address {
   uint16_t port = 0;  // 0: unknown
 };
 
-// A key of this shard: its connections, and whether somebody forwards to it.
+// A key of this shard: its connections, and whether somebody forwards to it. Zero bytes are one that is not live.
 struct Peer {
   Key key;
   uint64_t hash = 0;
@@ -34,9 +33,10 @@ struct Peer {
   Client* connections = nullptr;   // newest first, linked by Client::next_of_key
   Client* last_speaker = nullptr;  // of a set of several; null: nobody spoke since the set formed
   uint32_t connection_count = 0;
-  std::vector<Forwarder> forwarders = {};  // in the order of registration: the first is used
-  bool announced = false;                  // some watcher heard of it
-  bool live = false;                       // in the table; a Peer given back keeps its memory but is not live
+  Forwarders forwarders = {};
+  bool announced = false;  // some watcher heard of it
+  bool live = false;       // in the table; a Peer given back stays readable but is not live
+  uint32_t chunk = 0;      // of PeerMemory
 };
 
 inline constexpr uint32_t kNotBlocked = UINT32_MAX;
@@ -80,6 +80,7 @@ struct Client {
   Client* next_blocked = nullptr;    // among those that wait for the same ring, in the order of coming
   Client* prev_blocked = nullptr;
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
+  bool paused = false;                // the next frame waits until Router::takeResumed names the client
   bool preferred = false;
   bool hungry = false;      // may have more to read than the last turn took
   bool got_hangup = false;  // the poller reported the peer's end; read until it shows
@@ -110,6 +111,9 @@ struct Client {
   Client* timer_prev = nullptr;
   uint32_t timer_bucket = UINT32_MAX;
   uint32_t keepalive_ms = 0;  // interval with this client's jitter
+
+  // Whether its next frame waits for something: then it is not read.
+  bool waits() const { return blocked_on != kNotBlocked || throttled_until_ms != 0 || paused; }
 };
 
 }  // namespace derplane

@@ -12,49 +12,51 @@
 namespace derplane {
 
 // name, meaning. Gauges go up and down; the rest only rises.
-#define DERPLANE_COUNTERS(X)                                                                      \
-  X(packets_received, "SendPacket frames taken from clients")                                     \
-  X(bytes_received, "payload bytes of those")                                                     \
-  X(packets_received_disco, "SendPacket frames whose packet looks like disco")                    \
-  X(packets_received_other, "SendPacket frames with any other packet")                            \
-  X(packets_sent, "RecvPacket frames that the kernel took")                                       \
-  X(bytes_sent, "payload bytes of those")                                                         \
-  X(packets_forwarded_in, "ForwardPacket frames taken from mesh peers")                           \
-  X(packets_forwarded_out, "packets given to a forwarder")                                        \
-  X(got_ping, "Ping frames")                                                                      \
-  X(sent_pong, "Pong frames that the kernel took")                                                \
-  X(unknown_frames, "frames of unknown type, skipped")                                            \
-  X(peer_gone_disconnected_frames, "PeerGone(disconnected) frames queued")                        \
-  X(peer_gone_not_here_frames, "PeerGone(not here) frames queued")                                \
-  X(sclient_write_timeouts, "clients closed because their socket refused output too long")        \
-  X(home_moves_in, "NotePreferred turned on more than 5 s after connecting")                      \
-  X(home_moves_out, "NotePreferred turned off more than 5 s after connecting")                    \
-  X(total_dup_client_conns, "connections that joined a key already connected")                    \
-  X(current_connections, "gauge: clients, duplicates and mesh peers included")                    \
-  X(clients_local, "gauge: keys with at least one connection")                                    \
-  X(clients_total, "gauge: keys with a connection or a forwarder")                                \
-  X(current_home_connections, "gauge: clients that call this relay their home")                   \
-  X(current_notideal_connections, "gauge: clients that said this is not their ideal node")        \
-  X(current_dup_client_conns, "gauge: connections of keys that have several")                     \
-  X(current_dup_client_keys, "gauge: keys that have several connections")                         \
-  X(queue_bytes, "gauge: bytes of memory that send queues hold")                                  \
-  X(held_bytes, "gauge: bytes read and kept until a ring has room")                               \
-  X(turns, "turns of the event loop")                                                             \
-  X(reads, "recv calls")                                                                          \
-  X(writes, "send calls")                                                                         \
-  X(ring_packets_in, "packets taken from rings")                                                  \
-  X(ring_packets_out, "packets put into rings")                                                   \
-  X(ring_full, "times that a connection had to wait for room in a ring")                          \
-  X(ring_wakes, "wake-ups sent to sleeping shards")                                               \
-  X(lost_wakes, "rings whose room the timer found and nobody had told of: must stay 0")           \
-  X(watchers, "gauge: mesh peers that watch presence")                                            \
-  X(multiforwarder_created, "keys that got a second forwarder")                                   \
-  X(multiforwarder_deleted, "keys that went back to one forwarder")                               \
-  X(packet_forwarder_delete_other_value, "removals of a forwarder that a known key did not have") \
-  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit")     \
-  X(adopted, "connections that became clients")                                                   \
-  X(tls12_connections, "gauge: clients over TLS 1.2")                                             \
-  X(tls13_connections, "gauge: clients over TLS 1.3")                                             \
+#define DERPLANE_COUNTERS(X)                                                                        \
+  X(packets_received, "SendPacket frames taken from clients")                                       \
+  X(bytes_received, "payload bytes of those")                                                       \
+  X(packets_received_disco, "SendPacket frames whose packet looks like disco")                      \
+  X(packets_received_other, "SendPacket frames with any other packet")                              \
+  X(packets_sent, "RecvPacket frames that the kernel took")                                         \
+  X(bytes_sent, "payload bytes of those")                                                           \
+  X(packets_forwarded_in, "ForwardPacket frames taken from mesh peers")                             \
+  X(packets_forwarded_out, "packets given to a forwarder")                                          \
+  X(got_ping, "Ping frames")                                                                        \
+  X(sent_pong, "Pong frames that the kernel took")                                                  \
+  X(unknown_frames, "frames of unknown type, skipped")                                              \
+  X(peer_gone_disconnected_frames, "PeerGone(disconnected) frames queued")                          \
+  X(peer_gone_not_here_frames, "PeerGone(not here) frames queued")                                  \
+  X(sclient_write_timeouts, "clients closed because their socket refused output too long")          \
+  X(home_moves_in, "NotePreferred turned on more than 5 s after connecting")                        \
+  X(home_moves_out, "NotePreferred turned off more than 5 s after connecting")                      \
+  X(total_dup_client_conns, "connections that joined a key already connected")                      \
+  X(current_connections, "gauge: clients, duplicates and mesh peers included")                      \
+  X(clients_local, "gauge: keys with at least one connection")                                      \
+  X(clients_total, "gauge: keys with a connection or a forwarder")                                  \
+  X(current_home_connections, "gauge: clients that call this relay their home")                     \
+  X(current_notideal_connections, "gauge: clients that said this is not their ideal node")          \
+  X(current_dup_client_conns, "gauge: connections of keys that have several")                       \
+  X(current_dup_client_keys, "gauge: keys that have several connections")                           \
+  X(queue_bytes, "gauge: bytes of memory that send queues hold")                                    \
+  X(held_bytes, "gauge: bytes read and kept until a ring has room")                                 \
+  X(turns, "turns of the event loop")                                                               \
+  X(reads, "recv calls")                                                                            \
+  X(writes, "send calls")                                                                           \
+  X(ring_packets_in, "packets taken from rings")                                                    \
+  X(ring_packets_out, "packets put into rings")                                                     \
+  X(ring_full, "times that a connection had to wait for room in a ring")                            \
+  X(ring_wakes, "wake-ups sent to sleeping shards")                                                 \
+  X(lost_wakes, "rings whose room the timer found and nobody had told of: must stay 0")             \
+  X(watchers, "gauge: mesh peers that watch presence")                                              \
+  X(multiforwarder_created, "keys that got a second forwarder")                                     \
+  X(multiforwarder_deleted, "keys that went back to one forwarder")                                 \
+  X(packet_forwarder_delete_other_value, "removals of a forwarder that a known key did not have")   \
+  X(rate_limit_per_client_waited, "frames that had to wait for their client's receive limit")       \
+  X(crowd_pauses, "times that a mesh link or a mesh peer's frame waited for long lists of notices") \
+  X(senders_forgotten, "packets whose sender was not remembered, as too many senders are")          \
+  X(adopted, "connections that became clients")                                                     \
+  X(tls12_connections, "gauge: clients over TLS 1.2")                                               \
+  X(tls13_connections, "gauge: clients over TLS 1.3")                                               \
   X(average_queue_duration_ns, "gauge: moving average of the time in queues")
 
 enum class Counter : uint32_t {

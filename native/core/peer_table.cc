@@ -1,74 +1,62 @@
 #include "peer_table.h"
 
+#include <bit>
+
 namespace derplane {
-namespace {
 
-constexpr uint32_t kFirstCapacity = 64;
-
-}  // namespace
-
-PeerTable::PeerTable() : slots_(std::make_unique<Slot[]>(kFirstCapacity)), mask_(kFirstCapacity - 1) {}
-
-Peer* PeerTable::find(uint64_t hash, const uint8_t* key) const {
-  for (uint32_t i = home(hash);; i = (i + 1) & mask_) {
-    const Slot& slot = slots_[i];
-    if (slot.peer == nullptr) return nullptr;
-    if (slot.hash == hash && std::memcmp(slot.peer->key.bytes, key, kKeySize) == 0) return slot.peer;
+Peer* PeerMemory::take() {
+  while (first_free_ < taken_.size() && taken_[first_free_] == kPeersPerChunk) ++first_free_;
+  if (first_free_ == taken_.size()) {
+    chunks_.push_back(std::make_unique<Chunk>());
+    taken_.push_back(0);
   }
+  Chunk& chunk = *chunks_[first_free_];
+  if (spare_ == first_free_) spare_ = kNone;
+  uint32_t word = 0;
+  while (~chunk.taken[word] == 0) ++word;
+  const auto bit = static_cast<uint32_t>(std::countr_one(chunk.taken[word]));
+  chunk.taken[word] |= uint64_t{1} << bit;
+  ++taken_[first_free_];
+  Peer* peer = &chunk.peers[word * 64 + bit];
+  peer->chunk = first_free_;
+  return peer;
+}
+
+void PeerMemory::give(Peer* peer) {
+  const uint32_t index = peer->chunk;
+  Chunk& chunk = *chunks_[index];
+  const auto at = static_cast<uint32_t>(peer - chunk.peers.get());
+  chunk.taken[at / 64] &= ~(uint64_t{1} << (at % 64));
+  if (index < first_free_) first_free_ = index;
+  if (--taken_[index] > 0) return;
+  if (spare_ == kNone) {
+    spare_ = index;
+  } else {
+    chunk.peers.discard();
+  }
+}
+
+PeerTable::~PeerTable() {
+  forEach([](Peer& peer) { peer.forwarders = {}; });  // their memory is no part of the pages
 }
 
 Peer* PeerTable::findOrAdd(uint64_t hash, const uint8_t* key) {
   if (Peer* peer = find(hash, key)) return peer;
-  if (2 * (size_ + 1) > mask_ + 1) grow();
-  Peer* peer = takePeer();
+  Peer* peer = memory_.take();
+  const uint32_t chunk = peer->chunk;
   *peer = Peer{};
+  peer->chunk = chunk;
   peer->key = Key::from(key);
   peer->hash = hash;
   peer->live = true;
-  uint32_t i = home(hash);
-  while (slots_[i].peer != nullptr) i = (i + 1) & mask_;
-  slots_[i] = {hash, peer};
-  ++size_;
+  places_.insert(hash, {hash, peer});
   return peer;
 }
 
 void PeerTable::remove(Peer* peer) {
-  uint32_t gap = home(peer->hash);
-  while (slots_[gap].peer != peer) gap = (gap + 1) & mask_;
-  slots_[gap].peer = nullptr;
-  // Close the gap: move back every later entry of the run that may stand there.
-  for (uint32_t i = (gap + 1) & mask_; slots_[i].peer != nullptr; i = (i + 1) & mask_) {
-    if (((i - home(slots_[i].hash)) & mask_) < ((i - gap) & mask_)) continue;
-    slots_[gap] = slots_[i];
-    slots_[i].peer = nullptr;
-    gap = i;
-  }
-  --size_;
+  places_.erase(places_.find(peer->hash, [peer](const Place& place) { return place.peer == peer; }));
   peer->live = false;
-  free_.push_back(peer);
-}
-
-void PeerTable::grow() {
-  const auto old = std::move(slots_);
-  const uint32_t old_capacity = mask_ + 1;
-  slots_ = std::make_unique<Slot[]>(size_t{2} * old_capacity);
-  mask_ = 2 * old_capacity - 1;
-  for (uint32_t n = 0; n < old_capacity; ++n) {
-    if (old[n].peer == nullptr) continue;
-    uint32_t i = home(old[n].hash);
-    while (slots_[i].peer != nullptr) i = (i + 1) & mask_;
-    slots_[i] = old[n];
-  }
-}
-
-Peer* PeerTable::takePeer() {
-  if (free_.empty()) {
-    chunks_.push_back(std::make_unique<Peer[]>(kPeersPerChunk));
-    for (uint32_t i = 0; i < kPeersPerChunk; ++i) free_.push_back(&chunks_.back()[kPeersPerChunk - 1 - i]);
-  }
-  Peer* peer = free_.back();
-  free_.pop_back();
-  return peer;
+  memory_.give(peer);
 }
 
 }  // namespace derplane

@@ -42,6 +42,7 @@ enum class RecordKind : uint16_t {
   kForward,       // to a link's shard: RingRecord followed by a whole ForwardPacket frame; the client named is the link
   kAddForwarder,  // to the key's shard: the link named can reach `destination`; no frame follows
   kRemoveForwarder,  // to the key's shard: it no longer can; no frame follows
+  kRegistered,       // to a link's shard: so many (client_slot) of its Add- and RemoveForwarders took effect; no frame
   kWatch,            // to all shards: the client named wants to hear of every key; no frame follows
   kUnwatch,          // to all shards: it does not any more; no frame follows
   kPresent,          // to a watcher's shard: RingRecord followed by a whole PeerPresent frame for the client named

@@ -21,7 +21,8 @@ Router::Router(const RouterConfig& config, Counters counters, RouterEvents& even
       queues_{counters_, blocks_},
       duplicates_(config.duplicates, counters_),
       timers_(config.keepalive_ms + config.keepalive_ms / 12 + TimerWheel::kMinTickMs),
-      jitter_state_(config.seed.k0 ^ config.seed.k1 ^ (config.shard + 1)) {
+      jitter_state_(config.seed.k0 ^ config.seed.k1 ^ (config.shard + 1)),
+      departures_(slots_, counters_) {
   queues_.depth = config.queue_depth;
   queues_.max_bytes = config.max_queue_bytes;
 }
@@ -98,6 +99,7 @@ void Router::close(Client& client, CloseReason reason) {
     --client_count_;
   }
   slots_[client.slot] = nullptr;
+  departures_.receiverLeft(client);
   free_slots_.push_back(client.slot);
 }
 
@@ -299,7 +301,9 @@ ParseResult Router::consumeFrames(Client& client, uint8_t* data, uint32_t size) 
     }
     const uint32_t frame_size = kFrameHeaderSize + length;
     if (size - at < frame_size) return {at, ParseStatus::kPartial};
-    if (!handleFrame(client, frame, frame_size)) return {at, ParseStatus::kBlocked};
+    if (!handleFrame(client, frame, frame_size)) {
+      return {at, client.paused ? ParseStatus::kPaused : ParseStatus::kBlocked};
+    }
     client.header_counted = false;
     at += frame_size;
   }
@@ -319,11 +323,9 @@ bool Router::handleFrame(Client& client, uint8_t* frame, uint32_t size) {
       handleNotePreferred(client, body[0] != 0);
       break;
     case FrameType::kWatchConns:
-      handleWatchConns(client);
-      break;
+      return handleWatchConns(client);
     case FrameType::kClosePeer:
-      closeElsewhere(Key::from(body));
-      break;
+      return handleClosePeer(client, Key::from(body));
     case FrameType::kPing:
       handlePing(client, body);
       break;
@@ -387,7 +389,7 @@ void Router::countReceived(const uint8_t* frame, uint32_t size) {
 }
 
 void Router::deliverTo(Client& client, const uint8_t* frame, uint32_t size, uint64_t source_hash) {
-  client.senders.note(source_hash);
+  departures_.heard(client, source_hash);
   client.queue.append(queues_, frame, size, PieceKind::kRecvPackets);
   touch(client);
 }

@@ -13,6 +13,7 @@
 #include "arena.h"
 #include "client.h"
 #include "counters.h"
+#include "departures.h"
 #include "duplicates.h"
 #include "peer_table.h"
 #include "ring.h"
@@ -51,6 +52,7 @@ enum class ParseStatus : uint8_t {
   kPartial,    // all whole frames are consumed
   kBlocked,    // the next frame waits for a ring; Client::blocked_on is set
   kThrottled,  // the next frame waits for the client's receive limit; Client::throttled_until_ms is set
+  kPaused,     // the next frame waits until takeResumed() names the client; Client::paused is set
   kClosed,     // the client is closing
 };
 
@@ -66,6 +68,9 @@ class Router {
   static constexpr uint32_t kMaxConnectionsPerKey = 256;
   // Keys that a mesh link may bring; more are passed over.
   static constexpr size_t kMaxLinkKeys = 1 << 20;
+  // Notices and departures that wait. With more, links and frames of mesh peers that make more of them wait, too, until
+  // half of them are gone.
+  static constexpr uint32_t kCrowd = 4096;
 
   Router(const RouterConfig& config, Counters counters, RouterEvents& events);
   ~Router();
@@ -117,6 +122,10 @@ class Router {
   // After the wake-up that the ring to `shard` has room: sends the notices that wait for it, then returns the client
   // that has waited longest, or null. To be called until it returns null, or the client that it returned waits again.
   Client* takeBlocked(uint32_t shard);
+  // Whether the client may be read now. A link may not while lists that it makes longer are long: it is paused.
+  bool mayRead(Client& client);
+  // A client whose pause is over, or null.
+  Client* takeResumed();
   // Between takeBlocked and the next one: its client may use the ring's room before those who still wait, and is first
   // in line again if that does not suffice. kNotBlocked ends it.
   void setResuming(uint32_t shard) { resuming_ = shard; }
@@ -174,6 +183,8 @@ class Router {
   uint32_t slotCount() const { return static_cast<uint32_t>(slots_.size()); }
   const Client* clientInSlot(uint32_t slot) const { return slots_[slot]; }
   uint64_t hashOf(const Key& key) const { return hashKey(config_.seed, key.bytes); }
+  // Notices and departures that wait for their turn or for a ring.
+  size_t waitingNotices() const;
   // Every broken invariant of this shard's tables, in words. `lost`: rings for which a wake-up was lost.
   std::vector<std::string> check(uint64_t lost = 0) const;
 
@@ -185,8 +196,11 @@ class Router {
   // For the keys by which 64 packets of one read grow when they are forwarded.
   static constexpr uint32_t kFrontRoom = 64 * kKeySize;
   static constexpr uint32_t kSlotsPerBackgroundStep = 1024;
-  static constexpr uint32_t kGoneBatch = 64;
-  static constexpr uint32_t kOrphansPerStep = 1024;
+  static constexpr uint32_t kReceiversPerStep = 1024;
+  static constexpr uint32_t kOrphanPlacesPerStep = 1024;
+  // Registrations of forwarders that a shard works off before it says so.
+  static constexpr uint32_t kRegistrationsPerReport = 256;
+  static_assert(kRegistrationsPerReport < kCrowd / 2);
   // A watcher that reads slowly holds its flood back, not the shard's memory.
   static constexpr uint32_t kFloodBacklog = 1 << 20;
   static constexpr uint64_t kLinkTimeoutMs = 120'000;
@@ -210,6 +224,11 @@ class Router {
     uint32_t generation = 0;
     Address address = {};  // kPresent
     uint8_t flags = 0;     // kPresent
+  };
+
+  struct ClientRef {
+    uint32_t slot;
+    uint32_t generation;
   };
 
   // A client of some shard that hears of every key. Slots below `cursor` were told to it; once it is `flooded`, all
@@ -268,6 +287,14 @@ class Router {
   // Whether any found room in its ring; the others are sent when the ring has room.
   bool sendNotices(uint32_t shard);
   bool tellGone();
+  // Whether more than `limit` notices or departures wait in one list.
+  bool listsOver(size_t limit) const;
+  // The same, or as many registrations of this shard's links are under way.
+  bool crowded(size_t limit) const;
+  void pauseForCrowd(Client& client);
+  bool endCrowd();
+  void workedOff(uint32_t from);
+  bool reportWorkedOff();
 
   // router_forward.cc
   void handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, bool& blocked);
@@ -284,13 +311,16 @@ class Router {
   ParseResult consumeLink(Client& link, uint8_t* data, uint32_t size);
   void linkPresent(Client& link, const Key& key);
   void linkAbsent(Client& link, const Key& key);
-  void registerForwarder(const Client& link, const Key& key, RecordKind kind);
+  void registerForwarder(const Forwarder& link, const Key& key, RecordKind kind);
   void orphanKeys(Client& link);
   bool removeOrphans();
   void tickLink(Client& link);
 
   // router_watch.cc
-  void handleWatchConns(Client& client);
+  // False when the client has to wait: the flood before is not complete, or lists are long.
+  bool handleWatchConns(Client& client);
+  bool handleClosePeer(Client& client, const Key& key);
+  bool mustPause(Client& client);
   void startWatch(uint32_t shard, uint32_t slot, uint32_t generation);
   void stopWatch(uint32_t shard, uint32_t slot, uint32_t generation);
   void unwatch(Client& client);
@@ -302,7 +332,6 @@ class Router {
   bool floodOne(Watch& watch);
   void sendPresence(const Watch& watch, const Client& client);
   bool tellOwnWatchers();
-  bool isFlooded(const Client& watcher) const;
   void takePresent(const RingRecord& record);
   void takeAbsent(const RingRecord& record);
 
@@ -344,17 +373,21 @@ class Router {
   Key forward_source_;
   uint64_t forward_source_hash_ = 0;
 
-  std::deque<Notice> gone_;  // keys whose receivers here are still to be told
-  uint32_t gone_batch_ = 0;  // how many of them the sweep under way covers
-  uint32_t gone_slot_ = 0;   // where it stands
+  Departures departures_;
   std::deque<Notice>
       notices_[kMaxShards];  // for other shards until their ring has room; own: for watchers of this shard
   std::vector<Watch> watches_;
   struct Orphans {
     Forwarder forwarder;
-    std::vector<Key> keys;
+    KeySet keys;
+    size_t next = 0;  // see KeySet::forEachFrom
   };
-  std::vector<Orphans> orphans_;  // keys of links that ended, whose forwarders are still to be removed
+  std::vector<Orphans> orphans_;             // keys of links that ended, whose forwarders are still to be removed
+  uint32_t registrations_[kMaxShards] = {};  // sent to each shard for this one's links, and not reported as worked off
+  uint32_t worked_off_[kMaxShards] = {};     // of each shard's links, not reported yet
+  uint64_t to_report_ = 0;                   // shards of whose links enough are worked off
+  std::vector<ClientRef> paused_;            // until lists are short again
+  std::vector<ClientRef> resumed_;
   uint64_t rate_bytes_per_second_ = 0;
   uint64_t rate_burst_ = 0;
   uint32_t rate_epoch_ = 1;

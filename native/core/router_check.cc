@@ -84,6 +84,8 @@ std::vector<std::string> Router::check(uint64_t lost) const {
     v.require(watcher != nullptr && watcher->watching,
               "presence is sent to a client of this shard that does not watch");
   }
+  const char* departures = departures_.check();
+  v.require(departures == nullptr, departures);
   if (config_.keepalive_ms != 0) v.requireEqual(armed, connections, "clients with a keepalive timer");
   v.requireEqual(queues_.bytes, queued, "memory of send queues");
   const auto gauge = [this](Counter c) { return static_cast<uint64_t>(counters_.get(c)); };

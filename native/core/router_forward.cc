@@ -18,21 +18,17 @@ uint8_t* rewriteForward(uint8_t* frame, uint32_t size) {
 }  // namespace
 
 void Router::addForwarder(const Key& key, const Forwarder& forwarder) {
-  std::vector<Forwarder>& list = addPeer(key)->forwarders;
-  if (std::find(list.begin(), list.end(), forwarder) != list.end()) return;
-  list.push_back(forwarder);
-  if (list.size() == 2) counters_.add(Counter::multiforwarder_created);
+  Forwarders& list = addPeer(key)->forwarders;
+  if (list.add(forwarder) && list.size() == 2) counters_.add(Counter::multiforwarder_created);
 }
 
 void Router::removeForwarder(const Key& key, const Forwarder& forwarder) {
   Peer* peer = peers_.find(hashOf(key), key.bytes);
   if (peer == nullptr) return;
-  const auto it = std::find(peer->forwarders.begin(), peer->forwarders.end(), forwarder);
-  if (it == peer->forwarders.end()) {
+  if (!peer->forwarders.remove(forwarder)) {
     counters_.add(Counter::packet_forwarder_delete_other_value);
     return;
   }
-  peer->forwarders.erase(it);
   if (peer->forwarders.size() == 1) counters_.add(Counter::multiforwarder_deleted);
   releaseIfUnused(*peer);
 }
@@ -254,51 +250,43 @@ ParseResult Router::consumeLink(Client& link, uint8_t* data, uint32_t size) {
 
 void Router::linkPresent(Client& link, const Key& key) {
   if (link.link->present.size() >= kMaxLinkKeys) return;
-  if (link.link->present.insert(key).second) registerForwarder(link, key, RecordKind::kAddForwarder);
+  if (link.link->present.insert(key))
+    registerForwarder({config_.shard, link.slot, link.generation}, key, RecordKind::kAddForwarder);
 }
 
 void Router::linkAbsent(Client& link, const Key& key) {
   link.link->present.erase(key);
-  registerForwarder(link, key, RecordKind::kRemoveForwarder);
+  registerForwarder({config_.shard, link.slot, link.generation}, key, RecordKind::kRemoveForwarder);
 }
 
-void Router::registerForwarder(const Client& link, const Key& key, RecordKind kind) {
+// Tells the key's shard that a link of this shard can reach it, or no longer can.
+void Router::registerForwarder(const Forwarder& link, const Key& key, RecordKind kind) {
   const uint64_t hash = hashOf(key);
   const uint32_t shard = shardOfHash(hash, config_.shards);
   if (shard != config_.shard) {
+    ++registrations_[shard];
     notify(shard, {.kind = kind, .key = key, .hash = hash, .slot = link.slot, .generation = link.generation});
   } else if (kind == RecordKind::kAddForwarder) {
-    addForwarder(key, {config_.shard, link.slot, link.generation});
+    addForwarder(key, link);
   } else {
-    removeForwarder(key, {config_.shard, link.slot, link.generation});
+    removeForwarder(key, link);
   }
 }
 
 void Router::orphanKeys(Client& link) {
-  orphans_.push_back(
-      {{config_.shard, link.slot, link.generation}, {link.link->present.begin(), link.link->present.end()}});
+  link.link->keys_at_end = link.link->present.size();
+  orphans_.push_back({{config_.shard, link.slot, link.generation}, std::move(link.link->present)});
 }
 
-// A bounded part of the forwarders of links that ended; true when there were any.
+// A bounded part of the forwarders of links that ended; true when there were any. While the lists that this fills are
+// long it waits.
 bool Router::removeOrphans() {
-  if (orphans_.empty()) return false;
+  if (orphans_.empty() || crowded(kCrowd)) return false;
   Orphans& orphans = orphans_.back();
-  for (uint32_t i = 0; i < kOrphansPerStep && !orphans.keys.empty(); ++i) {
-    const Key key = orphans.keys.back();
-    orphans.keys.pop_back();
-    const uint64_t hash = hashOf(key);
-    const uint32_t shard = shardOfHash(hash, config_.shards);
-    if (shard == config_.shard) {
-      removeForwarder(key, orphans.forwarder);
-    } else {
-      notify(shard, {.kind = RecordKind::kRemoveForwarder,
-                     .key = key,
-                     .hash = hash,
-                     .slot = orphans.forwarder.slot,
-                     .generation = orphans.forwarder.generation});
-    }
-  }
-  if (orphans.keys.empty()) orphans_.pop_back();
+  orphans.next = orphans.keys.forEachFrom(orphans.next, kOrphanPlacesPerStep, [&](const Key& key) {
+    registerForwarder(orphans.forwarder, key, RecordKind::kRemoveForwarder);
+  });
+  if (orphans.next == 0) orphans_.pop_back();
   return true;
 }
 

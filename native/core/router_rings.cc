@@ -100,16 +100,21 @@ bool Router::takeRing(uint32_t from, RingConsumer& ring, uint32_t max) {
         break;
       }
       case RecordKind::kGone:
-        gone_.push_back({.kind = RecordKind::kGone, .key = record->destination, .hash = record->destination_hash});
+        departures_.keyLeft(record->destination, record->destination_hash);
         break;
       case RecordKind::kForward:
         takeForward(*record);
         break;
       case RecordKind::kAddForwarder:
         addForwarder(record->destination, {from, record->client_slot, record->client_generation});
+        workedOff(from);
         break;
       case RecordKind::kRemoveForwarder:
         removeForwarder(record->destination, {from, record->client_slot, record->client_generation});
+        workedOff(from);
+        break;
+      case RecordKind::kRegistered:
+        registrations_[from] -= record->client_slot;
         break;
       case RecordKind::kWatch:
         startWatch(from, record->client_slot, record->client_generation);
@@ -173,7 +178,7 @@ void Router::closeElsewhere(const Key& key) {
 
 void Router::keyGone(const Key& key, uint64_t hash) {
   const Notice notice{.kind = RecordKind::kGone, .key = key, .hash = hash};
-  gone_.push_back(notice);
+  departures_.keyLeft(key, hash);
   notifyOthers(notice);
 }
 
@@ -225,30 +230,86 @@ bool Router::background() {
   any = tellOwnWatchers() || any;
   any = removeOrphans() || any;
   any = flood() || any;
-  return tellGone() || any;
+  any = tellGone() || any;
+  any = peers_.step() || any;
+  any = reportWorkedOff() || any;
+  return endCrowd() || any;
 }
 
 // One step of telling who received packets from keys that left; true when there was anything to do.
 bool Router::tellGone() {
-  if (gone_.empty()) return false;
-  if (gone_batch_ == 0) gone_batch_ = static_cast<uint32_t>(std::min<size_t>(gone_.size(), kGoneBatch));
-  const size_t stop = std::min<size_t>(slots_.size(), size_t{gone_slot_} + kSlotsPerBackgroundStep);
-  for (; gone_slot_ < stop; ++gone_slot_) {
-    Client* client = slots_[gone_slot_];
-    if (client == nullptr || client->senders.empty()) continue;
-    if (!roomForRead(kGoneBatch * kPeerGoneFrameSize)) return true;
-    for (uint32_t i = 0; i < gone_batch_; ++i) {
-      if (!client->senders.remove(gone_[i].hash)) continue;
-      uint8_t frame[kPeerGoneFrameSize];
-      putPeerGone(frame, gone_[i].key, PeerGoneReason::kDisconnected);
-      sendControl(*client, frame, sizeof frame);
-      counters_.add(Counter::peer_gone_disconnected_frames);
-    }
+  if (!roomForRead(kReceiversPerStep * kPeerGoneFrameSize)) return true;
+  return departures_.step(kReceiversPerStep, [this](Client& client, const Key& key) {
+    uint8_t frame[kPeerGoneFrameSize];
+    putPeerGone(frame, key, PeerGoneReason::kDisconnected);
+    sendControl(client, frame, sizeof frame);
+    counters_.add(Counter::peer_gone_disconnected_frames);
+  });
+}
+
+// --- lists that are long --------------------------------------------------------------------------------------------
+
+bool Router::listsOver(size_t limit) const {
+  if (departures_.waiting() > limit) return true;
+  return std::any_of(notices_, notices_ + config_.shards, [limit](const auto& list) { return list.size() > limit; });
+}
+
+size_t Router::waitingNotices() const {
+  size_t sum = departures_.waiting();
+  for (uint32_t shard = 0; shard < config_.shards; ++shard) sum += notices_[shard].size();
+  return sum;
+}
+
+bool Router::crowded(size_t limit) const {
+  const uint32_t* end = registrations_ + config_.shards;
+  return listsOver(limit) || std::any_of(registrations_, end, [limit](uint32_t n) { return n > limit; });
+}
+
+bool Router::mayRead(Client& client) {
+  if (client.link == nullptr || !crowded(kCrowd)) return true;
+  pauseForCrowd(client);
+  return false;
+}
+
+void Router::pauseForCrowd(Client& client) {
+  client.paused = true;
+  counters_.add(Counter::crowd_pauses);
+  paused_.push_back({client.slot, client.generation});
+}
+
+// Whoever waits for lists to become shorter goes on when they are; true when there was anybody.
+bool Router::endCrowd() {
+  if (paused_.empty() || crowded(kCrowd / 2)) return false;
+  resumed_.insert(resumed_.end(), paused_.begin(), paused_.end());
+  paused_.clear();
+  return true;
+}
+
+Client* Router::takeResumed() {
+  while (!resumed_.empty()) {
+    const ClientRef ref = resumed_.back();
+    resumed_.pop_back();
+    Client* client = clientAt(ref.slot, ref.generation);
+    if (client == nullptr) continue;
+    client->paused = false;
+    return client;
   }
-  if (gone_slot_ < slots_.size()) return true;
-  gone_.erase(gone_.begin(), gone_.begin() + gone_batch_);
-  gone_batch_ = 0;
-  gone_slot_ = 0;
+  return nullptr;
+}
+
+// A registration by a link of another shard took effect here. That shard lets only so many be under way: what they make
+// of notices in this shard is bounded, too, since it reports only while its own lists are short.
+void Router::workedOff(uint32_t from) {
+  if (++worked_off_[from] >= kRegistrationsPerReport) to_report_ |= uint64_t{1} << from;
+}
+
+bool Router::reportWorkedOff() {
+  if (to_report_ == 0 || listsOver(kCrowd)) return false;
+  for (; to_report_ != 0; to_report_ &= to_report_ - 1) {
+    const auto shard = static_cast<uint32_t>(__builtin_ctzll(to_report_));
+    notify(shard, {.kind = RecordKind::kRegistered, .key = {}, .slot = worked_off_[shard]});
+    worked_off_[shard] = 0;
+  }
   return true;
 }
 

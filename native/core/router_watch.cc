@@ -27,9 +27,21 @@ bool isFirstOfKey(const Client& client) {
 
 }  // namespace
 
-void Router::handleWatchConns(Client& client) {
-  if (client.key == config_.public_key) return;       // a relay that dialled itself
-  if (client.watching && !isFlooded(client)) return;  // what it asks for is under way
+// What follows WatchConns takes effect after its flood: a key that is closed at once is first told of, and whoever asks
+// again hears everything again.
+bool Router::mustPause(Client& client) {
+  if (client.flooding != 0) {
+    client.paused = true;  // endFlood resumes it
+    return true;
+  }
+  if (!crowded(kCrowd)) return false;
+  pauseForCrowd(client);
+  return true;
+}
+
+bool Router::handleWatchConns(Client& client) {
+  if (client.key == config_.public_key) return true;  // a relay that dialled itself
+  if (mustPause(client)) return false;
   if (!client.watching) {
     client.watching = true;
     counters_.add(Counter::watchers);
@@ -37,24 +49,20 @@ void Router::handleWatchConns(Client& client) {
   client.flooding = (uint64_t{1} << config_.shards) - 1;
   startWatch(config_.shard, client.slot, client.generation);
   notifyOthers({.kind = RecordKind::kWatch, .key = client.key, .slot = client.slot, .generation = client.generation});
+  return true;
 }
 
-bool Router::isFlooded(const Client& watcher) const {
-  for (const Watch& watch : watches_) {
-    if (watch.shard == config_.shard && watch.slot == watcher.slot && watch.generation == watcher.generation) {
-      return watch.flooded;
-    }
-  }
+bool Router::handleClosePeer(Client& client, const Key& key) {
+  if (mustPause(client)) return false;
+  closeElsewhere(key);
   return true;
 }
 
 void Router::startWatch(uint32_t shard, uint32_t slot, uint32_t generation) {
   for (Watch& watch : watches_) {
     if (watch.shard != shard || watch.slot != slot || watch.generation != generation) continue;
-    if (watch.flooded) {  // it asks again: everything again
-      watch.flooded = false;
-      watch.cursor = 0;
-    }
+    watch.flooded = false;  // it asks again: everything again
+    watch.cursor = 0;
     return;
   }
   watches_.push_back({shard, slot, generation});
@@ -161,6 +169,7 @@ bool Router::floodOne(Watch& watch) {
 void Router::endFlood(uint32_t shard, Client& watcher) {
   watcher.flooding &= ~(uint64_t{1} << shard);
   touch(watcher);  // the batch may be complete, whether or not the last step added to it
+  if (watcher.flooding == 0 && watcher.paused) resumed_.push_back({watcher.slot, watcher.generation});
 }
 
 void Router::tell(Client& watcher, const uint8_t* frame, uint32_t size) {

@@ -16,65 +16,67 @@ uint32_t SenderSet::find(uint64_t sender) const {
 
 bool SenderSet::contains(uint64_t sender) const {
   sender = nonZero(sender);
-  return many_ != nullptr || (capacity_ == 0 ? last_ == sender : table_[find(sender)] == sender);
+  if (capacity_ == 0) return count_ > 0 && last_ == sender;
+  return table_[find(sender)] == sender;
 }
 
 void SenderSet::place(uint64_t sender) {
-  const uint32_t i = find(sender);
-  if (table_[i] == sender) return;
-  table_[i] = sender;
+  table_[find(sender)] = sender;
   ++count_;
 }
 
-void SenderSet::insert(uint64_t sender) {
+void SenderSet::grow() {
+  const uint32_t old_capacity = capacity_;
+  const auto old = std::move(table_);
+  const bool one = count_ == 1 && old_capacity == 0;
+  capacity_ = old_capacity == 0 ? kFirstCapacity : 2 * old_capacity;
+  table_ = std::make_unique<uint64_t[]>(capacity_);
+  count_ = 0;
+  if (one) place(last_);
+  for (uint32_t i = 0; i < old_capacity; ++i) {
+    if (old[i] != 0) place(old[i]);
+  }
+}
+
+SenderSet::Noted SenderSet::note(uint64_t sender) {
   sender = nonZero(sender);
-  if (sender == last_) return;
   if (many_ != nullptr) {
-    many_->add(sender);
+    many_->ever.add(sender);
     last_ = sender;
-    return;
+    return Noted::kKnown;
   }
-  if (count_ == 0) {  // the usual case owns no table
+  if (contains(sender)) {
     last_ = sender;
+    return Noted::kKnown;
+  }
+  if (count_ == kMaxSenders) return Noted::kTooMany;
+  if (count_ > 0) {  // the usual case owns no table
+    if (2 * (count_ + 1) > capacity_) grow();
+    place(sender);
+  } else {
     count_ = 1;
-    return;
   }
-  if (capacity_ != 0 && table_[find(sender)] == sender) {
-    last_ = sender;
-    return;
-  }
-  if (count_ == kMaxSenders) {
-    many_ = std::make_unique<HyperLogLog>();
-    for (uint32_t i = 0; i < capacity_; ++i) {
-      if (table_[i] != 0) many_->add(table_[i]);
-    }
-    many_->add(sender);
-    table_.reset();
-    capacity_ = 0;
-    last_ = sender;
-    return;
-  }
-  if (2 * (count_ + 1) > capacity_) {
-    const uint32_t old_capacity = capacity_;
-    const auto old = std::move(table_);
-    capacity_ = old_capacity == 0 ? kFirstCapacity : 2 * old_capacity;
-    table_ = std::make_unique<uint64_t[]>(capacity_);
-    count_ = 0;
-    if (old_capacity == 0) place(last_);
-    for (uint32_t i = 0; i < old_capacity; ++i) {
-      if (old[i] != 0) place(old[i]);
-    }
-  }
-  place(sender);
   last_ = sender;
+  return Noted::kNew;
+}
+
+void SenderSet::becomeMany(std::unique_ptr<ManySenders> many) {
+  forEach([&](uint64_t sender) { many->ever.add(sender); });
+  many_ = std::move(many);
+  table_.reset();
+  capacity_ = count_ = 0;
+  last_ = 0;
 }
 
 bool SenderSet::remove(uint64_t sender) {
   sender = nonZero(sender);
-  if (many_ != nullptr) return true;
   if (!contains(sender)) return false;
   --count_;
-  if (capacity_ == 0) {
+  if (last_ == sender) last_ = 0;
+  if (capacity_ == 0) return true;
+  if (count_ == 0) {
+    table_.reset();
+    capacity_ = 0;
     last_ = 0;
     return true;
   }
@@ -87,13 +89,6 @@ bool SenderSet::remove(uint64_t sender) {
     table_[gap] = table_[i];
     table_[i] = 0;
     gap = i;
-  }
-  if (count_ == 0) {
-    table_.reset();
-    capacity_ = 0;
-    last_ = 0;
-  } else if (last_ == sender) {
-    last_ = 0;
   }
   return true;
 }

@@ -1,5 +1,5 @@
 // From whom a client received packets, so that it can be told when one of them leaves. Keys stand as their 64-bit
-// seeded hashes.
+// seeded hashes. See Departures, which finds the receivers of a sender.
 #pragma once
 
 #include <cstdint>
@@ -9,31 +9,56 @@
 
 namespace derplane {
 
+struct Client;
+
+// A client with more senders than a SenderSet knows one by one. It hears of every key that leaves.
+struct ManySenders {
+  HyperLogLog ever;  // all that there ever were
+  Client* client = nullptr;
+  ManySenders* next = nullptr;  // in Departures
+  ManySenders* prev = nullptr;
+};
+
 class SenderSet {
  public:
-  // Beyond this many senders a client hears of every key that leaves.
   static constexpr uint32_t kMaxSenders = 4096;
 
-  // Called for every delivered packet: usually the sender is the same as before.
-  void note(uint64_t sender) {
-    if (sender != last_) insert(sender);
-  }
+  enum class Noted : uint8_t {
+    kKnown,
+    kNew,
+    kTooMany,  // the sender was not noted: kMaxSenders are
+  };
+
+  // Usually a packet's sender is the same as before.
+  bool isLatest(uint64_t sender) const { return sender == last_; }
+  Noted note(uint64_t sender);
+  // Whether the sender is known one by one.
   bool contains(uint64_t sender) const;
-  // True when the sender was known; it is forgotten. With more than kMaxSenders everyone counts as known.
+  // True when the sender was known one by one; it is forgotten.
   bool remove(uint64_t sender);
+  // Instead of the senders known one by one from now on.
+  void becomeMany(std::unique_ptr<ManySenders> many);
+  ManySenders* many() const { return many_.get(); }
   // Senders known; exact up to kMaxSenders, beyond that an estimate of how many there ever were.
-  uint64_t size() const { return many_ == nullptr ? count_ : many_->estimate(); }
-  bool empty() const { return count_ == 0; }
+  uint64_t size() const { return many_ == nullptr ? count_ : many_->ever.estimate(); }
+
+  template <typename Visit>
+  void forEach(Visit visit) const {
+    if (capacity_ == 0 && count_ > 0) visit(last_);
+    for (uint32_t i = 0; i < capacity_; ++i) {
+      if (table_[i] != 0) visit(table_[i]);
+    }
+  }
 
  private:
-  void insert(uint64_t sender);
   void place(uint64_t sender);
+  void grow();
   uint32_t find(uint64_t sender) const;
 
   uint64_t last_ = 0;  // most recent sender; always also in the table, once there are two senders
   uint32_t count_ = 0;
-  uint32_t capacity_ = 0;              // a power of two, at least twice the count
-  std::unique_ptr<HyperLogLog> many_;  // once there are more than kMaxSenders, instead of the table
+  uint32_t capacity_ = 0;  // a power of two, at least twice the count
+  std::unique_ptr<ManySenders> many_;
   std::unique_ptr<uint64_t[]> table_;  // linear probing, 0 = free; a hash of 0 is kept as 1
 };
 

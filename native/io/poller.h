@@ -19,6 +19,7 @@ class Poller {
     bool readable;
     bool writable;
     bool hangup;  // the peer ended its side, or the connection failed: reading will show it
+    bool failed;  // the connection is over in both directions
   };
 
   Poller() : fd_(::epoll_create1(EPOLL_CLOEXEC)) {}
@@ -36,7 +37,8 @@ class Poller {
   Event event(int i) const {
     const uint32_t e = events_[i].events;
     return {events_[i].data.ptr, (e & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0,
-            (e & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0, (e & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0};
+            (e & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0, (e & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0,
+            (e & (EPOLLHUP | EPOLLERR)) != 0};
   }
 
  private:

@@ -111,6 +111,7 @@ bool Shard::turn() {
   busy = takeRings() || busy;
   busy = resumeBlocked(slot_.takeRoomBits()) || busy;
   busy = router_.background() || busy;
+  busy = resumePaused() || busy;
   busy = measureRtts() || busy;
   busy = reportTraffic() || busy;
   if (busy) {
@@ -124,6 +125,8 @@ void Shard::onPollEvent(const Poller::Event& event) {
   if (event.tag == nullptr) return;  // the event descriptor only ends the wait; edge-triggered, so it need not be read
   Client& client = *static_cast<Client*>(event.tag);
   if (event.hangup) client.got_hangup = true;
+  if (event.failed && client.waits()) router_.close(client, CloseReason::reset);
+  endIfHungUp(client);
   if (event.writable && client.stalled) {
     client.stalled = false;
     router_.touch(client);
@@ -155,8 +158,19 @@ bool Shard::resumeBlocked(uint64_t bits) {
       consumeCarry(*client);
       router_.setResuming(kNotBlocked);
       if (client->blocked_on == shard) break;
-      if (!client->closing && client->blocked_on == kNotBlocked) makeHungry(*client);
+      if (!client->closing && !client->waits()) makeHungry(*client);
     }
+  }
+  return any;
+}
+
+bool Shard::resumePaused() {
+  bool any = false;
+  while (Client* client = router_.takeResumed()) {
+    any = true;
+    ensureRoom(0);
+    if (client->carry != nullptr) consumeCarry(*client);
+    if (!client->closing && !client->waits()) makeHungry(*client);
   }
   return any;
 }
@@ -334,7 +348,7 @@ void Shard::emitClosed(const Client& client) {
                .address = client.address,
                .reason = client.close_reason,
                .notify = client.notify,
-               .peers = client.link == nullptr ? 0 : client.link->present.size()});
+               .peers = client.link == nullptr ? 0 : client.link->keys_at_end});
 }
 
 void Shard::armTimer() {
@@ -376,7 +390,7 @@ void Shard::resumeThrottled() {
     client->throttled_until_ms = 0;
     ensureRoom(0);
     consumeCarry(*client);
-    if (!client->closing && client->blocked_on == kNotBlocked && client->throttled_until_ms == 0) makeHungry(*client);
+    if (!client->closing && !client->waits()) makeHungry(*client);
   }
 }
 

@@ -62,6 +62,7 @@ class Shard final : public LoopUser, private RouterEvents {
   bool resumeBlocked(uint64_t bits);
   uint64_t lostRoomWakes() const;
   void resumeForgotten();
+  bool resumePaused();
   bool takeMail();
   void handleMail(Mail& mail);
   void adopt(Mail& mail);
@@ -89,6 +90,7 @@ class Shard final : public LoopUser, private RouterEvents {
   ssize_t readIntoArena(Client& client, bool& full);
   ssize_t readBehindCarry(Client& client, bool& full);
   void consume(Client& client, uint8_t* data, uint32_t size, uint32_t room = 0);
+  void endIfHungUp(Client& client);
   void consumeCarry(Client& client);
   void hold(Client& client, const uint8_t* data, uint32_t size);
   bool growCarry(Client& client, uint32_t capacity);

@@ -12,8 +12,8 @@ namespace derplane {
 // --- reading -------------------------------------------------------------------------------------------------------
 
 void Shard::read(Client& client) {
-  // A connection that waits for a ring or its receive limit is read again when that is over.
-  if (client.closing || client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) return;
+  // A connection whose next frame waits is read again when that is over.
+  if (client.closing || client.waits() || !router_.mayRead(client)) return;
   ensureRoom(readRoom(client));
   bool full = false;
   const bool part_of_frame = client.carry != nullptr && client.carry->size >= kFrameHeaderSize;
@@ -98,7 +98,7 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
   }
   consumeCarry(client);
   if (rest == 0 || client.closing) return n;
-  if (client.blocked_on != kNotBlocked || client.throttled_until_ms != 0) {
+  if (client.waits()) {
     hold(client, at, rest);
   } else {
     consume(client, at, rest, front);
@@ -110,9 +110,20 @@ ssize_t Shard::readBehindCarry(Client& client, bool& full) {
 void Shard::consume(Client& client, uint8_t* data, uint32_t size, uint32_t room) {
   const ParseResult result = router_.consume(client, data, size, room);
   if (result.status == ParseStatus::kClosed) return;
-  if (result.status == ParseStatus::kThrottled) throttled_.push_back(&client);
+  if (result.status == ParseStatus::kThrottled) {
+    throttled_.push_back(&client);
+    endIfHungUp(client);
+  }
   if (result.consumed == size) return;
   hold(client, data + result.consumed, size - result.consumed);
+}
+
+// A connection that is not read shows neither its end nor its failure. Whoever waits for its receive limit and hangs up
+// is gone at once, and with it what it sent beyond the limit; for a ring or a flood the wait is short, and what came
+// before the end is still handled.
+void Shard::endIfHungUp(Client& client) {
+  if (client.closing || !client.got_hangup || client.throttled_until_ms == 0) return;
+  router_.close(client, CloseReason::eof);
 }
 
 void Shard::consumeCarry(Client& client) {

@@ -99,6 +99,7 @@ const DERPLANE: Row[] = [
 const SHARD: Row[] = [
   ['bytes_received', 'counter', 'Payload bytes of packets that clients of the shard sent.'],
   ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients of the shard.'],
+  ['crowd_pauses', 'counter', 'Times that a mesh link, or a frame of a mesh peer, waited for long lists of notices.'],
   ['current_connections', 'gauge', 'Clients of the shard.'],
   ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],
   [
@@ -114,6 +115,7 @@ const SHARD: Row[] = [
   ['ring_packets_in', 'counter', 'Packets taken from other shards.'],
   ['ring_packets_out', 'counter', 'Packets given to other shards.'],
   ['ring_wakes', 'counter', 'Times that another shard had to be woken.'],
+  ['senders_forgotten', 'counter', 'Packets whose sender was not remembered, since the shard knows too many.'],
   ['turns', 'counter', 'Turns of the event loop that had something to do.'],
   ['writes', 'counter', 'Writes to sockets.'],
 ];

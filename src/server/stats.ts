@@ -32,6 +32,8 @@ const OF_SHARDS = [
   'ring_packets_in',
   'ring_packets_out',
   'ring_full',
+  'crowd_pauses',
+  'senders_forgotten',
   'ring_wakes',
   'lost_wakes',
   'turns',

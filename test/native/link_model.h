@@ -100,6 +100,20 @@ class Region {
     }
   }
 
+  Router& router(uint32_t shard) { return *shards_[shard]->router; }
+  // One turn of one shard, while the others sleep.
+  bool turnOf(uint32_t shard) { return turn(*shards_[shard]); }
+  // Reads as a shard does: not while the link has to wait. Settles nothing.
+  bool read(End& end, const Bytes& bytes) {
+    Router& router = *shards_[end.shard]->router;
+    if (end.client->waits() || !router.mayRead(*end.client)) return false;
+    const auto size = static_cast<uint32_t>(bytes.size());
+    uint8_t* at = router.arena().take(size);
+    std::memcpy(at, bytes.data(), size);
+    CHECK_EQ(router.consume(*end.client, at, size).consumed, size);
+    return true;
+  }
+
   int64_t get(Counter counter) const {
     int64_t sum = 0;
     for (const auto& shard : shards_) sum += Counters(shard->values).get(counter);
@@ -157,6 +171,7 @@ class Region {
       busy = true;
     }
     busy = router.background() || busy;
+    while (router.takeResumed() != nullptr) busy = true;
     while (Client* client = router.takeTouched()) {
       busy = true;
       flush(router, *client);

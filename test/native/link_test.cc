@@ -108,3 +108,63 @@ TEST("watchers hear of clients, not of keys that links bring") {
   }
   CHECK(watcher.received().empty());
 }
+
+TEST("a link that reports keys come and gone without end is not read while lists are long") {
+  for (const uint32_t shards : {1u, 2u, 3u}) {
+    Region region(shards);
+    End& link = linkOn(region, 0);
+    uint32_t next = kRemote, refused = 0;
+    size_t longest = 0;
+    for (uint32_t round = 0; round < 3000; ++round) {
+      Bytes burst;
+      for (uint32_t n = 0; n < 200; ++n)
+        burst = burst + present(frames::keyOf(next + n)) + gone(frames::keyOf(next + n));
+      if (region.read(link, burst)) {
+        next += 200;
+      } else {
+        ++refused;
+      }
+      // The link's shard runs alone most of the time; the last shard runs least.
+      region.turnOf(0);
+      for (uint32_t shard = 1; shard < shards; ++shard) {
+        if (round % (20 * shard) == 0) region.turnOf(shard);
+      }
+      for (uint32_t shard = 0; shard < shards; ++shard) {
+        longest = std::max(longest, region.router(shard).waitingNotices());
+      }
+    }
+    CHECK(longest <= size_t{4} * shards * Router::kCrowd);
+    if (shards > 1) CHECK(refused > 0);
+    region.settle();
+    CHECK(!link.client->paused);
+    for (uint32_t shard = 0; shard < shards; ++shard) CHECK_EQ(region.router(shard).waitingNotices(), 0u);
+    CHECK_EQ(region.get(Counter::clients_total), 0);
+    region.feed(link, present(region.remoteOn(0, 0)));
+    CHECK_EQ(region.get(Counter::clients_total), 1);
+  }
+}
+
+TEST("the keys of a link that ends are taken back in bounded steps, over long lists too") {
+  for (const uint32_t shards : {1u, 3u}) {
+    Region region(shards);
+    End& link = linkOn(region, 0);
+    constexpr uint32_t kKeys = 50'000;
+    for (uint32_t n = 0; n < kKeys; n += 1000) {
+      Bytes burst;
+      for (uint32_t i = 0; i < 1000; ++i) burst = burst + present(frames::keyOf(kRemote + n + i));
+      region.feed(link, burst);
+    }
+    CHECK_EQ(region.get(Counter::clients_total), kKeys);
+    region.router(0).close(*link.client, CloseReason::eof);
+    int64_t before = kKeys;
+    for (uint32_t turns = 0; turns < 1000; ++turns) {
+      region.turnOf(0);
+      const int64_t now = region.get(Counter::clients_total);
+      CHECK(before - now <= 1024);
+      before = now;
+      CHECK(region.router(0).waitingNotices() <= size_t{2} * shards * Router::kCrowd);
+    }
+    region.settle();
+    CHECK_EQ(region.get(Counter::clients_total), 0);
+  }
+}

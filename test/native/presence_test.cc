@@ -256,3 +256,73 @@ TEST("a watcher's slot may be taken over at once: the successor hears nothing") 
   CHECK(changes(successor).empty());
   CHECK_EQ(relay.get(Counter::watchers), 0);
 }
+
+TEST("WatchConns and ClosePeer in one write: the flood with the key comes first, then its absence") {
+  for (const uint32_t shards : {1u, 2u, 3u}) {
+    Relay relay({.shards = shards});
+    crowd(relay, 3000);
+    Session& watcher = relay.connect(frames::keyOf(100'000), true);
+    relay.settle();
+    Bytes burst = kWatch;
+    for (uint32_t n = 1; n <= 5; ++n)
+      burst = burst + frames::frame(FrameType::kClosePeer, frames::bytesOf(frames::keyOf(n)));
+    relay.send(watcher, burst);
+    relay.settle();
+    const std::vector<Change> told = changes(watcher);
+    CHECK_EQ(told.size(), 3001u + 5u);
+    for (size_t i = 0; i < told.size(); ++i) CHECK_EQ(told[i].present, i < 3001);
+    CHECK_EQ(relay.get(Counter::clients_local), 3001 - 5);
+    CHECK_EQ(relay.violation(), "");
+  }
+}
+
+TEST("WatchConns twice in one write floods twice, its own key included") {
+  for (const uint32_t shards : {1u, 3u}) {
+    Relay relay({.shards = shards});
+    crowd(relay, 2000);
+    Session& watcher = relay.connect(frames::keyOf(100'000), true);
+    relay.settle();
+    relay.send(watcher, kWatch + kWatch);
+    relay.settle();
+    std::multiset<uint32_t> present;
+    replay(watcher, present);
+    CHECK_EQ(present.size(), 2u * 2001u);
+    CHECK_EQ(present.count(100'000), 2u);
+    CHECK_EQ(relay.get(Counter::watchers), 1);
+  }
+}
+
+TEST("packets that follow WatchConns do not wait for its flood") {
+  Relay relay;
+  crowd(relay, 5000);
+  Session& watcher = relay.connect(frames::keyOf(100'000), true);
+  Session& receiver = relay.connect(frames::keyOf(100'001));
+  relay.settle();
+  receiver.received();
+  relay.send(watcher, kWatch + frames::sendPacket(receiver.key, Bytes(10)));
+  relay.turn(0);
+  CHECK_EQ(receiver.received().size(), 1u);
+  CHECK(changes(watcher).size() < 5000);
+  relay.settle();
+}
+
+TEST("a mesh peer that closes keys without end fills no list, and all of them are closed") {
+  Relay relay({.shards = 2});
+  Session& mesh = relay.connect(relay.keyOn(0, 0), true);
+  std::vector<Session*> victims;
+  for (uint32_t n = 0; n < 500; ++n) victims.push_back(&relay.connect(relay.keyOn(1, n)));
+  relay.settle();
+  Bytes burst;
+  for (uint32_t n = 0; n < 20'000; ++n) {
+    burst = burst + frames::frame(FrameType::kClosePeer, frames::bytesOf(victims[n % 500]->key));
+  }
+  relay.send(mesh, burst);
+  // The other shard sleeps: what it is to be told waits where it was read from.
+  for (int n = 0; n < 1000; ++n) relay.turn(0);
+  CHECK(mesh.client->paused);
+  CHECK(relay.router(0).waitingNotices() <= 3 * Router::kCrowd);
+  relay.settle();
+  CHECK(!mesh.client->paused && mesh.unread.empty() && mesh.client->carry == nullptr);
+  for (Session* victim : victims) CHECK(victim->closed());
+  CHECK(relay.get(Counter::crowd_pauses) > 0);
+}

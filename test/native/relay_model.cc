@@ -162,7 +162,7 @@ bool Relay::turn(uint32_t index) {
       busy = true;
     }
     if (session->unread.empty()) continue;
-    if (session->client->blocked_on != kNotBlocked || session->client->closing) continue;
+    if (session->client->waits() || session->client->closing || !r.mayRead(*session->client)) continue;
     read(shard, *session);
     busy = true;
   }
@@ -178,6 +178,10 @@ bool Relay::turn(uint32_t index) {
   busy = busy || room != 0;
   resumeBlocked(shard, room);
   busy = r.background() || busy;
+  while (Client* client = r.takeResumed()) {
+    busy = true;
+    if (client->carry != nullptr) consumeWithCarry(shard, *client, nullptr, 0);
+  }
   if (!busy) return false;  // as in a shard, what was done without saying so stays undone
   flushAndRelease(shard, index);
   destroyClosing(shard);

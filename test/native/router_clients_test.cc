@@ -1,6 +1,7 @@
 // Clients in a router's tables: several of a key, what closes leave behind, and check() itself.
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "check.h"
 #include "relay_model.h"
@@ -236,11 +237,13 @@ TEST("check() finds every broken gauge and table") {
   --relay.router(0).queues().bytes;
   Peer& peer = *a.client->peer;
   const auto broken = [&](auto&& damage, const char* part) {
-    const Peer peer_before = peer;
+    const auto [hash, active, connections, count, live] =
+        std::tuple{peer.hash, peer.active, peer.connections, peer.connection_count, peer.live};
     const uint32_t generation = a.client->generation, blocked_on = a.client->blocked_on;
     damage();
     CHECK(reports(relay, part));
-    peer = peer_before;
+    std::tie(peer.hash, peer.active, peer.connections, peer.connection_count, peer.live) =
+        std::tuple{hash, active, connections, count, live};
     a.client->generation = generation;
     a.client->blocked_on = blocked_on;
     a.client->disabled = a.client->closing = false;

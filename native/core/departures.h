@@ -1,0 +1,155 @@
+// Who is to be told when a key leaves: for each sender the clients of this shard that received from it. So the cost of
+// a departure follows the number of its receivers, and a key that never sent anything to anyone here costs a look-up.
+//
+// A client knows its senders (SenderSet), and a sender here the slots of its receivers. Only the former is exact: a
+// slot whose client does not know the sender is passed over, so a client that leaves need not be looked for in long
+// lists.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "client.h"
+#include "counters.h"
+#include "step_table.h"
+
+namespace derplane {
+
+class Departures {
+ public:
+  // Of senders and receivers that the shard knows together: about 30 to 50 bytes each. Beyond it new ones are counted
+  // and forgotten: their receivers do not hear that they left.
+  static constexpr uint64_t kMaxPairs = 4 << 20;
+  // Keys that leave at once and are told to clients with many senders; more are told only to those that know them.
+  static constexpr size_t kMaxWaiting = 64 << 10;
+
+  // `slots`: the shard's clients.
+  Departures(const std::vector<Client*>& slots, Counters& counters) : slots_(slots), counters_(counters) {}
+  Departures(const Departures&) = delete;
+  Departures& operator=(const Departures&) = delete;
+  ~Departures();
+
+  // A packet of `sender` (the hash of its key) is delivered.
+  void heard(Client& receiver, uint64_t sender) {
+    if (!receiver.senders.isLatest(sender)) note(receiver, sender);
+  }
+  // A client left its slot.
+  void receiverLeft(Client& receiver);
+  // A key left the region. Its receivers are told by step().
+  void keyLeft(const Key& key, uint64_t hash);
+
+  // Tells up to `budget` receivers: `tell(Client&, const Key&)`. True when there was anyone to tell or anything to do.
+  template <typename Tell>
+  bool step(uint32_t budget, Tell tell) {
+    const bool moved = senders_.step(kPlacesPerStep);
+    if (waiting_.empty()) return moved;
+    while (budget > 0 && !waiting_.empty()) {
+      if (!telling_many_ && !tellReceivers(budget, tell)) break;
+      if (!tellMany(budget, tell)) break;
+      waiting_.pop_front();
+      if (budget > 0) --budget;
+    }
+    return true;
+  }
+
+  // Keys whose receivers are still to be told.
+  size_t waiting() const { return waiting_.size(); }
+  uint64_t pairs() const { return pairs_; }
+  // Places in a sender's list of receivers, those of receivers that left among them.
+  uint32_t listed(uint64_t hash) const {
+    const Sender* sender = find(nonZero(hash));
+    return sender == nullptr ? 0 : sender->listed;
+  }
+  // What is wrong between the lists and the clients, or null.
+  const char* check() const;
+
+ private:
+  static constexpr uint32_t kPlacesPerStep = 4096;
+  static constexpr uint32_t kFew = 2;
+
+  // 32 bytes for most senders: they have one or two receivers.
+  struct Sender {
+    uint64_t hash;  // 0: no sender
+    union {
+      uint32_t few[kFew];
+      uint32_t* many;  // when `listed` is over kFew; as large as capacityFor(listed)
+    };
+    uint32_t live;     // clients that know it
+    uint32_t listed;   // slots of clients that know it, and of some that left
+    uint32_t leaving;  // so many slots of the list are being told, or will be; 0: it does not leave
+
+    uint32_t* slots() { return listed > kFew ? many : few; }
+  };
+  struct Traits {
+    using Entry = Sender;
+    static constexpr size_t kMaxLoadQuarters = 3;
+    bool isEmpty(const Sender& sender) const { return sender.hash == 0; }
+    uint64_t hashOf(const Sender& sender) const { return sender.hash; }
+  };
+  struct Waiting {
+    Key key;
+    uint64_t hash;
+  };
+
+  static uint64_t nonZero(uint64_t hash) { return hash == 0 ? 1 : hash; }
+  static uint32_t capacityFor(uint32_t listed) { return listed <= kFew ? kFew : std::bit_ceil(listed); }
+
+  Sender* find(uint64_t hash) const {
+    return senders_.find(hash, [hash](const Sender& sender) { return sender.hash == hash; });
+  }
+  void note(Client& receiver, uint64_t sender);
+  void makeMany(Client& receiver, uint64_t sender);
+  void addReceiver(uint64_t hash, uint32_t slot);
+  void removeReceiver(uint64_t hash);
+  void setSlots(Sender& sender, const uint32_t* slots, uint32_t count);
+  void purge(Sender& sender);
+  void eraseIfUnused(Sender* sender);
+  void endLeaving(Sender* sender);
+
+  // False when the budget ends before the list does.
+  template <typename Tell>
+  bool tellReceivers(uint32_t& budget, Tell tell) {
+    const Waiting& front = waiting_.front();
+    Sender* sender = find(front.hash);
+    if (sender != nullptr) {
+      for (; told_ < sender->leaving; ++told_, --budget) {
+        if (budget == 0) return false;
+        Client* client = slots_[sender->slots()[told_]];
+        if (client == nullptr || !client->senders.remove(front.hash)) continue;
+        --sender->live;
+        --pairs_;
+        tell(*client, front.key);
+      }
+      endLeaving(sender);
+    }
+    told_ = 0;
+    next_many_ = many_;
+    telling_many_ = true;
+    return true;
+  }
+
+  template <typename Tell>
+  bool tellMany(uint32_t& budget, Tell tell) {
+    for (; next_many_ != nullptr; --budget) {
+      if (budget == 0) return false;
+      Client& client = *next_many_->client;
+      next_many_ = next_many_->next;
+      tell(client, waiting_.front().key);
+    }
+    telling_many_ = false;
+    return true;
+  }
+
+  const std::vector<Client*>& slots_;
+  Counters& counters_;
+  StepTable<Traits> senders_;
+  uint64_t pairs_ = 0;
+  std::deque<Waiting> waiting_;
+  uint32_t told_ = 0;                 // of the first that waits: slots of its list
+  bool telling_many_ = false;         // of the first that waits: its own receivers are told
+  ManySenders* next_many_ = nullptr;  // who of them is next
+  ManySenders* many_ = nullptr;       // clients with many senders
+};
+
+}  // namespace derplane
