@@ -64,7 +64,6 @@ describe('a logger that', () => {
   test.each([
     ['throws', () => fails(() => expect.fail('out of ink'))],
     ['rejects', () => fails(() => Promise.reject(error))],
-    ['is incomplete', () => ({}) as Logger],
   ])('%s costs lines only, and a warning tells', async (_, logger) => {
     const warned = once(process, 'warning');
     const server = new Server(PrivateKey.generate(), { shards: 1, logger: logger(), logClients: true });

@@ -17,6 +17,7 @@ if (process.env.DERPLANE_WERROR) FLAGS.push('-Werror');
 export const IO_SOURCES = [
   'address.cc',
   'connection.cc',
+  'line_writer.cc',
   'handshake_budget.cc',
   'handshake_roster.cc',
   'relay_core.cc',
