@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
+import ShortReporter from './test/support/short_reporter.js';
 
 // Tests import the package as its users do; outside node_modules a self reference needs this.
 const alias = [{ find: /^derplane$/, replacement: fileURLToPath(new URL('dist/index.js', import.meta.url)) }];
@@ -20,8 +21,12 @@ function project(test: TestProjectInlineConfiguration['test']): TestProjectInlin
   };
 }
 
+/** Short on a terminal; elsewhere every file and every slow test. */
+const onTerminal = process.stdout.isTTY && process.env['CI'] !== 'true';
+
 export default defineConfig({
   test: {
+    reporters: [onTerminal ? new ShortReporter() : 'default'],
     globalSetup: ['test/support/global_setup.ts'],
     projects: [
       project({ name: 'plain', include: ['test/**/*.test.ts'], exclude: ['test/e2e/**'] }),

@@ -4,6 +4,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { revisionPeer } from './against.js';
+import { compare, reportComparison } from './comparison.js';
 import { measure } from './measure.js';
 import { bare, derplane, findGo, type Peer } from './peers.js';
 import { canPin } from './process.js';
@@ -13,7 +15,9 @@ import { type Scenario, scenarios } from './scenarios.js';
 
 const usage = `usage: npm run bench -- [options]
 
-  --quick             2 rounds of 1 second, a part of the TLS scenarios
+  --quick             2 rounds of 1 second, a part of the TLS scenarios; with --against 4 rounds
+  --against REV       builds that commit and takes turns with it, instead of Go's derper; at the end the ratio of the costs
+  --fail-if-worse     with --against: exit code 1 when a row is worse by more than 2% beyond the noise
   --rounds N          rounds; each runs every scenario once against every relay (default 5)
   --seconds S         measured seconds of a traffic run (default 2)
   --only REGEX        scenarios whose name matches, optional ones included
@@ -50,6 +54,8 @@ function parseOptions() {
         rounds: { type: 'string' },
         seconds: { type: 'string' },
         only: { type: 'string' },
+        against: { type: 'string' },
+        'fail-if-worse': { type: 'boolean', default: false },
         all: { type: 'boolean', default: false },
         list: { type: 'boolean', default: false },
         'no-go': { type: 'boolean', default: false },
@@ -67,6 +73,12 @@ function parseOptions() {
   }
 }
 
+/** A comparison needs as many rounds in either order. */
+function defaultRounds(): string {
+  if (values.against === undefined) return values.quick ? '2' : '5';
+  return values.quick ? '4' : '8';
+}
+
 /** Ends the bench with one line: what was asked for cannot be done. */
 function refuse(message: string): never {
   console.error(`bench: ${message}; npm run bench -- --help shows the options`);
@@ -74,7 +86,7 @@ function refuse(message: string): never {
 }
 
 async function main(): Promise<void> {
-  const rounds = positive('rounds', values.rounds ?? (values.quick ? '2' : '5'));
+  const rounds = positive('rounds', values.rounds ?? defaultRounds());
   const seconds = positive('seconds', values.seconds ?? (values.quick ? '1' : '2'));
   const chosen = choose();
   const peers = await choosePeers();
@@ -94,11 +106,20 @@ async function main(): Promise<void> {
       results,
     )}`,
   );
+  const reference = peers.find((peer) => peer.reference);
+  if (reference !== undefined) failures += printComparison(chosen, reference, results);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results.all, null, 1)}\n`);
   if (failures > 0) {
-    console.error(`bench: ${failures} of the runs failed or found faults, see above`);
+    console.error(`bench: ${failures} runs or rows failed or found faults, see above`);
     process.exitCode = 1;
   }
+}
+
+/** Returns how many rows are to fail the bench. */
+function printComparison(chosen: Scenario[], reference: Peer, results: Results): number {
+  const rows = compare(chosen, derplane.name, reference.name, results);
+  process.stdout.write(`\n${reportComparison(rows, derplane.name, reference.name)}`);
+  return values['fail-if-worse'] ? rows.filter(({ verdict }) => verdict === 'WORSE').length : 0;
 }
 
 /** One round of one scenario; returns how many of its runs failed or found something that a relay must never do. */
@@ -121,10 +142,10 @@ async function runScenario(
         ...(values.profile && round === 1 ? { profile: profileFile(scenario, peer) } : {}),
       });
       results.add({ scenario: scenario.name, peer: peer.name, round, figures });
-      if (figures.faults.length > 0) failures++;
+      if (figures.faults.length > 0 && !peer.reference) failures++;
       console.error([`${label}  ${figures.cost.toFixed(2)}`, ...figures.faults].join('  FAULT: '));
     } catch (error) {
-      failures++;
+      if (!peer.reference) failures++;
       console.error(`${label}  FAILED: ${(error as Error).message}`);
     }
   }
@@ -157,12 +178,25 @@ function parsePattern(text: string): RegExp {
 }
 
 async function choosePeers(): Promise<Peer[]> {
+  if (values['fail-if-worse'] && values.against === undefined) refuse('--fail-if-worse: needs --against');
+  if (values.against !== undefined) {
+    if (values['no-derplane']) refuse('--against compares with derplane, which --no-derplane leaves out');
+    return [derplane, chooseReference(values.against), ...(values.bare ? [bare] : [])];
+  }
   const go = values['no-go'] ? undefined : await findGo();
   if (!go && !values['no-go'])
     console.error('bench: no Go here: without the Go derper there are no ratios and no verdicts on them');
   const peers = [...(values['no-derplane'] ? [] : [derplane]), ...(go ? [go] : []), ...(values.bare ? [bare] : [])];
   if (peers.length === 0) refuse('no relay is left to measure');
   return peers;
+}
+
+function chooseReference(revision: string): Peer {
+  try {
+    return revisionPeer(revision);
+  } catch (error) {
+    return refuse((error as Error).message);
+  }
 }
 
 function printMachine(rounds: number, seconds: number): void {

@@ -91,7 +91,8 @@ export async function measure(scenario: Scenario, peer: Peer, options: MeasureOp
   });
   const profiler = options.profile === undefined ? undefined : startProfiler(relay.pid, options.profile);
   try {
-    return await run(scenario, peer.name, relay, options);
+    // Another commit of derplane is offered the rates of the working tree, so that the same is measured.
+    return await run(scenario, peer.reference ? 'derplane' : peer.name, relay, options);
   } finally {
     if (profiler !== undefined) await endProfiler(profiler);
     await relay.stop();

@@ -42,7 +42,9 @@ export interface StartOptions {
 export type Command = (port: number, tls: boolean) => [program: string, args: string[]];
 
 export interface Peer {
-  readonly name: 'derplane' | 'go' | 'bare';
+  readonly name: string;
+  /** What the working tree is held against: its own faults fail no bench. */
+  readonly reference?: boolean;
   /** Whether it has shards that a key's owner can be asked for. */
   readonly sharded: boolean;
   start(options: StartOptions): Promise<RunningRelay>;
@@ -60,12 +62,19 @@ const derper = join(goBin, 'derper');
 const keyFile = join(goBin, 'bench.key');
 const entry = (file: string) => fileURLToPath(new URL(file, import.meta.url));
 
-export const derplane: Peer = {
-  name: 'derplane',
-  sharded: true,
-  start: startDerplane,
-  command: derplaneCommand,
-};
+/** The derplane that is built in a folder: its own relay program, so that only files of that folder run in the relay's process. */
+export function derplaneIn(root: string, name: string): Peer {
+  const relay = join(root, 'bench/dist/relay.js');
+  const cli = join(root, 'dist/cli/main.js');
+  return {
+    name,
+    sharded: true,
+    start: (options) => startDerplane(name, relay, options),
+    command: (port, tls) => [process.execPath, [cli, ...derperArgs(port, tls)]],
+  };
+}
+
+export const derplane: Peer = derplaneIn(fileURLToPath(new URL('../..', import.meta.url)), 'derplane');
 
 /** What the machine allows: one native thread that does nothing but move packets. */
 export const bare: Peer = {
@@ -91,10 +100,10 @@ export async function findGo(): Promise<Peer | undefined> {
   return { name: 'go', sharded: false, start: startGo, command: goCommand };
 }
 
-function startDerplane(options: StartOptions): Promise<RunningRelay> {
+function startDerplane(name: string, program: string, options: StartOptions): Promise<RunningRelay> {
   const { shards, mesh, tls } = options;
   const args: RelayArguments = { shards, mesh, ...(tls && { certificateFolder: certificateFolder() }) };
-  return startNode('derplane', [entry('relay.js'), JSON.stringify(args)], options);
+  return startNode(name, [program, JSON.stringify(args)], options);
 }
 
 /** A relay that is a Node program of the bench: says `RelayReady` first, then answers questions. */
@@ -127,10 +136,6 @@ async function startNode(name: string, args: string[], { shards, cores, tls }: S
 
 function goCommand(port: number, tls: boolean): [string, string[]] {
   return [derper, derperArgs(port, tls)];
-}
-
-function derplaneCommand(port: number, tls: boolean): [string, string[]] {
-  return [process.execPath, [entry('../../dist/cli/main.js'), ...derperArgs(port, tls)]];
 }
 
 function derperArgs(port: number, tls: boolean): string[] {

@@ -121,11 +121,10 @@ function row(columns: Column[], scenario: Scenario, peer: string, results: Resul
   return [scenario.name, peer, ...figures, ...judged];
 }
 
-/** Text to the left, figures to the right. */
-function align(rows: string[][]): string {
+/** Text to the left in the first and last columns, figures to the right between them. */
+export function align(rows: string[][], first = 2, last = 3): string {
   const widths = rows[0]!.map((_, index) => Math.max(...rows.map((cells) => cells[index]!.length)));
-  const last = widths.length - 3;
   const pad = (cell: string, index: number) =>
-    index < 2 || index > last ? cell.padEnd(widths[index]!) : cell.padStart(widths[index]!);
+    index < first || index >= widths.length - last ? cell.padEnd(widths[index]!) : cell.padStart(widths[index]!);
   return rows.map((cells) => cells.map(pad).join('  ').trimEnd()).join('\n');
 }

@@ -33,13 +33,16 @@ export class Results {
 
   /** Median over the rounds of cost(a) / cost(b), each within one round. */
   ratio(a: { scenario: string; peer: string }, b: { scenario: string; peer: string }): number | undefined {
+    return median(this.ratios(a, b));
+  }
+
+  /** cost(a) / cost(b) of every round that has both. */
+  ratios(a: { scenario: string; peer: string }, b: { scenario: string; peer: string }): number[] {
     const base = this.of(b.scenario, b.peer);
-    return median(
-      this.of(a.scenario, a.peer).map((result) => {
-        const other = base.find((candidate) => candidate.round === result.round);
-        return other && result.figures.cost / other.figures.cost;
-      }),
-    );
+    return this.of(a.scenario, a.peer).flatMap((result) => {
+      const other = base.find((candidate) => candidate.round === result.round);
+      return other === undefined ? [] : [result.figures.cost / other.figures.cost];
+    });
   }
 
   /** Undefined where the scenario has no target or nothing to hold against it. */

@@ -11,6 +11,7 @@ import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const buildFolder = join(root, 'build');
@@ -55,17 +56,15 @@ async function buildLocked() {
   }
 }
 
-/** What the result depends on besides the sources' times. */
-function fingerprint() {
-  return JSON.stringify({
-    node: process.version,
+/** What the result depends on besides Node and the sources' times. */
+function inputs() {
+  return {
     arch: process.arch,
-    execPath: process.execPath,
     cxx: process.env.CXX ?? '',
     werror: process.env.DERPLANE_WERROR ?? '',
     mode,
     sources: sources(),
-  });
+  };
 }
 
 function sources() {
@@ -87,10 +86,21 @@ function products() {
 }
 
 function isUpToDate() {
-  if (!existsSync(stampFile) || readFileSync(stampFile, 'utf8') !== fingerprint()) return false;
-  if (!products().some((file) => file.endsWith('/derplane.node'))) return false;
+  if (!stampFits() || !products().some((file) => file.endsWith('/derplane.node'))) return false;
   const built = statSync(stampFile).mtimeMs;
   return sources().every((file) => statSync(join(root, file)).mtimeMs < built);
+}
+
+/** An addon that was built with the headers of one Node serves that one and newer ones: Node-API, libuv 1 and OpenSSL 3 see to that. */
+function stampFits() {
+  if (!existsSync(stampFile)) return false;
+  const { node, ...built } = JSON.parse(readFileSync(stampFile, 'utf8'));
+  return isDeepStrictEqual(built, inputs()) && compareVersions(node, process.versions.node) <= 0;
+}
+
+function compareVersions(a, b) {
+  const [left, right] = [a, b].map((version) => String(version).split('.').map(Number));
+  return left[0] - right[0] || left[1] - right[1] || left[2] - right[2];
 }
 
 function build() {
@@ -105,7 +115,7 @@ function build() {
   compile([gyp, 'build', ...common, '-j', String(availableParallelism())]);
   if (products().length === 0)
     throw new Error(`node-gyp succeeded, but there is no addon in ${join(buildFolder, mode)}`);
-  writeFileSync(stampFile, fingerprint());
+  writeFileSync(stampFile, JSON.stringify({ node: process.versions.node, ...inputs() }));
   utimesSync(stampFile, startedAt, startedAt);
 }
 

@@ -125,7 +125,7 @@ TEST("who comes and goes during a flood is told of, in slots that it passed and 
 }
 
 TEST("a watcher that reads nothing holds its flood back, and misses nothing once it reads") {
-  for (const uint32_t shards : {1, 2}) {
+  for (const uint32_t shards : {1U, 2U}) {
     Relay relay({.shards = shards});
     crowd(relay, 40'000);  // 2.2 MB of presence
     Session& watcher = relay.connect(frames::keyOf(50'000), true);

@@ -152,7 +152,7 @@ TEST("a frame is charged at its header: bytes that come later cost nothing") {
 }
 
 TEST("a burst below the largest frame is raised to it") {
-  for (const uint64_t burst : {0, 1, 65'567}) {
+  for (const uint64_t burst : {0U, 1U, 65'567U}) {
     Limited t;
     t.router.setRateLimit(1, burst);
     CHECK(t.feed(unknown(kBucket)).status == ParseStatus::kPartial);

@@ -62,7 +62,7 @@ bool isIntact(RingRecord* record, uint32_t number, uint32_t body) {
 }  // namespace
 
 TEST("memory that starts at 32 or at any other odd place is rounded up to a cache line") {
-  for (const size_t offset : {0, 8, 32, 56}) {
+  for (const size_t offset : {0U, 8U, 32U, 56U}) {
     Memory memory(kMinRingBytes, offset);
     CHECK_EQ(reinterpret_cast<uintptr_t>(memory->shared) % kRingAlign, 0u);
     CHECK_EQ(reinterpret_cast<uintptr_t>(memory->data) % kRingAlign, 0u);

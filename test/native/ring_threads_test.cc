@@ -179,7 +179,7 @@ TEST("mail from many threads arrives once each and in each thread's order") {
       ++total;
     }
     if (mails.empty() && !sleepOn(slot)) {
-      CHECK(!"a wake-up for mail was lost");
+      check::fail(__FILE__, __LINE__, "a wake-up for mail was lost");
       break;
     }
   }

@@ -380,7 +380,7 @@ TEST("keepalives come between 60 and 65 seconds and a bit, to each client, read 
     CHECK(p.relay.now_ms <= start + 65'000 + 2 * router.tickMs());
     return;
   }
-  CHECK(!"a keepalive came");
+  check::fail(__FILE__, __LINE__, "a keepalive came");
 }
 
 TEST("a turn full of output delays a keepalive by a tick, not by a minute") {
