@@ -66,7 +66,7 @@ inline Bytes peerGone(const derplane::Key& key, derplane::PeerGoneReason reason)
 
 inline Bytes ping(uint64_t number, uint32_t size = derplane::kPingSize) {
   Bytes body(size, 0x99);
-  std::memcpy(body.data(), &number, std::min<size_t>(size, sizeof number));
+  if (!body.empty()) std::memcpy(body.data(), &number, std::min<size_t>(size, sizeof number));
   return frame(derplane::FrameType::kPing, body);
 }
 
