@@ -138,8 +138,8 @@ describe.each(FORMATS)('with %s lines at level %s', (format, level) => {
     const path = join(folder, `log-${format}-${level}`);
     const file = openSync(path, 'a');
     descriptors.push(file);
-    // 512 bytes: the first lines fit, later ones do not.
-    const relay = await start('ignore', file, args, 'ulimit -f 1;');
+    // 2 KiB: the first lines fit, later ones do not. After the truncation, lines about clients fit before the one awaited.
+    const relay = await start('ignore', file, args, 'ulimit -f 4;');
     await until(async () => {
       relay.child.kill('SIGHUP');
       return (await lost(relay)) >= 5;
