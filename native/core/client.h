@@ -10,6 +10,7 @@
 #include "close_reason.h"
 #include "key.h"
 #include "link.h"
+#include "linked_list.h"
 #include "send_queue.h"
 #include "sender_set.h"
 
@@ -68,17 +69,16 @@ struct Client {
   bool disabled = false;
 
   // Reading.
-  Peer* last_destination = nullptr;  // a hint: checked for liveness and key before use
-  Block* carry = nullptr;            // bytes read and not consumed: part of a frame, or frames that wait for a ring
-  uint64_t skip = 0;                 // bytes of an unknown frame still to come
-  bool header_counted = false;       // the frame that carry begins with was counted as speech already
-  uint64_t not_here_ms = 0;          // token bucket of not-here answers: time at which it is full again
-  double receive_tokens = 0;         // bytes that it may still send; below 0 it waits
-  uint64_t receive_filled_ms = 0;    // when the tokens were counted last
-  uint32_t receive_epoch = 0;        // of the limit that the tokens are for
-  uint64_t throttled_until_ms = 0;   // 0: not waiting for its receive limit
-  Client* next_blocked = nullptr;    // among those that wait for the same ring, in the order of coming
-  Client* prev_blocked = nullptr;
+  Peer* last_destination = nullptr;   // a hint: checked for liveness and key before use
+  Block* carry = nullptr;             // bytes read and not consumed: part of a frame, or frames that wait for a ring
+  uint64_t skip = 0;                  // bytes of an unknown frame still to come
+  bool header_counted = false;        // the frame that carry begins with was counted as speech already
+  uint64_t not_here_ms = 0;           // token bucket of not-here answers: time at which it is full again
+  double receive_tokens = 0;          // bytes that it may still send; below 0 it waits
+  uint64_t receive_filled_ms = 0;     // when the tokens were counted last
+  uint32_t receive_epoch = 0;         // of the limit that the tokens are for
+  uint64_t throttled_until_ms = 0;    // 0: not waiting for its receive limit
+  Links<Client> blocked;              // among those that wait for the same ring, in the order of coming
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry
   bool paused = false;                // the next frame waits until Router::takeResumed names the client
   bool preferred = false;

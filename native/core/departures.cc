@@ -14,7 +14,7 @@ Departures::~Departures() {
 // --- receivers ------------------------------------------------------------------------------------------------------
 
 void Departures::note(Client& receiver, uint64_t sender) {
-  sender = nonZero(sender);
+  sender = SenderSet::nonZero(sender);
   if (pairs_ >= kMaxPairs && receiver.senders.many() == nullptr && !receiver.senders.contains(sender)) {
     counters_.add(Counter::senders_forgotten);
     return;
@@ -35,18 +35,15 @@ void Departures::makeMany(Client& receiver, uint64_t sender) {
   receiver.senders.forEach([this](uint64_t known) { removeReceiver(known); });
   auto many = std::make_unique<ManySenders>();
   many->client = &receiver;
-  many->next = many_;
-  if (many_ != nullptr) many_->prev = many.get();
-  many_ = many.get();
+  many_.pushFront(*many);
   receiver.senders.becomeMany(std::move(many));
   receiver.senders.note(sender);
 }
 
 void Departures::receiverLeft(Client& receiver) {
   if (ManySenders* many = receiver.senders.many()) {
-    if (next_many_ == many) next_many_ = many->next;
-    (many->prev == nullptr ? many_ : many->prev->next) = many->next;
-    if (many->next != nullptr) many->next->prev = many->prev;
+    if (next_many_ == many) next_many_ = many_.next(*many);
+    many_.remove(*many);
   } else {
     receiver.senders.forEach([this](uint64_t sender) { removeReceiver(sender); });
   }
@@ -114,17 +111,16 @@ void Departures::eraseIfUnused(Sender* sender) {
   senders_.erase(sender);
 }
 
-// --- keys that leave
-// --------------------------------------------------------------------------------------------------
+// --- keys that leave -------------------------------------------------------------------------------------------------
 
 void Departures::keyLeft(const Key& key, uint64_t hash) {
-  hash = nonZero(hash);
+  hash = SenderSet::nonZero(hash);
   Sender* sender = find(hash);
   if (sender != nullptr) {
     const bool waits = sender->leaving > 0;
     sender->leaving = sender->listed;
-    if (waits) return;  // it came back and left again: whoever heard of it meanwhile is told, too, and each once
-  } else if (many_ == nullptr || waiting_.size() >= kMaxWaiting) {
+    if (waits) return;  // it came back and left again: its new receivers join those still to be told
+  } else if (many_.empty() || waiting_.size() >= kMaxWaiting) {
     return;
   }
   waiting_.push_back({key, hash});

@@ -21,7 +21,8 @@ class Departures {
   // Of senders and receivers that the shard knows together: about 30 to 50 bytes each. Beyond it new ones are counted
   // and forgotten: their receivers do not hear that they left.
   static constexpr uint64_t kMaxPairs = 4 << 20;
-  // Keys that leave at once and are told to clients with many senders; more are told only to those that know them.
+  // Keys whose departure is still to be told. Beyond this, clients with many senders no longer hear of keys that nobody
+  // else here knows.
   static constexpr size_t kMaxWaiting = 64 << 10;
 
   // `slots`: the shard's clients.
@@ -36,7 +37,7 @@ class Departures {
   }
   // A client left its slot.
   void receiverLeft(Client& receiver);
-  // A key left the region. Its receivers are told by step().
+  // A key left the region. step() tells its receivers.
   void keyLeft(const Key& key, uint64_t hash);
 
   // Tells up to `budget` receivers: `tell(Client&, const Key&)`. True when there was anyone to tell or anything to do.
@@ -58,7 +59,7 @@ class Departures {
   uint64_t pairs() const { return pairs_; }
   // Places in a sender's list of receivers, those of receivers that left among them.
   uint32_t listed(uint64_t hash) const {
-    const Sender* sender = find(nonZero(hash));
+    const Sender* sender = find(SenderSet::nonZero(hash));
     return sender == nullptr ? 0 : sender->listed;
   }
   // What is wrong between the lists and the clients, or null.
@@ -92,7 +93,6 @@ class Departures {
     uint64_t hash;
   };
 
-  static uint64_t nonZero(uint64_t hash) { return hash == 0 ? 1 : hash; }
   static uint32_t capacityFor(uint32_t listed) { return listed <= kFew ? kFew : std::bit_ceil(listed); }
 
   Sender* find(uint64_t hash) const {
@@ -124,7 +124,7 @@ class Departures {
       endLeaving(sender);
     }
     told_ = 0;
-    next_many_ = many_;
+    next_many_ = many_.front();
     telling_many_ = true;
     return true;
   }
@@ -134,7 +134,7 @@ class Departures {
     for (; next_many_ != nullptr; --budget) {
       if (budget == 0) return false;
       Client& client = *next_many_->client;
-      next_many_ = next_many_->next;
+      next_many_ = many_.next(*next_many_);
       tell(client, waiting_.front().key);
     }
     telling_many_ = false;
@@ -147,9 +147,9 @@ class Departures {
   uint64_t pairs_ = 0;
   std::deque<Waiting> waiting_;
   uint32_t told_ = 0;                 // of the first that waits: slots of its list
-  bool telling_many_ = false;         // of the first that waits: its own receivers are told
-  ManySenders* next_many_ = nullptr;  // who of them is next
-  ManySenders* many_ = nullptr;       // clients with many senders
+  bool telling_many_ = false;         // of the first that waits: the clients with many senders are next
+  ManySenders* next_many_ = nullptr;  // the next of them
+  LinkedList<ManySenders, &ManySenders::links> many_;  // clients with many senders
 };
 
 }  // namespace derplane

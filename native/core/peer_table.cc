@@ -37,7 +37,7 @@ void PeerMemory::give(Peer* peer) {
 }
 
 PeerTable::~PeerTable() {
-  forEach([](Peer& peer) { peer.forwarders = {}; });  // their memory is no part of the pages
+  forEach([](Peer& peer) { peer.forwarders = {}; });  // the pages do not own their memory
 }
 
 Peer* PeerTable::findOrAdd(uint64_t hash, const uint8_t* key) {

@@ -55,7 +55,7 @@ struct RingRecord {
   RecordKind kind;
   uint8_t wants_reply;         // kPacket: the sender may be told that the destination is not here
   uint8_t forwarded;           // kPacket: came from a mesh peer, never forwarded again
-  uint32_t client_slot;        // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: whom to tell;
+  uint32_t client_slot;        // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: who is told;
                                // others: link or watcher
   uint32_t client_generation;  // so that a successor in the same slot is not told
   uint64_t destination_hash;
@@ -107,7 +107,7 @@ class RingProducer {
   void commit();
   // Shows all committed records to the consumer; true when there were any.
   bool publish();
-  // Says that someone waits for `size` bytes. True: there is no room, and the release that changes this wakes us.
+  // Says that someone waits for `size` bytes. True: there is no room, and the release that makes room wakes us.
   // False: there is room after all; others may wait all the same, so the flag stays. What was committed is published
   // first, else both sides could sleep on it.
   bool waitForRoom(uint32_t size);

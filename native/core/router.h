@@ -15,6 +15,7 @@
 #include "counters.h"
 #include "departures.h"
 #include "duplicates.h"
+#include "linked_list.h"
 #include "peer_table.h"
 #include "ring.h"
 #include "send_queue.h"
@@ -206,16 +207,6 @@ class Router {
   static constexpr uint64_t kLinkTimeoutMs = 120'000;
   static constexpr uint64_t kLinkReportMs = 1000;
 
-  // Clients that wait for a ring, linked through next_blocked and prev_blocked.
-  struct ClientList {
-    Client* head = nullptr;
-    Client* tail = nullptr;
-
-    void pushFront(Client& client);
-    void pushBack(Client& client);
-    void remove(Client& client);
-  };
-
   struct Notice {
     RecordKind kind;
     Key key;
@@ -276,7 +267,7 @@ class Router {
   void block(Client& client, uint32_t shard);
   bool waitForRoom(uint32_t shard, uint32_t size);
   bool someoneWaitsFor(uint32_t shard) const {
-    return blocked_[shard].head != nullptr || (shard != config_.shard && !notices_[shard].empty());
+    return !blocked_[shard].empty() || (shard != config_.shard && !notices_[shard].empty());
   }
   void takePacket(uint32_t from, RingRecord& record);
   Client* clientAt(uint32_t slot, uint32_t generation) const;
@@ -348,7 +339,7 @@ class Router {
   Duplicates duplicates_;
   TimerWheel timers_;
   RingProducer rings_[kMaxShards];
-  ClientList blocked_[kMaxShards];
+  LinkedList<Client, &Client::blocked> blocked_[kMaxShards];  // wait for the ring to each shard
   bool drop_when_full_ = false;
   uint32_t resuming_ = kNotBlocked;
   uint64_t rings_dirty_ = 0;

@@ -20,7 +20,7 @@ bool Router::waitForRoom(uint32_t shard, uint32_t size) {
 RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame_size) {
   const uint32_t size = static_cast<uint32_t>(sizeof(RingRecord)) + frame_size;
   // Whoever came first goes first: while others wait for this ring, only the one being resumed may take its room.
-  const bool others_wait = blocked_[shard].head != nullptr && resuming_ != shard;
+  const bool others_wait = !blocked_[shard].empty() && resuming_ != shard;
   RingRecord* record = others_wait ? nullptr : rings_[shard].reserve(size);
   if (record != nullptr || drop_when_full_) return record;
   if (!others_wait && !waitForRoom(shard, size)) return rings_[shard].reserve(size);
@@ -46,26 +46,6 @@ void Router::commitPacket(const Client& client, uint32_t shard, RingRecord* reco
   counters_.add(Counter::ring_packets_out);
 }
 
-void Router::ClientList::pushFront(Client& client) {
-  client.prev_blocked = nullptr;
-  client.next_blocked = head;
-  (head == nullptr ? tail : head->prev_blocked) = &client;
-  head = &client;
-}
-
-void Router::ClientList::pushBack(Client& client) {
-  client.prev_blocked = tail;
-  client.next_blocked = nullptr;
-  (tail == nullptr ? head : tail->next_blocked) = &client;
-  tail = &client;
-}
-
-void Router::ClientList::remove(Client& client) {
-  (client.prev_blocked == nullptr ? head : client.prev_blocked->next_blocked) = client.next_blocked;
-  (client.next_blocked == nullptr ? tail : client.next_blocked->prev_blocked) = client.prev_blocked;
-  client.next_blocked = client.prev_blocked = nullptr;
-}
-
 void Router::block(Client& client, uint32_t shard) {
   client.blocked_on = shard;
   if (resuming_ == shard) {
@@ -78,7 +58,7 @@ void Router::block(Client& client, uint32_t shard) {
 Client* Router::takeBlocked(uint32_t shard) {
   sendNotices(shard);
   if (!notices_[shard].empty()) return nullptr;
-  Client* client = blocked_[shard].head;
+  Client* client = blocked_[shard].front();
   if (client == nullptr) return nullptr;
   blocked_[shard].remove(*client);
   client->blocked_on = kNotBlocked;

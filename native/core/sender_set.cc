@@ -4,7 +4,6 @@ namespace derplane {
 namespace {
 
 constexpr uint32_t kFirstCapacity = 8;
-uint64_t nonZero(uint64_t hash) { return hash == 0 ? 1 : hash; }
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "hyperloglog.h"
+#include "linked_list.h"
 
 namespace derplane {
 
@@ -15,13 +16,15 @@ struct Client;
 struct ManySenders {
   HyperLogLog ever;  // all that there ever were
   Client* client = nullptr;
-  ManySenders* next = nullptr;  // in Departures
-  ManySenders* prev = nullptr;
+  Links<ManySenders> links;  // in Departures
 };
 
 class SenderSet {
  public:
   static constexpr uint32_t kMaxSenders = 4096;
+
+  // What stands for a sender of that hash: 0 marks a free place.
+  static uint64_t nonZero(uint64_t hash) { return hash == 0 ? 1 : hash; }
 
   enum class Noted : uint8_t {
     kKnown,

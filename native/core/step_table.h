@@ -2,8 +2,8 @@
 // to the kernel. Open addressing with linear probing. While it changes its size, entries lie in two tables; each
 // change, and step(), moves some of them on.
 //
-// `Traits`: Entry, trivially copyable, of which zero bytes are an empty place; `bool isEmpty(const Entry&) const`;
-// `uint64_t hashOf(const Entry&) const`, seeded where strangers choose the entries; kMaxLoadQuarters, of four.
+// `Traits` has `Entry`, trivially copyable, where all zero bytes mean an empty place; `bool isEmpty(const Entry&)
+// const`; `uint64_t hashOf(const Entry&) const`, seeded if strangers choose the entries; and kMaxLoadQuarters, of four.
 #pragma once
 
 #include <algorithm>

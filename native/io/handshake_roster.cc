@@ -57,22 +57,25 @@ void HandshakeRoster::step(RosterEntry& entry, uint64_t now_ms) {
   enlist(entry);
 }
 
-bool HandshakeRoster::atShare(const Address& remote) const {
-  Key prefix;
-  if (!prefixOf(remote, prefix)) return false;
-  const auto it = sources_.find(prefix);
-  return it != sources_.end() && it->second.count >= share_;
-}
-
-RosterEntry* HandshakeRoster::takeSilent(uint64_t now_ms) { return takeFrom(all_, now_ms); }
-
-RosterEntry* HandshakeRoster::takeStuck(uint64_t now_ms) { return takeStuckFrom(all_, now_ms); }
-
-RosterEntry* HandshakeRoster::takeSilentOf(const Address& remote, uint64_t now_ms) {
+HandshakeSource* HandshakeRoster::find(const Address& remote) {
   Key prefix;
   if (!prefixOf(remote, prefix)) return nullptr;
   const auto it = sources_.find(prefix);
-  return it == sources_.end() ? nullptr : takeFrom(it->second.waiting, now_ms);
+  return it == sources_.end() ? nullptr : &it->second;
+}
+
+bool HandshakeRoster::atShare(const Address& remote) {
+  const HandshakeSource* const source = find(remote);
+  return source != nullptr && source->count >= share_;
+}
+
+RosterEntry* HandshakeRoster::takeSilent(uint64_t now_ms) { return takeSilentFrom(all_, now_ms); }
+
+RosterEntry* HandshakeRoster::takeStuck(uint64_t now_ms) { return takeOldest(all_.spoke, kStepGraceMs, now_ms); }
+
+RosterEntry* HandshakeRoster::takeSilentOf(const Address& remote, uint64_t now_ms) {
+  HandshakeSource* const source = find(remote);
+  return source == nullptr ? nullptr : takeSilentFrom(source->waiting, now_ms);
 }
 
 RosterEntry* HandshakeRoster::takeOverShare() {
@@ -97,7 +100,7 @@ void HandshakeRoster::delist(RosterEntry& entry) {
 }
 
 // What the connection sent may still wait for us: then we are late, not the connection. Once a step, since bytes that
-// nobody reads must not protect for ever.
+// nobody reads must not protect it forever.
 bool HandshakeRoster::spare(RosterEntry& entry, uint64_t now_ms) {
   if (entry.spared || !hasUnread(entry.fd)) return false;
   step(entry, now_ms);
@@ -105,28 +108,22 @@ bool HandshakeRoster::spare(RosterEntry& entry, uint64_t now_ms) {
   return true;
 }
 
-template <Links<RosterEntry> RosterEntry::* kLinks>
-RosterEntry* HandshakeRoster::takeFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
+template <typename List>
+RosterEntry* HandshakeRoster::takeOldest(List& list, uint64_t grace_ms, uint64_t now_ms) {
   for (int looks = 0; looks < kMaxLooks; ++looks) {
-    RosterEntry* const entry = waiting.mute.front();
-    if (entry == nullptr || now_ms < entry->since_ms + kMuteGraceMs) break;
-    if (spare(*entry, now_ms)) continue;
-    leave(*entry);
-    return entry;
-  }
-  return takeStuckFrom(waiting, now_ms);
-}
-
-template <Links<RosterEntry> RosterEntry::* kLinks>
-RosterEntry* HandshakeRoster::takeStuckFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
-  for (int looks = 0; looks < kMaxLooks; ++looks) {
-    RosterEntry* const entry = waiting.spoke.front();
-    if (entry == nullptr || now_ms < entry->since_ms + kStepGraceMs) break;
+    RosterEntry* const entry = list.front();
+    if (entry == nullptr || now_ms < entry->since_ms + grace_ms) break;
     if (spare(*entry, now_ms)) continue;
     leave(*entry);
     return entry;
   }
   return nullptr;
+}
+
+template <Links<RosterEntry> RosterEntry::* kLinks>
+RosterEntry* HandshakeRoster::takeSilentFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms) {
+  RosterEntry* const mute = takeOldest(waiting.mute, kMuteGraceMs, now_ms);
+  return mute != nullptr ? mute : takeOldest(waiting.spoke, kStepGraceMs, now_ms);
 }
 
 }  // namespace derplane

@@ -12,7 +12,7 @@
 
 #include "../core/client.h"
 #include "../core/key.h"
-#include "linked_list.h"
+#include "../core/linked_list.h"
 
 namespace derplane {
 
@@ -67,7 +67,7 @@ class HandshakeRoster {
   void step(RosterEntry& entry, uint64_t now_ms);
 
   // Whether one more from there exceeds its share.
-  bool atShare(const Address& remote) const;
+  bool atShare(const Address& remote);
 
   // Each takes an entry out of the roster and returns it; null: there is none to end.
   // The oldest that sent nothing, else the one that has made no progress for longest.
@@ -91,14 +91,16 @@ class HandshakeRoster {
     size_t operator()(const Key& prefix) const { return static_cast<size_t>(hashKey(seed, prefix.bytes)); }
   };
 
+  // Null when none of its handshakes is in progress.
   HandshakeSource* find(const Address& remote);
   void enlist(RosterEntry& entry);
   void delist(RosterEntry& entry);
   bool spare(RosterEntry& entry, uint64_t now_ms);
+  // The oldest of a list, once it has made no progress for `grace_ms`.
+  template <typename List>
+  RosterEntry* takeOldest(List& list, uint64_t grace_ms, uint64_t now_ms);
   template <Links<RosterEntry> RosterEntry::* kLinks>
-  RosterEntry* takeFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms);
-  template <Links<RosterEntry> RosterEntry::* kLinks>
-  RosterEntry* takeStuckFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms);
+  RosterEntry* takeSilentFrom(WaitingEntries<kLinks>& waiting, uint64_t now_ms);
 
   WaitingEntries<&RosterEntry::in_all> all_;
   // At most as many as there are entries. Strangers choose addresses, so the hash has a secret.

@@ -15,6 +15,15 @@ class LinkedList {
   T* front() const { return front_; }
   bool empty() const { return front_ == nullptr; }
 
+  // The element behind one in this list, or null.
+  static T* next(const T& element) { return (element.*kLinks).next; }
+
+  void pushFront(T& element) {
+    element.*kLinks = {nullptr, front_};
+    (front_ != nullptr ? (front_->*kLinks).prev : back_) = &element;
+    front_ = &element;
+  }
+
   void pushBack(T& element) {
     element.*kLinks = {back_, nullptr};
     (back_ != nullptr ? (back_->*kLinks).next : front_) = &element;
