@@ -26,6 +26,12 @@ export function canonicalHost(text: string): string | undefined {
   return DNS_NAME.test(name) && isIP(name) === 0 ? name : undefined;
 }
 
+/** The IP address that a host is, as {@link canonicalHost} writes it; `undefined` for a name, and for what is no host. */
+export function addressOf(text: string): string | undefined {
+  const host = canonicalHost(text);
+  return host === undefined || isIP(host) === 0 ? undefined : host;
+}
+
 /** The host of a `Host` header, as {@link canonicalHost} writes it: `example.com` of `Example.com:80`, `::1` of `[::1]:80`. */
 export function hostOfHeader(header: string): string | undefined {
   return canonicalHost(/^(\[[^\]]*\]|[^:]*)(?::\d*)?$/.exec(header)?.[1] ?? '');

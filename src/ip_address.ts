@@ -40,6 +40,11 @@ export function isUnspecified(host: string): boolean {
   return host === '' || address === '::' || address === '0.0.0.0';
 }
 
+/** `host:port`, an IPv6 address in brackets. */
+export function withPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
 /** Whether the Internet could reach a canonical address. */
 export function isPublicAddress(address: string): boolean {
   if (isIPv4(address)) return !NOT_PUBLIC.check(address, 'ipv4');

@@ -35,7 +35,7 @@ const surface = await Promise.all(
   exported.map(async ({ name, file }) => ({ name, file, text: (await declarations(file)).get(name)?.trim() ?? '' })),
 );
 
-test('is as it was; `npx vitest run -u test/api_surface.test.ts` writes it anew', async () => {
+test('is as it was; `npx vitest run test/api_surface.test.ts -u` writes it anew', async () => {
   const text = surface.map(({ text }) => text).join('\n');
   expect(index).not.toMatch(/export \*/);
   await expect(text).toMatchFileSnapshot('__snapshots__/api_surface.txt');
@@ -131,6 +131,8 @@ test('the figures have the names and forms that their type says', async () => {
   const relay = new Server(PrivateKey.generate(), { shards: 1, handshake: { threads: 1 } });
   try {
     const figures = relay.expVar();
+    const typed: readonly string[] = [...NUMBER_FIGURES, ...LABELLED_FIGURES, ...DROP_FIGURES];
+    expect(Object.keys(figures).toSorted()).toEqual(typed.toSorted());
     for (const name of NUMBER_FIGURES) expect(figures[name], name).toEqual(expect.any(Number));
     for (const name of LABELLED_FIGURES) {
       for (const value of Object.values(figures[name])) expect(value, name).toEqual(expect.any(Number));

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { checkName, isValidFor, readKeyPair } from '../dist/certificates/key_pair.js';
+import { refusalOf } from './support/certificate_refusal.js';
 import { type KeyType, makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
 import { handshake } from './support/tls_handshake.js';
 
@@ -59,18 +60,7 @@ describe('a pair is read and works in a handshake:', () => {
 });
 
 describe('refused with one line that names the file is', () => {
-  const refusal = (cert: string, key: string) => {
-    try {
-      read(cert, key);
-    } catch (error) {
-      expect(error).toMatchObject({ code: 'ERR_DERP_CERTIFICATE' });
-      const { message } = error as Error;
-      expect(message).not.toContain('\n');
-      expect(message).not.toMatch(/MI[A-Za-z0-9+/]{20}/); // no key, no certificate
-      return message;
-    }
-    return 'read';
-  };
+  const refusal = (cert: string, key: string) => refusalOf(() => read(cert, key));
 
   test('a certificate with a date that is none', () => {
     const der = Buffer.from(made.ec.der);

@@ -151,7 +151,7 @@ describe('help and version', () => {
     expect(stderr).toMatch(/^Usage of derplane demo:\n {2}-cert-name name\n/);
   });
 
-  test('docs/cli.md has the usage as it is (npx vitest -u writes it)', async () => {
+  test('docs/cli.md has the usage as it is (npx vitest run with -u writes it)', async () => {
     const document = `# The command line
 
 \`derplane [flags]\` runs a relay. \`derplane demo\` sends packets between two clients through a running one.

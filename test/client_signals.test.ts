@@ -34,12 +34,7 @@ afterEach(async () => {
 });
 
 async function connected() {
-  const connecting = client.connect();
-  const connection = await relay.connection();
-  await connection.readHead();
-  connection.switchProtocols();
-  await connection.letIn();
-  await connecting;
+  const [connection] = await Promise.all([relay.client(), client.connect()]);
   return connection;
 }
 

@@ -1,7 +1,6 @@
 /** What an ACME certificate source is started with, and whether that can be done. */
-import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
+import { addressOf, canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { ExternalAccount } from './acme_session.js';
@@ -62,12 +61,11 @@ export function planAcme(options: AcmeOptions): AcmePlan {
   const { hostname, mode, certDir, ipCertificates, email } = options;
   if (certDir === '') throw bad('-certdir is missing: certificates and keys need a folder');
   if (ipCertificates && mode !== 'letsencrypt') throw bad('--acme-ip-certs requires --certmode=letsencrypt');
-  const name = canonicalHost(hostname) ?? '';
-  const address = isIP(name) === 0 ? undefined : name;
+  const address = addressOf(hostname);
   if (address !== undefined) refuseAddress(hostname, mode, ipCertificates);
   return {
     directoryUrl: directoryUrl(options),
-    host: address === undefined ? dnsName(hostname, name) : undefined,
+    host: address === undefined ? dnsName(hostname) : undefined,
     address,
     email: email === '' ? undefined : email,
     externalAccount: mode === 'gcp' ? externalAccount(options) : undefined,
@@ -83,7 +81,8 @@ function refuseAddress(hostname: string, mode: string, ipCertificates: boolean):
   );
 }
 
-function dnsName(hostname: string, name: string): string {
+function dnsName(hostname: string): string {
+  const name = canonicalHost(hostname) ?? '';
   if (DNS_NAME.test(name)) return name;
   throw bad(
     `-hostname ${JSON.stringify(hostname)}: no certificate can be had for it; it must be a DNS name such as derp.example.com`,

@@ -1,9 +1,8 @@
 /** `-certmode manual`: a certificate that somebody else puts into a folder, and replaces there. */
 import { existsSync, statSync } from 'node:fs';
-import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
+import { addressOf, canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import { formatPin } from '../tls/pin.js';
 import type { CertificateSink } from '../tls/tls_context.js';
@@ -108,7 +107,7 @@ export class ManualCertificate {
       const pair = this.#load();
       if (pair.cert === before.cert && pair.key === before.key) return true;
       this.#pair = pair;
-      const pin = this.pin === undefined || !isAddress(hostname) ? '' : `, ${this.pin}`;
+      const pin = this.pin === undefined || addressOf(hostname) === undefined ? '' : `, ${this.pin}`;
       logger.info({}, `certificate of ${hostname}: read anew, valid until ${isoDate(pair.notAfter)}${pin}`);
       this.#tellFaults();
       onChange?.();
@@ -127,13 +126,13 @@ export class ManualCertificate {
     const { hostname, sink } = this.#options;
     const pair = readKeyPair(this.#files);
     checkName(pair, hostname, this.#files);
-    sink.set(isAddress(hostname) ? '*' : hostname, [{ cert: pair.cert, key: pair.key }]);
+    sink.set(addressOf(hostname) === undefined ? hostname : '*', [{ cert: pair.cert, key: pair.key }]);
     return pair;
   }
 
   #tellFaults(): void {
     const { hostname, logger } = this.#options;
-    for (const fault of faultsOf(this.#pair, !isAddress(hostname), this.#files)) {
+    for (const fault of faultsOf(this.#pair, addressOf(hostname) === undefined, this.#files)) {
       logger.warn({}, `certificate of ${hostname}: ${fault}`);
     }
   }
@@ -161,10 +160,6 @@ function faultsOf({ leaf, chain, notBefore }: KeyPair, isName: boolean, files: P
     faults.push(`every user of this machine can read the key ${files.key}: chmod 600 it`);
   }
   return faults;
-}
-
-function isAddress(hostname: string): boolean {
-  return isIP(canonicalHost(hostname) ?? '') !== 0;
 }
 
 function stateOf(path: string): string {

@@ -1,8 +1,7 @@
 /** Where a relay's certificates come from. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
-import { canonicalHost } from '../host_name.js';
+import { addressOf } from '../host_name.js';
 import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { AcmeOptions } from './acme.js';
@@ -87,8 +86,7 @@ async function manualSource(
   logger: Logger,
   onPinChange: () => void,
 ): Promise<CertificateSource> {
-  const host = canonicalHost(hostname) ?? '';
-  const ip = isIP(host) === 0 ? undefined : host;
+  const ip = addressOf(hostname);
   const onChange = () => {
     watch.check();
     if (ip !== undefined && certificate.pin !== pin) onPinChange();

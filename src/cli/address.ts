@@ -2,7 +2,7 @@
 import { lookup } from 'node:dns/promises';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { canonicalAddress, isUnspecified } from '../ip_address.js';
+import { canonicalAddress, isUnspecified, withPort } from '../ip_address.js';
 import { StartError } from './exit.js';
 
 /** Where to listen. */
@@ -77,7 +77,7 @@ function parseHost(text: string, fail: (reason: string) => StartError): string {
 
 /** The form that {@link parseAddress} reads. */
 export function formatAddress({ host, port }: Pick<Address, 'host' | 'port'>): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  return withPort(host, port);
 }
 
 /**

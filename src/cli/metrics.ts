@@ -12,16 +12,19 @@ import { type HttpListener, listenHttp } from './http_listener.js';
  * @param relay - undefined where no DERP is served
  * @param hostname - of `-hostname`
  * @param certificates - undefined where no TLS is served
+ * @param logLinesLost - of the program's log
  */
 export function debugOptions(
   relay: DebugSource | undefined,
   hostname: string,
   certificates: (() => CertificateExpiry[]) | undefined,
+  logLinesLost: () => number,
 ): DebugPagesOptions {
   return {
     ...(relay !== undefined && { relay }),
     ...(certificates !== undefined && { certificates }),
     hostname,
+    logLinesLost,
     cmdline: ['derplane', ...shownCommandLine(process.argv.slice(2))],
   };
 }

@@ -133,10 +133,8 @@ async function serve(
   const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, derp, home, rateConfig } = config;
   const { Server } = await import('../server/server.js');
   const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
-  const debug = {
-    ...debugOptions(derp ? server : undefined, config.hostname, tls && (() => tls.source.expiry())),
-    logLinesLost: linesLost,
-  };
+  const expiry = tls && (() => tls.source.expiry());
+  const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost);
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);

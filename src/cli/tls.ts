@@ -1,8 +1,7 @@
 /** The relay's TLS: its certificates, and what answers handshakes with them. */
-import { isIP } from 'node:net';
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
-import { canonicalHost } from '../host_name.js';
+import { addressOf, canonicalHost } from '../host_name.js';
 import { TlsContext } from '../tls/tls_context.js';
 import type { Log } from './logging.js';
 
@@ -33,7 +32,7 @@ export async function openTls(config: CertificateConfig, log: Log): Promise<Rela
 
 /** Whether the DERP map is printed: clients know the relay by an IP address, and its certificate does not change every few days. */
 export function isPrinted({ mode, hostname }: CertificateConfig): boolean {
-  return mode === 'manual' && isIP(canonicalHost(hostname) ?? '') !== 0;
+  return mode === 'manual' && addressOf(hostname) !== undefined;
 }
 
 function printHint(config: CertificateConfig, { pin }: CertificateSource, { logger, writeLine }: Log): void {

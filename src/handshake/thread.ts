@@ -6,7 +6,7 @@ import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
 import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
 import { PrivateKey } from '../protocol/key.js';
-import { findHeadEnd, looksLikeHttp, MAX_REQUEST_HEAD, parseHead } from '../requests/head.js';
+import { MAX_REQUEST_HEAD, readHead } from '../requests/head.js';
 import { RefusedRequest } from '../requests/refusal.js';
 import { threadName } from '../thread_name.js';
 import { HANDSHAKE_NICE, READ_AHEAD } from './limits.js';
@@ -99,18 +99,14 @@ async function readRequest(id: number): Promise<DerpRequest> {
   let searched = 0;
   for (;;) {
     const bytes = await io.read(id, searched + 1, MAX_REQUEST_HEAD);
-    const end = findHeadEnd(bytes, searched);
-    // TLS brings whole records, so what is read may be more than was asked for.
-    const tooLong = end === -1 ? bytes.length >= MAX_REQUEST_HEAD : end > MAX_REQUEST_HEAD;
-    if (tooLong) throw new RefusedRequest('head_size');
-    if (end === -1 && !looksLikeHttp(bytes)) throw new RefusedRequest('not_http');
-    if (end === -1) {
+    const found = readHead(bytes, searched);
+    if (found === undefined) {
       searched = bytes.length;
       continue;
     }
-    const request = derpRequest(parseHead(bytes.subarray(0, end)));
+    const request = derpRequest(found.head);
     if (!derp) request.upgrade = false;
-    if (request.upgrade) io.consume(id, end);
+    if (request.upgrade) io.consume(id, found.end);
     return request;
   }
 }

@@ -7,13 +7,11 @@ import type { Socket } from 'node:net';
 import { BodySkipper } from '../requests/body.js';
 import {
   expectsContinue,
-  findHeadEnd,
   framingOf,
-  looksLikeHttp,
   MAX_REQUEST_HEAD,
   mayKeepAlive,
-  parseHead,
   type RequestHead,
+  readHead,
 } from '../requests/head.js';
 import { closeAfter, refuseRequest } from '../requests/last_answer.js';
 import { type RefusalCode, RefusedRequest } from '../requests/refusal.js';
@@ -108,19 +106,15 @@ export class PageConnection {
       this.#bytes = this.#bytes.subarray(STRAY_LINES.exec(this.#bytes.toString('latin1', 0, 4))?.[0].length ?? 0);
     if (this.#bytes.length === 0) return undefined;
     this.#afterPost = false;
-    const end = findHeadEnd(this.#bytes, this.#searched);
-    const tooLong = end === -1 ? this.#bytes.length >= MAX_REQUEST_HEAD : end > MAX_REQUEST_HEAD;
-    if (tooLong) throw new RefusedRequest('head_size');
-    if (end === -1) {
-      if (!looksLikeHttp(this.#bytes)) throw new RefusedRequest('not_http');
+    const found = readHead(this.#bytes, this.#searched);
+    if (found === undefined) {
       this.#searched = this.#bytes.length;
       return undefined;
     }
-    const head = parseHead(this.#bytes.subarray(0, end));
-    this.#bytes = this.#bytes.subarray(end);
+    this.#bytes = this.#bytes.subarray(found.end);
     this.#searched = 0;
-    this.#afterPost = head.method === 'POST';
-    return head;
+    this.#afterPost = found.head.method === 'POST';
+    return found.head;
   }
 
   #answer(head: RequestHead, keepAlive: boolean): void {

@@ -54,12 +54,26 @@ export function findHeadEnd(bytes: Buffer, from: number): number {
  * Whether bytes may be the beginning of a request: of a method, and a request line as soon as there is a line. What else strangers send
  * need not be waited for.
  */
-export function looksLikeHttp(bytes: Buffer): boolean {
+function looksLikeHttp(bytes: Buffer): boolean {
   const lf = bytes.indexOf(LF);
   if (lf !== -1) return REQUEST_LINE.test(withoutCr(bytes.toString('latin1', 0, lf)));
   const start = bytes.toString('latin1', 0, 4);
   const space = start.indexOf(' ');
   return TOKEN.test(space === -1 ? start : start.slice(0, space));
+}
+
+/**
+ * Reads the head that `bytes` begin with.
+ * @param searched - offset up to which an earlier call found no end
+ * @returns the head and the offset behind it; undefined: more bytes must come
+ * @throws RefusedRequest when it is too long, malformed, or cannot become a head
+ */
+export function readHead(bytes: Buffer, searched: number): { head: RequestHead; end: number } | undefined {
+  const end = findHeadEnd(bytes, searched);
+  const tooLong = end === -1 ? bytes.length >= MAX_REQUEST_HEAD : end > MAX_REQUEST_HEAD;
+  if (tooLong) refuse('head_size');
+  if (end === -1) return looksLikeHttp(bytes) ? undefined : refuse('not_http');
+  return { head: parseHead(bytes.subarray(0, end)), end };
 }
 
 /**

@@ -42,5 +42,5 @@ export function relayFigures({ relay, counters: ofShards, forwarders, tls, limit
       silent: relay.mute,
     },
   };
-  return figures as Stats as ServerStats;
+  return figures as ServerStats;
 }

@@ -4,6 +4,7 @@ import { isIP } from 'node:net';
 import { AcceptTrouble } from '../accept_trouble.js';
 import { badOption, type Checks, checkHttpServer, checkOptions, checkString, wrong } from '../checks.js';
 import { DerpError, type DerpErrorCode, errnoOf, systemDetail } from '../errors.js';
+import { withPort } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import type { NativeListener, NativeRelay } from '../native.js';
 import { TlsContext } from '../tls/tls_context.js';
@@ -124,8 +125,7 @@ export async function numericHost(host: string = EVERYWHERE): Promise<string> {
 function listenError(cause: unknown, address: string, port: number): DerpError {
   const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
   const errno = errnoOf(code);
-  const where = address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
-  return new DerpError(code as DerpErrorCode, `listen ${code}: ${message} ${where}`, {
+  return new DerpError(code as DerpErrorCode, `listen ${code}: ${message} ${withPort(address, port)}`, {
     syscall: 'listen',
     address,
     port,

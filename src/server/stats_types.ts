@@ -9,6 +9,7 @@ export const NUMBER_FIGURES = [
   'bytes_received',
   'bytes_sent',
   'counter_total_dup_client_conns',
+  'crowd_pauses',
   'gauge_clients_local',
   'gauge_clients_remote',
   'gauge_clients_total',
@@ -27,6 +28,7 @@ export const NUMBER_FIGURES = [
   'got_ping',
   'home_moves_in',
   'home_moves_out',
+  'lost_wakes',
   'multiforwarder_created',
   'multiforwarder_deleted',
   'packet_forwarder_delete_other_value',
@@ -36,12 +38,14 @@ export const NUMBER_FIGURES = [
   'packets_sent',
   'peer_gone_disconnected_frames',
   'peer_gone_not_here_frames',
+  'rate_limit_per_client_waited',
   'reads',
   'ring_full',
   'ring_packets_in',
   'ring_packets_out',
   'ring_wakes',
   'sclient_write_timeouts',
+  'senders_forgotten',
   'sent_pong',
   'turns',
   'unknown_frames',
@@ -56,6 +60,7 @@ export const LABELLED_FIGURES = [
   'counter_mesh_update_loop_count',
   'counter_packets_received_kind',
   'counter_tcp_rtt',
+  'evicted_connections',
   'handshakes_failed',
   'refused_connections',
 ] as const;
@@ -86,6 +91,9 @@ export type ShardStats = Readonly<
     | 'ring_packets_out'
     | 'ring_full'
     | 'ring_wakes'
+    | 'crowd_pauses'
+    | 'lost_wakes'
+    | 'senders_forgotten'
     | 'turns'
     | 'reads'
     | 'writes'

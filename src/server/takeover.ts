@@ -2,6 +2,7 @@
 import { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { TLSSocket } from 'node:tls';
+import { withPort } from '../ip_address.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
 import { readAll, TlsStream } from '../tls/tls_stream.js';
 
@@ -37,7 +38,7 @@ export function remoteOf(stream: Duplex): string {
   const { remoteAddress, remotePort } = stream as Partial<Socket>;
   if (remoteAddress === undefined || remotePort === undefined) return '';
   const ip = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
-  return ip.includes(':') ? `[${ip}]:${remotePort}` : `${ip}:${remotePort}`;
+  return withPort(ip, remotePort);
 }
 
 function descriptorOf(stream: Duplex): number | undefined {
