@@ -1,4 +1,5 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
+
 export type { CertificateExpiry } from './certificates/expiry.js';
 export type { SignalOptions } from './client/abortable.js';
 export { Client } from './client/client.js';
@@ -21,6 +22,8 @@ export type { ClientInfoOptions, ClientOptions } from './client/options.js';
 export { type ReceivedDetail, RelayClient, type RelayClientOptions } from './client/relay_client.js';
 export type { WatchLoopEnd, WatchLoopOptions } from './client/watch_loop.js';
 export { DerpError, type DerpErrorCode, type SystemErrorCode, type SystemErrorDetail } from './errors.js';
+export { BootstrapDns, type BootstrapDnsCounts, type BootstrapDnsOptions } from './http/bootstrap_dns.js';
+export type { NameResolver } from './http/bootstrap_names.js';
 export { type DebugAccess, debugAccess } from './http/debug_access.js';
 export { type DebugPagesOptions, type DebugSource, debugPages } from './http/debug_pages.js';
 export { createMetricsServer, type MetricsServerOptions } from './http/metrics_server.js';

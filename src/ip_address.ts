@@ -45,6 +45,32 @@ export function withPort(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/**
+ * The 16 bytes of an address, those of IPv4 as IPv4-mapped IPv6 (`::ffff:a.b.c.d`); a zone does not count.
+ *
+ * @returns undefined when `text` is not an IP address
+ */
+export function addressBytes(text: string): Buffer | undefined {
+  const address = canonicalAddress(text.replace(/%.*$/, ''));
+  if (address === undefined) return undefined;
+  const bytes = Buffer.alloc(16);
+  if (isIPv4(address)) {
+    bytes.writeUInt16BE(0xffff, 10);
+    bytes.set(address.split('.').map(Number), 12);
+    return bytes;
+  }
+  const [head = '', tail] = address.split('::');
+  const groups = (part: string) => (part === '' ? [] : part.split(':').map((group) => Number.parseInt(group, 16)));
+  groups(head).forEach((group, index) => {
+    bytes.writeUInt16BE(group, 2 * index);
+  });
+  const last = groups(tail ?? '');
+  last.forEach((group, index) => {
+    bytes.writeUInt16BE(group, 16 - 2 * (last.length - index));
+  });
+  return bytes;
+}
+
 /** Whether the Internet could reach a canonical address. */
 export function isPublicAddress(address: string): boolean {
   if (isIPv4(address)) return !NOT_PUBLIC.check(address, 'ipv4');

@@ -24,6 +24,7 @@ export interface RelayConfig {
   keyFile: string | undefined;
   derp: boolean;
   home: string;
+  bootstrapDns: { names: string; unpublishedNames: string };
   /** Milliseconds. */
   tcpKeepaliveTime: number;
   /** Milliseconds. */
@@ -71,6 +72,10 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     keyFile: values.dev ? undefined : keyFile(values.c, isRoot),
     derp: values.derp,
     home: values.home,
+    bootstrapDns: {
+      names: values['bootstrap-dns-names'],
+      unpublishedNames: values['unpublished-bootstrap-dns-names'],
+    },
     tcpKeepaliveTime: values['tcp-keepalive-time'],
     tcpUserTimeout: values['tcp-user-timeout'],
     drainTime: values['drain-time'],

@@ -3,7 +3,6 @@ import { OPTION_RANGES } from '../server/option_ranges.js';
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
 const ADMISSION = 'admission of clients';
-const BOOTSTRAP_DNS = 'bootstrap DNS';
 const SECRETS = 'a secret server for the mesh key';
 
 /** Every flag of `derplane`: the reference's first, then ours. */
@@ -74,7 +73,7 @@ export const FLAGS = {
   home: {
     type: 'string',
     default: '',
-    help: 'what is served at /: empty for the default page, "blank", or an http(s) `URL` to redirect to',
+    help: 'what is served at /: empty for the default page, "blank", an http(s) `URL` to redirect to, or "none": the connection closes without an answer, for malformed requests and every other unknown request too',
   },
   'mesh-psk-file': {
     type: 'string',
@@ -97,14 +96,12 @@ export const FLAGS = {
   'bootstrap-dns-names': {
     type: 'string',
     default: '',
-    help: 'names answered at /bootstrap-dns, separated by commas',
-    pending: BOOTSTRAP_DNS,
+    help: 'DNS `names` whose addresses /bootstrap-dns answers, separated by commas without spaces',
   },
   'unpublished-bootstrap-dns-names': {
     type: 'string',
     default: '',
-    help: 'names answered there only when asked for, separated by commas',
-    pending: BOOTSTRAP_DNS,
+    help: 'DNS `names` whose addresses /bootstrap-dns answers only to clients that ask for the name, separated by commas without spaces; NAME/RECORD answers only the percentage of clients (0 to 100) that the TXT record RECORD holds',
   },
   'verify-clients': { type: 'bool', default: false, help: 'admit what the local tailscaled knows', pending: ADMISSION },
   socket: { type: 'string', default: '', help: "`path` of tailscaled's socket", inert: 'it needs -verify-clients' },

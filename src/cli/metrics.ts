@@ -1,5 +1,7 @@
 /** Debug pages of the program, and the listener of their own that they may have. */
+
 import type { CertificateExpiry } from '../certificates/expiry.js';
+import type { BootstrapDns } from '../http/bootstrap_dns.js';
 import type { DebugPagesOptions, DebugSource } from '../http/debug_pages.js';
 import { createMetricsServer } from '../http/metrics_server.js';
 import type { Logger } from '../log.js';
@@ -19,12 +21,14 @@ export function debugOptions(
   hostname: string,
   certificates: (() => CertificateExpiry[]) | undefined,
   logLinesLost: () => number,
+  bootstrapDns: BootstrapDns,
 ): DebugPagesOptions {
   return {
     ...(relay !== undefined && { relay }),
     ...(certificates !== undefined && { certificates }),
     hostname,
     logLinesLost,
+    bootstrapDns,
     cmdline: ['derplane', ...shownCommandLine(process.argv.slice(2))],
   };
 }

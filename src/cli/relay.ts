@@ -3,6 +3,7 @@ import type { RequestListener } from 'node:http';
 import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
 import { canonicalHost } from '../host_name.js';
+import { BootstrapDns } from '../http/bootstrap_dns.js';
 import { type DebugPagesOptions, debugPages } from '../http/debug_pages.js';
 import { boundedServer } from '../http/page_server.js';
 import { pages } from '../http/pages.js';
@@ -114,10 +115,11 @@ async function servePlain(
   address: Address,
   { pages }: Serving,
   { source }: RelayTls,
-  { tcpKeepaliveTime }: RelayConfig,
+  { tcpKeepaliveTime, home }: RelayConfig,
   logger: Logger,
 ): Promise<HttpListener> {
-  const server = boundedServer(plainPages({ pages, challenge: source.challenge }));
+  const hidden = home === 'none';
+  const server = boundedServer(plainPages({ pages, challenge: source.challenge, hidden }), { hidden });
   server.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
   const listener = await listenHttp(server, address, logger);
   logger.info({}, `derper: serving plain HTTP on ${formatAddress(listener.address)}`);
@@ -134,12 +136,13 @@ async function serve(
   const { Server } = await import('../server/server.js');
   const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
   const expiry = tls && (() => tls.source.expiry());
-  const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost);
+  const bootstrapDns = new BootstrapDns({ ...config.bootstrapDns, logger });
+  const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost, bootstrapDns);
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
-    const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), logger });
-    const httpServer = boundedServer(listener);
+    const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), bootstrapDns, logger });
+    const httpServer = boundedServer(listener, { hidden: home === 'none' });
     const host = await listenHost(address);
     const { port } = await server.listen({
       ...(host !== undefined && { host }),
@@ -149,6 +152,7 @@ async function serve(
       httpServer,
       ...(tls !== undefined && { tls: tls.context }),
     });
+    bootstrapDns.start();
     return {
       address: { ...address, port },
       debug,
@@ -160,6 +164,7 @@ async function serve(
         if (applyLimits !== undefined) reloadLimits(applyLimits, rateConfig!, logger);
       },
       close: async () => {
+        bootstrapDns.close();
         await server.close({ drainTime });
         httpServer.closeAllConnections();
       },

@@ -5,6 +5,8 @@ import type { IncomingMessage } from 'node:http';
 import { BlockList, isIP } from 'node:net';
 import { wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
+import { queryValue } from '../requests/query.js';
+import { clientAddress } from './client_address.js';
 
 /** Whether a request may see the debug pages. */
 export type DebugAccess = (request: IncomingMessage) => boolean;
@@ -81,16 +83,10 @@ function isForwarded(request: IncomingMessage): boolean {
   return (request.headers['x-forwarded-for'] ?? '') !== '';
 }
 
-/** IPv4 never as v4-in-v6, no zone. */
-function clientAddress(request: IncomingMessage): string {
-  return (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*$/, '');
-}
-
 /** The file is read each time, so that a new key needs no restart. */
 function provesKey(url: string, keyFile: string): boolean {
-  const mark = url.indexOf('?');
-  const offered = mark < 0 ? null : new URLSearchParams(url.slice(mark + 1)).get('debugkey');
-  if (offered === null || offered === '') return false;
+  const offered = queryValue(url, 'debugkey') ?? '';
+  if (offered === '') return false;
   let key: string;
   try {
     key = readFileSync(keyFile, 'utf8').trim();

@@ -6,6 +6,7 @@ import type { CertificateExpiry } from '../certificates/expiry.js';
 import { arrayOf, type Checks, checkFunction, checkOptions, checkString, having } from '../checks.js';
 import { parseRequestPath } from '../requests/target.js';
 import { escapeHtml, sendText } from './answers.js';
+import type { BootstrapDns } from './bootstrap_dns.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
 import { debugVars, type FigureSource, readFigures } from './debug_vars.js';
@@ -26,6 +27,8 @@ export interface DebugPagesOptions {
   hostname?: string;
   /** The certificates that TLS is served with, whose ends are metrics. Default: none. */
   certificates?: () => readonly CertificateExpiry[];
+  /** What answers `/bootstrap-dns`, whose requests are metrics. Default: none. */
+  bootstrapDns?: BootstrapDns;
   /** Lines of the program's log that could not be written, which are a metric. Default: none. */
   logLinesLost?: () => number;
   /** Shown, and the value of the metric `version`. Default: the version of this package. */
@@ -43,6 +46,7 @@ export const DEBUG_CHECKS: Checks<DebugPagesOptions> = {
   certificates: checkFunction,
   version: checkString,
   cmdline: arrayOf(checkString),
+  bootstrapDns: having('a BootstrapDns', 'handle', 'counts'),
   logLinesLost: checkFunction,
   access: checkFunction,
 };
@@ -60,7 +64,8 @@ export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
   // From the start on: the first scrape shall tell of the time before it.
   sampleEventLoop();
-  const figures = () => readFigures(relay, version, options.certificates?.(), options.logLinesLost?.());
+  const figures = () =>
+    readFigures(relay, version, options.certificates?.(), options.logLinesLost?.(), options.bootstrapDns?.counts());
   let trafficPages = 0;
   const routes = new Map<string, Page>([
     ['/debug/', (_, response) => sendIndex(response, { ...options, version })],

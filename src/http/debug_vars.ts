@@ -2,6 +2,7 @@
 import { uptime } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
+import type { BootstrapDnsCounts } from './bootstrap_dns.js';
 import { placeFigures } from './connection_places.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
@@ -17,12 +18,14 @@ export function readFigures(
   version: string,
   certificates: readonly CertificateExpiry[] = [],
   logLinesLost?: number,
+  bootstrapDns?: BootstrapDnsCounts,
 ): Figures {
   const now = Date.now() / 1000;
   return {
     relay: relay?.expVar(),
     shards: relay?.shardVars() ?? [],
     certificates,
+    bootstrapDns,
     logLinesLost,
     version,
     uptime: Math.floor(process.uptime()),
@@ -61,6 +64,9 @@ export function debugVars(figures: Figures, cmdline: readonly string[]): object 
       shards,
     }),
     ...Object.fromEntries(tls),
+    ...Object.fromEntries(
+      Object.entries(figures.bootstrapDns ?? {}).map(([name, value]) => [`counter_bootstrap_dns_${name}`, value]),
+    ),
     node_boot_time_seconds: figures.bootTime,
     nodejs_memory: process.memoryUsage(),
     process_start_unix_time: figures.startTime,

@@ -1,6 +1,8 @@
 /** Every metric of the relay: its name at /debug/varz, type, meaning, labels, and where its value stands. */
+
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
+import type { BootstrapDnsCounts } from './bootstrap_dns.js';
 
 /** What metrics are made of. */
 export interface Figures {
@@ -10,6 +12,8 @@ export interface Figures {
   shards: Stats[];
   /** Of TLS; empty where none is served. */
   certificates: readonly CertificateExpiry[];
+  /** Undefined where nobody answers `/bootstrap-dns`. */
+  bootstrapDns: BootstrapDnsCounts | undefined;
   /** Of the program's log; undefined where somebody else's logger is used. */
   logLinesLost: number | undefined;
   version: string;
@@ -126,6 +130,17 @@ const TLS: Row[] = [
   ['derper_tls_request_version', 'untyped', 'HTTP requests over TLS, upgrades included, by version.', 'version'],
 ];
 
+/** The names of derper for bootstrap DNS, without their prefix `bootstrap_dns_`. */
+const BOOTSTRAP_DNS: [name: keyof BootstrapDnsCounts, help: string][] = [
+  ['published_hits', 'Requests for a published name.'],
+  ['published_misses', 'Requests for a published name that has no address; stays 0.'],
+  ['queried_domains', 'Distinct names that clients asked for; starts over beyond 500.'],
+  ['requests', 'Requests for /bootstrap-dns.'],
+  ['unpublished_hits', 'Requests for an unpublished name, those that its rollout refused included.'],
+  ['unpublished_misses', 'Requests for a name that is not published.'],
+  ['unpublished_percent_misses', 'Requests for an unpublished name that its rollout refused.'],
+];
+
 export const METRICS: readonly Metric[] = [
   ...DERP.map((row) => metric('derp_', row, ({ relay }) => find(relay, row[0]))),
   {
@@ -202,6 +217,9 @@ export const METRICS: readonly Metric[] = [
     ours('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>
       shards.length === 0 ? undefined : Object.fromEntries(shards.map((stats, shard) => [shard, find(stats, row[0])!])),
     ),
+  ),
+  ...BOOTSTRAP_DNS.map(([name, help]) =>
+    metric('bootstrap_dns_', [name, 'counter', help], ({ bootstrapDns }) => bootstrapDns?.[name]),
   ),
   metric(
     'derplane_',

@@ -13,7 +13,7 @@ import {
   type RequestHead,
   readHead,
 } from '../requests/head.js';
-import { closeAfter, refuseRequest } from '../requests/last_answer.js';
+import { closeAfter } from '../requests/last_answer.js';
 import { type RefusalCode, RefusedRequest } from '../requests/refusal.js';
 
 /** Bytes that a connection may send ahead while its request is answered. */
@@ -28,6 +28,8 @@ export interface PageConnectionOptions {
   upgrade: (request: IncomingMessage, rest: Buffer) => void;
   /** Answers. */
   serve: (request: IncomingMessage, response: ServerResponse) => void;
+  /** Ends the connection of a malformed request. */
+  refuse: (code: RefusalCode) => void;
   /** An answer was written whole. */
   onAnswered: () => void;
 }
@@ -146,7 +148,7 @@ export class PageConnection {
 
   #refuse(code: RefusalCode): void {
     this.#leave();
-    refuseRequest(this.#socket, code);
+    this.#options.refuse(code);
   }
 
   #close(lastWords: string): void {

@@ -1,7 +1,10 @@
 import { type IncomingMessage, type RequestListener, Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { isDerpPath, isKnownUpgrade } from '../handshake/request.js';
 import { headerOf, type RequestHead } from '../requests/head.js';
+import { REFUSE, type Refuser, refuseRequest } from '../requests/last_answer.js';
+import type { RefusalCode } from '../requests/refusal.js';
 import { ConnectionPlaces, type PlaceBounds } from './connection_places.js';
 import { PageConnection } from './page_connection.js';
 import { type PagesOptions, pages } from './pages.js';
@@ -21,12 +24,21 @@ const PLACES: PlaceBounds = { max: 4_096, maxPerSource: 256, grace: 100 };
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`
  */
 export function createPageServer(options: PagesOptions = {}): Server {
-  return boundedServer(pages(options));
+  return boundedServer(pages(options), { hidden: options.home === 'none' });
+}
+
+/** How a {@link boundedServer} differs from that of {@link createPageServer}. */
+export interface BoundedServerOptions extends Partial<PlaceBounds> {
+  /** Closes the connection of a malformed request without an answer. Default: false. */
+  hidden?: boolean;
 }
 
 /** A server with the bounds of {@link createPageServer} for other pages. */
-export function boundedServer(listener: RequestListener, bounds: Partial<PlaceBounds> = {}): Server {
-  const server = new PageServer({ ...PLACES, ...bounds });
+export function boundedServer(
+  listener: RequestListener,
+  { hidden = false, ...bounds }: BoundedServerOptions = {},
+): Server {
+  const server = new PageServer({ ...PLACES, ...bounds }, hidden);
   server.on('request', listener);
   return server;
 }
@@ -38,12 +50,14 @@ interface Open {
   deadline: NodeJS.Timeout;
 }
 
-class PageServer extends Server {
+class PageServer extends Server implements Refuser {
+  readonly #hidden: boolean;
   readonly #open = new Map<Socket, Open>();
   readonly #places: ConnectionPlaces;
 
-  constructor(bounds: PlaceBounds) {
+  constructor(bounds: PlaceBounds, hidden: boolean) {
     super();
+    this.#hidden = hidden;
     this.#places = new ConnectionPlaces(bounds);
     // Node's parser never sees a connection.
     this.removeAllListeners('connection');
@@ -65,6 +79,7 @@ class PageServer extends Server {
       isUpgrade: (head) => this.#isUpgrade(head),
       upgrade: (request, rest) => this.#upgrade(request, rest),
       serve: (request, response) => this.#serve(request, response),
+      refuse: (code) => this[REFUSE](socket, code),
       onAnswered: () => this.#onAnswered(socket),
     });
     this.#open.set(socket, { connection, deadline: firstByte });
@@ -107,6 +122,11 @@ class PageServer extends Server {
     this.#forget(request.socket);
     request.socket.pause();
     this.emit('upgrade', request, request.socket, rest);
+  }
+
+  [REFUSE](socket: Duplex, code: RefusalCode): void {
+    if (this.#hidden) socket.destroy();
+    else refuseRequest(socket, code);
   }
 
   /** Node's two know only the connections that its own parser reads. */

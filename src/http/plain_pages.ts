@@ -1,6 +1,6 @@
 /** What is served over plain HTTP beside HTTPS: the captive portal check, ACME validations, debug pages, and the way to HTTPS. */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import { escapeUnsafe } from '../requests/target.js';
+import { escapeUnsafe, parseRequestPath } from '../requests/target.js';
 import { isRead, sendRedirect, sendText } from './answers.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { noContent } from './no_content.js';
@@ -13,6 +13,8 @@ export interface PlainPagesOptions {
   challenge?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
   /** Who is sent to the debug pages from `/`. Default: {@link debugAccess}, the reference's rule. */
   access?: DebugAccess;
+  /** Closes the connection of requests that have no page of their own here, as `home: 'none'` does. Default: false. */
+  hidden?: boolean;
 }
 
 /** What a name, an address or either with a port consists of; what else a Host header holds must not get into an address. */
@@ -23,13 +25,20 @@ const HOST = /^[A-Za-z0-9._:[\]-]{1,255}$/;
  *
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` as {@link debugAccess}
  */
-export function plainPages({ pages, challenge, access = debugAccess() }: PlainPagesOptions): RequestListener {
+export function plainPages({
+  pages,
+  challenge,
+  access = debugAccess(),
+  hidden = false,
+}: PlainPagesOptions): RequestListener {
   return (request, response) => {
+    if (hidden && isUnknown(request)) return void request.socket.destroy();
     const target = pathFor(request, response);
     if (target === undefined) return;
     if (target.path === '/generate_204') return noContent(request, response);
     if (target.escaped.startsWith('/debug')) return pages(request, response);
     if (challenge?.(request, response)) return;
+    if (hidden && !(target.path === '/' && access(request))) return void request.socket.destroy();
     if (!isRead(request)) return sendText(response, 400, 'Use HTTPS');
     // The host of an absolute target counts, not the header's: it is what the client asked for.
     const host = target.authority ?? request.headers.host ?? '';
@@ -37,4 +46,10 @@ export function plainPages({ pages, challenge, access = debugAccess() }: PlainPa
     const path = target.path === '/' && access(request) ? '/debug/' : target.escaped;
     sendRedirect(request, response, 302, `https://${host}${escapeUnsafe(path + target.query)}`);
   };
+}
+
+/** Whether a request is for no path, or one that is only redirected to another spelling. */
+function isUnknown(request: IncomingMessage): boolean {
+  const target = parseRequestPath(request.url ?? '');
+  return target === undefined || (target.redirect !== undefined && !target.escaped.startsWith('/debug'));
 }

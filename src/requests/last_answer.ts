@@ -12,6 +12,17 @@ const MAX_LINGERING = 1_024;
 
 let lingering = 0;
 
+/**
+ * A page server's method of this name ends the connection of a malformed request. A relay's listener reads requests before its page server
+ * does, and asks it by this.
+ */
+export const REFUSE: unique symbol = Symbol('derplane.refuse');
+
+/** What has {@link REFUSE}. */
+export interface Refuser {
+  [REFUSE](socket: Duplex, code: RefusalCode): void;
+}
+
 /** Answers a malformed request and closes. */
 export function refuseRequest(socket: Duplex, code: RefusalCode): void {
   closeAfter(socket, refusalAnswer(code));

@@ -87,7 +87,7 @@ function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: He
   const refused = isRefusalCode(malformed) ? new RefusedRequest(malformed) : undefined;
   if (refused !== undefined) log.log('debug', 'malformed', { remote }, `derp: ${remote}: ${refused.message}`);
   if (isClosing()) relay.discard(id);
-  else if (refused !== undefined) pages.refuse(id, refused.refusal);
+  else if (refused !== undefined) pages.refuse(id, event.listener, refused.refusal);
   else pages.serve(id, event.listener);
 }
 

@@ -3,7 +3,7 @@ import type { Server as HttpServer } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ConnectionId, NativeRelay, NativeTlsSession } from '../native.js';
-import { refuseRequest } from '../requests/last_answer.js';
+import { REFUSE, type Refuser, refuseRequest } from '../requests/last_answer.js';
 import type { RefusalCode } from '../requests/refusal.js';
 import { TlsStream } from '../tls/tls_stream.js';
 import { refuseDerp } from './refusal.js';
@@ -40,9 +40,12 @@ export class PageConnections {
   }
 
   /** Answers a malformed request; what was read of the connection is thrown away. */
-  refuse(id: ConnectionId, code: RefusalCode): void {
+  refuse(id: ConnectionId, tag: number, code: RefusalCode): void {
     const stream = this.#take(id)?.stream;
-    if (stream !== undefined) refuseRequest(stream, code);
+    if (stream === undefined) return;
+    const server = this.#servers[tag] as Partial<Refuser> | undefined;
+    if (server?.[REFUSE] === undefined) refuseRequest(stream, code);
+    else server[REFUSE](stream, code);
   }
 
   /** Makes a stream of a connection; undefined when it closed meanwhile: nobody is left to answer. */

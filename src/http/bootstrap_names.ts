@@ -1,0 +1,119 @@
+/** The names that bootstrap DNS answers, and their lookup. */
+import { lookup, Resolver } from 'node:dns/promises';
+import type { Logger } from '../log.js';
+
+/** One entry of a list of names. */
+export interface BootstrapName {
+  readonly name: string;
+  /** DNS name of a TXT record that holds the rollout percentage, an integer from 0 to 100. Undefined: all clients get an answer. */
+  readonly percentageRecord: string | undefined;
+}
+
+/** What a lookup found for one name. */
+export interface ResolvedName {
+  /** At most {@link MAX_ADDRESSES}. */
+  readonly addresses: readonly string[];
+  /** 0 to 100. */
+  readonly percentage: number;
+}
+
+/** How names are looked up; the default asks the system, as every other program on the machine does. */
+export interface NameResolver {
+  /** All IPv4 and IPv6 addresses. */
+  addresses(name: string): Promise<string[]>;
+  /** TXT records, each in one piece. */
+  texts(name: string): Promise<string[]>;
+}
+
+/** Addresses that a name may have; the rest is left out, so that an answer's size has a bound. */
+export const MAX_ADDRESSES = 256;
+/** TXT records of a name that are read. */
+const MAX_TEXTS = 64;
+/** Milliseconds and attempts of one TXT query. */
+const TXT_QUERY = { timeout: 5_000, tries: 3 };
+
+export const systemResolver: NameResolver = {
+  async addresses(name) {
+    return (await lookup(name, { all: true })).map(({ address }) => address);
+  },
+  async texts(name) {
+    return (await new Resolver(TXT_QUERY).resolveTxt(name)).map((pieces) => pieces.join(''));
+  },
+};
+
+/** Reads a list as derper does: names separated by commas, not trimmed, each with an optional `/RECORD`. */
+export function parseNames(list: string): BootstrapName[] {
+  if (list === '') return [];
+  return list.split(',').map((entry) => {
+    const slash = entry.indexOf('/');
+    if (slash < 0) return { name: entry, percentageRecord: undefined };
+    return { name: entry.slice(0, slash), percentageRecord: entry.slice(slash + 1) || undefined };
+  });
+}
+
+/**
+ * Looks up all names of a list, one after another. A name that fails is left out and logged.
+ *
+ * @param signal - ends the lookups that have not answered yet; their names are left out
+ */
+export async function resolveNames(
+  names: readonly BootstrapName[],
+  resolver: NameResolver,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<Map<string, ResolvedName>> {
+  const found = new Map<string, ResolvedName>();
+  for (const { name, percentageRecord } of names) {
+    const addresses = await attempt(name, () => resolver.addresses(name), logger, signal);
+    if (addresses === undefined || addresses.length === 0) continue;
+    if (addresses.length > MAX_ADDRESSES) {
+      logger.warn(
+        {},
+        `bootstrap DNS lookup ${JSON.stringify(name)}: ${addresses.length} addresses, using ${MAX_ADDRESSES}`,
+      );
+    }
+    const percentage = percentageRecord === undefined ? 100 : await rollout(percentageRecord, resolver, logger, signal);
+    found.set(name, { addresses: addresses.slice(0, MAX_ADDRESSES), percentage });
+  }
+  return found;
+}
+
+/** The last record that holds an integer from 0 to 100; 0 without one. */
+async function rollout(record: string, resolver: NameResolver, logger: Logger, signal: AbortSignal): Promise<number> {
+  const texts = (await attempt(record, () => resolver.texts(record), logger, signal)) ?? [];
+  const percentages = texts
+    .slice(0, MAX_TEXTS)
+    .filter((text) => /^[+-]?\d+$/.test(text))
+    .map(Number)
+    .filter((percentage) => percentage >= 0 && percentage <= 100);
+  return percentages.at(-1) ?? 0;
+}
+
+async function attempt<T>(
+  name: string,
+  look: () => Promise<T>,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<T | undefined> {
+  try {
+    return await untilAborted(look(), signal);
+  } catch (error) {
+    // On purpose: a relay that closes is no news.
+    if (signal.reason !== CLOSED) {
+      logger.warn({}, `bootstrap DNS lookup ${JSON.stringify(name)}: ${(error as Error).message}`);
+    }
+    return undefined;
+  }
+}
+
+/** The reason of a signal that ends lookups since their relay closes. */
+export const CLOSED = Symbol('closed');
+
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
