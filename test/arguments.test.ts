@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
 import * as derplane from 'derplane';
 import {
+  BootstrapDns,
   Client,
   createMetricsServer,
   createPageServer,
@@ -383,6 +384,17 @@ const rows: Row[] = [
       [() => debugAccess({ TS_ALLOW_DEBUG_IP: 'x' }), 'TS_ALLOW_DEBUG_IP'],
     ],
   ],
+  [
+    'new BootstrapDns',
+    [
+      [() => new BootstrapDns(any({ names: ['a'] })), 'names: must be a string, not an array'],
+      [() => new BootstrapDns(any({ resolver: {} })), 'it has no method addresses()'],
+      [() => new BootstrapDns(any({ unpublishedName: 'a' })), 'did you mean unpublishedNames?'],
+    ],
+  ],
+  ['BootstrapDns.start', []],
+  ['BootstrapDns.close', []],
+  ['BootstrapDns.counts', []],
   [
     'debugPages',
     [

@@ -266,8 +266,6 @@ describe('what the flags ask for', () => {
 
   test.each([
     ['-secrets-url=x'],
-    ['-bootstrap-dns-names=x'],
-    ['-unpublished-bootstrap-dns-names=x'],
     ['-verify-clients'],
     ['-verify-client-url=x'],
     ['-accept-connection-limit=1'],

@@ -1,4 +1,5 @@
 /** What scrapers and dashboards made for the reference find here. */
+import { BootstrapDns } from 'derplane';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { METRICS } from '../dist/http/metrics_table.js';
 import { ask, families, samples, withMetrics } from './support/debug_server.js';
@@ -20,6 +21,8 @@ const REFERENCE: Record<string, string> = {
     derp_packets_forwarded_out derp_packets_received derp_packets_sent derp_peer_gone_disconnected_frames
     derp_peer_gone_not_here_frames derp_sclient_write_timeouts derp_sent_pong derp_total_dup_client_conns derp_unknown_frames
     process_cpu_seconds_total process_network_receive_bytes_total process_network_transmit_bytes_total uptime_sec
+    bootstrap_dns_published_hits bootstrap_dns_published_misses bootstrap_dns_queried_domains bootstrap_dns_requests
+    bootstrap_dns_unpublished_hits bootstrap_dns_unpublished_misses bootstrap_dns_unpublished_percent_misses
     derp_packets_received_kind{kind="disco"} derp_packets_received_kind{kind="other"} derp_tcp_rtt{le="10ms"}
     derp_tcp_rtt{le="non-tcp"} derp_rate_limit_per_client_waited`,
   gauge: `derp_clients_local derp_clients_remote derp_clients_total derp_current_connections derp_current_dup_client_conns
@@ -38,7 +41,7 @@ describe('at /debug/varz', () => {
 
   beforeAll(() =>
     withRelay({ shards: 2 }, ({ server }) =>
-      withMetrics({ relay: server, version: '1.2.3', certificates }, async (port) => {
+      withMetrics({ relay: server, version: '1.2.3', certificates, bootstrapDns: new BootstrapDns() }, async (port) => {
         server.setRateLimit(1_000_000);
         ({ body: text } = await ask(port, '/debug/varz'));
         found = parsePrometheus(text);

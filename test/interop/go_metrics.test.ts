@@ -120,7 +120,7 @@ async function open(port: number, options: Parameters<RawClient['open']>[0] & { 
 
 /** Figures of the JSON page that derper shows only once they moved, and what is of one side only. */
 const NOT_IN_BOTH =
-  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|stun|counter_bootstrap|cmdline)|_dropped|^derp_websocket_accepts|counter_tcp_rtt/;
+  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|stun|cmdline)|_dropped|^derp_websocket_accepts|counter_tcp_rtt/;
 
 async function jsonPaths(port: number): Promise<string[]> {
   const pathsOf = (value: unknown, path: string): string[] =>
