@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 namespace derplane {
 
@@ -44,9 +45,20 @@ void Departures::receiverLeft(Client& receiver) {
   if (ManySenders* many = receiver.senders.many()) {
     if (next_many_ == many) next_many_ = many_.next(*many);
     many_.remove(*many);
+  } else if (receiver.senders.size() > kForgottenAtOnce) {
+    left_.push_back({std::exchange(receiver.senders, {})});
   } else {
     receiver.senders.forEach([this](uint64_t sender) { removeReceiver(sender); });
   }
+}
+
+// A bounded part of what clients that left still know; true when there was any.
+bool Departures::forgetLeft() {
+  if (left_.empty()) return false;
+  Left& first = left_.front();
+  first.next = first.senders.forEachFrom(first.next, kPlacesPerStep, [this](uint64_t known) { removeReceiver(known); });
+  if (first.next == 0) left_.pop_front();
+  return true;
 }
 
 void Departures::addReceiver(uint64_t hash, uint32_t slot) {
@@ -72,10 +84,10 @@ void Departures::addReceiver(uint64_t hash, uint32_t slot) {
 // A client that knew the sender left or forgot it.
 void Departures::removeReceiver(uint64_t hash) {
   --pairs_;
+  ++removed_;
   Sender* sender = find(hash);
   --sender->live;
-  if (sender->leaving > 0) return;
-  if (sender->live > 0 && sender->listed > 2 * sender->live + kFew) purge(*sender);
+  purgeIfSparse(*sender);
   eraseIfUnused(sender);
 }
 
@@ -93,20 +105,53 @@ void Departures::setSlots(Sender& sender, const uint32_t* slots, uint32_t count)
   }
 }
 
-// Takes out the slots whose clients do not know the sender, and those that stand there twice.
-void Departures::purge(Sender& sender) {
-  uint32_t* first = sender.slots();
-  uint32_t* last = std::remove_if(first, first + sender.listed, [&](uint32_t slot) {
-    return slots_[slot] == nullptr || !slots_[slot]->senders.contains(sender.hash);
-  });
-  std::sort(first, last);
-  last = std::unique(first, last);
-  const std::vector<uint32_t> left(first, last);
-  setSlots(sender, left.data(), static_cast<uint32_t>(left.size()));
+// While a sender leaves, its list stays as it is; endLeaving looks again.
+void Departures::purgeIfSparse(Sender& sender) {
+  if (sender.leaving > 0 || sender.purging || sender.live == 0 || sender.listed <= 2 * sender.live + kFew) return;
+  sender.purging = 1;
+  purges_.push_back(sender.hash);
+}
+
+// Goes on with taking out of sparse lists the slots whose clients do not know the sender; true when there are any.
+bool Departures::purge() {
+  const bool any = !purges_.empty();
+  uint32_t budget = kPurgedPerStep + kPurgedPerRemoval * std::exchange(removed_, 0);
+  while (budget > 0 && !purges_.empty()) budget = purgeFirst(budget);
+  return any;
+}
+
+// Returns what is left of the budget. Between two steps the list has places that were moved and still stand behind: a
+// slot that stands twice is told once, so that harms nobody.
+uint32_t Departures::purgeFirst(uint32_t budget) {
+  Sender* sender = find(purges_.front());
+  if (sender->leaving == 0) {
+    if (purge_from_ == 0) seen_.assign(slots_.size() / 64 + 1, 0);
+    uint32_t* slots = sender->slots();
+    for (; purge_from_ < sender->listed; ++purge_from_, --budget) {
+      if (budget == 0) return 0;
+      const uint32_t slot = slots[purge_from_];
+      const Client* client = slots_[slot];
+      if (client == nullptr || !client->senders.contains(sender->hash) || isSeen(slot)) continue;
+      slots[purge_to_++] = slot;
+    }
+    setSlots(*sender, slots, purge_to_);
+  }
+  sender->purging = 0;
+  purges_.pop_front();
+  purge_from_ = purge_to_ = 0;
+  eraseIfUnused(sender);
+  return budget == 0 ? 0 : budget - 1;
+}
+
+// Whether this purge has found the slot before.
+bool Departures::isSeen(uint32_t slot) {
+  if (slot / 64 >= seen_.size()) seen_.resize(slots_.size() / 64 + 1);  // clients came meanwhile
+  const uint64_t bit = uint64_t{1} << (slot % 64);
+  return (std::exchange(seen_[slot / 64], seen_[slot / 64] | bit) & bit) != 0;
 }
 
 void Departures::eraseIfUnused(Sender* sender) {
-  if (sender->live > 0 || sender->leaving > 0) return;
+  if (sender->live > 0 || sender->leaving > 0 || sender->purging) return;
   if (sender->listed > kFew) delete[] sender->many;
   senders_.erase(sender);
 }
@@ -117,9 +162,19 @@ void Departures::keyLeft(const Key& key, uint64_t hash) {
   hash = SenderSet::nonZero(hash);
   Sender* sender = find(hash);
   if (sender != nullptr) {
-    const bool waits = sender->leaving > 0;
+    // The list is told in its order, so a purge that has begun begins again later.
+    if (sender->purging && purges_.front() == hash) purge_from_ = purge_to_ = 0;
+    if (sender->leaving > 0) {
+      // It came back and left again. Its new receivers join those still to be told. They wait for a turn of their own
+      // when these are being told: else a key that comes and goes would keep all others waiting.
+      if (waiting_.front().hash == hash && told_ > 0) {
+        sender->leaving_again = sender->listed & kMaxListed;
+      } else {
+        sender->leaving = sender->listed;
+      }
+      return;
+    }
     sender->leaving = sender->listed;
-    if (waits) return;  // it came back and left again: its new receivers join those still to be told
   } else if (many_.empty() || waiting_.size() >= kMaxWaiting) {
     return;
   }
@@ -128,10 +183,13 @@ void Departures::keyLeft(const Key& key, uint64_t hash) {
 
 // All were told, except of those who heard of the sender again since.
 void Departures::endLeaving(Sender* sender) {
-  const uint32_t left = sender->listed - sender->leaving;
-  const std::vector<uint32_t> rest(sender->slots() + sender->leaving, sender->slots() + sender->listed);
-  sender->leaving = 0;
-  setSlots(*sender, rest.data(), left);
+  const uint32_t told = sender->leaving;
+  const std::vector<uint32_t> rest(sender->slots() + told, sender->slots() + sender->listed);
+  sender->leaving = sender->leaving_again > told ? sender->leaving_again - told : 0;
+  sender->leaving_again = 0;
+  setSlots(*sender, rest.data(), static_cast<uint32_t>(rest.size()));
+  if (sender->leaving > 0) waiting_.push_back(waiting_.front());
+  purgeIfSparse(*sender);
   eraseIfUnused(sender);
 }
 
@@ -145,12 +203,18 @@ const char* Departures::check() const {
       ++pairs;
     });
   }
+  for (const Left& left : left_) {
+    left.senders.forEachFrom(left.next, SIZE_MAX, [&](uint64_t sender) {
+      ++known[sender];
+      ++pairs;
+    });
+  }
   const char* wrong = pairs == pairs_ ? nullptr : "senders and receivers are counted wrong";
   size_t used = 0;
   senders_.forEach([&](const Sender& sender) {
     const auto it = known.find(sender.hash);
     if (sender.live != (it == known.end() ? 0 : it->second)) wrong = "a sender does not know its receivers";
-    if (sender.live == 0 && sender.leaving == 0) wrong = "a sender without receivers is kept";
+    if (sender.live == 0 && sender.leaving == 0 && !sender.purging) wrong = "a sender without receivers is kept";
     used += sender.live > 0 ? 1 : 0;
   });
   return used == known.size() ? wrong : "a client knows a sender that does not know it";

@@ -43,8 +43,10 @@ class Departures {
   // Tells up to `budget` receivers: `tell(Client&, const Key&)`. True when there was anyone to tell or anything to do.
   template <typename Tell>
   bool step(uint32_t budget, Tell tell) {
-    const bool moved = senders_.step(kPlacesPerStep);
-    if (waiting_.empty()) return moved;
+    bool any = forgetLeft();
+    any = purge() || any;
+    any = senders_.step(kPlacesPerStep) || any;
+    if (waiting_.empty()) return any;
     while (budget > 0 && !waiting_.empty()) {
       if (!telling_many_ && !tellReceivers(budget, tell)) break;
       if (!tellMany(budget, tell)) break;
@@ -57,6 +59,8 @@ class Departures {
   // Keys whose receivers are still to be told.
   size_t waiting() const { return waiting_.size(); }
   uint64_t pairs() const { return pairs_; }
+  // Lists that are to lose the slots of clients that left.
+  size_t purging() const { return purges_.size(); }
   // Places in a sender's list of receivers, those of receivers that left among them.
   uint32_t listed(uint64_t hash) const {
     const Sender* sender = find(SenderSet::nonZero(hash));
@@ -67,7 +71,14 @@ class Departures {
 
  private:
   static constexpr uint32_t kPlacesPerStep = 4096;
+  // Places of lists that one step of a purge looks at, a client each; and more for each receiver that left since the
+  // step before, so that lists cannot grow faster than they are purged.
+  static constexpr uint32_t kPurgedPerStep = 1024;
+  static constexpr uint32_t kPurgedPerRemoval = 2;
+  // A client that leaves with more senders than this is taken out of their lists in steps.
+  static constexpr uint32_t kForgottenAtOnce = 16;
   static constexpr uint32_t kFew = 2;
+  static constexpr uint32_t kMaxListed = UINT32_MAX >> 1;
 
   // 32 bytes for most senders: they have one or two receivers.
   struct Sender {
@@ -79,9 +90,13 @@ class Departures {
     uint32_t live;     // clients that know it
     uint32_t listed;   // slots of clients that know it, and of some that left
     uint32_t leaving;  // so many slots of the list are being told, or will be; 0: it does not leave
+    // It left again while `leaving` were being told: the slots up to this one are told in a turn of their own; 0: none.
+    uint32_t leaving_again : 31;
+    uint32_t purging : 1;  // it is in purges_
 
     uint32_t* slots() { return listed > kFew ? many : few; }
   };
+  static_assert(sizeof(Sender) == 32);
   struct Traits {
     using Entry = Sender;
     static constexpr size_t kMaxLoadQuarters = 3;
@@ -91,6 +106,11 @@ class Departures {
   struct Waiting {
     Key key;
     uint64_t hash;
+  };
+  // Of a client that left: its senders are still to forget it.
+  struct Left {
+    SenderSet senders;
+    uint32_t next = 0;  // see SenderSet::forEachFrom
   };
 
   static uint32_t capacityFor(uint32_t listed) { return listed <= kFew ? kFew : std::bit_ceil(listed); }
@@ -103,7 +123,11 @@ class Departures {
   void addReceiver(uint64_t hash, uint32_t slot);
   void removeReceiver(uint64_t hash);
   void setSlots(Sender& sender, const uint32_t* slots, uint32_t count);
-  void purge(Sender& sender);
+  bool forgetLeft();
+  void purgeIfSparse(Sender& sender);
+  bool purge();
+  uint32_t purgeFirst(uint32_t budget);
+  bool isSeen(uint32_t slot);
   void eraseIfUnused(Sender* sender);
   void endLeaving(Sender* sender);
 
@@ -145,6 +169,12 @@ class Departures {
   Counters& counters_;
   StepTable<Traits> senders_;
   uint64_t pairs_ = 0;
+  std::deque<Left> left_;
+  std::deque<uint64_t> purges_;  // senders whose lists are to be purged
+  uint32_t purge_from_ = 0;      // of the first of them: places below were looked at ...
+  uint32_t purge_to_ = 0;        // ... and what stays of them lies below this place
+  uint32_t removed_ = 0;         // receivers since the last purge
+  std::vector<uint64_t> seen_;   // a bit for each slot that it found
   std::deque<Waiting> waiting_;
   uint32_t told_ = 0;                 // of the first that waits: slots of its list
   bool telling_many_ = false;         // of the first that waits: the clients with many senders are next

@@ -87,10 +87,10 @@ class KeySet {
   void erase(const Key& key) {
     if (Key* entry = find(hashKey(seed_, key.bytes), key)) table_.erase(entry);
   }
-  // See StepTable::forEachFrom.
+  // See StepTable::drainFrom.
   template <typename Visit>
-  size_t forEachFrom(size_t from, size_t places, Visit visit) const {
-    return table_.forEachFrom(from, places, visit);
+  size_t drainFrom(size_t from, size_t places, Visit visit) {
+    return table_.drainFrom(from, places, visit);
   }
 
  private:

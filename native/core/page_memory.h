@@ -37,6 +37,8 @@ class PageMemory {
 
   // Gives the pages back: zero again, at the same addresses.
   void discard() { ::madvise(data_, bytes_, MADV_DONTNEED); }
+  // The same for elements [from, to), whose first byte begins a page.
+  void discard(size_t from, size_t to) { ::madvise(data_ + from, (to - from) * sizeof(T), MADV_DONTNEED); }
 
  private:
   void release() {

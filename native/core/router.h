@@ -371,7 +371,7 @@ class Router {
   struct Orphans {
     Forwarder forwarder;
     KeySet keys;
-    size_t next = 0;  // see KeySet::forEachFrom
+    size_t next = 0;  // see KeySet::drainFrom
   };
   std::vector<Orphans> orphans_;             // keys of links that ended, whose forwarders are still to be removed
   uint32_t registrations_[kMaxShards] = {};  // sent to each shard for this one's links, and not reported as worked off

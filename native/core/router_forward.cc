@@ -283,7 +283,7 @@ void Router::orphanKeys(Client& link) {
 bool Router::removeOrphans() {
   if (orphans_.empty() || crowded(kCrowd)) return false;
   Orphans& orphans = orphans_.back();
-  orphans.next = orphans.keys.forEachFrom(orphans.next, kOrphanPlacesPerStep, [&](const Key& key) {
+  orphans.next = orphans.keys.drainFrom(orphans.next, kOrphanPlacesPerStep, [&](const Key& key) {
     registerForwarder(orphans.forwarder, key, RecordKind::kRemoveForwarder);
   });
   if (orphans.next == 0) orphans_.pop_back();

@@ -24,11 +24,11 @@ void SenderSet::place(uint64_t sender) {
   ++count_;
 }
 
-void SenderSet::grow() {
+void SenderSet::resize(uint32_t capacity) {
   const uint32_t old_capacity = capacity_;
   const auto old = std::move(table_);
   const bool one = count_ == 1 && old_capacity == 0;
-  capacity_ = old_capacity == 0 ? kFirstCapacity : 2 * old_capacity;
+  capacity_ = capacity;
   table_ = std::make_unique<uint64_t[]>(capacity_);
   count_ = 0;
   if (one) place(last_);
@@ -50,7 +50,7 @@ SenderSet::Noted SenderSet::note(uint64_t sender) {
   }
   if (count_ == kMaxSenders) return Noted::kTooMany;
   if (count_ > 0) {  // the usual case owns no table
-    if (2 * (count_ + 1) > capacity_) grow();
+    if (2 * (count_ + 1) > capacity_) resize(capacity_ == 0 ? kFirstCapacity : 2 * capacity_);
     place(sender);
   } else {
     count_ = 1;
@@ -89,6 +89,7 @@ bool SenderSet::remove(uint64_t sender) {
     table_[i] = 0;
     gap = i;
   }
+  if (capacity_ > kFirstCapacity && 8 * count_ <= capacity_) resize(capacity_ / 2);
   return true;
 }
 

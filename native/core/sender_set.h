@@ -2,6 +2,8 @@
 // seeded hashes. See Departures, which finds the receivers of a sender.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -45,6 +47,9 @@ class SenderSet {
   // Senders known; exact up to kMaxSenders, beyond that an estimate of how many there ever were.
   uint64_t size() const { return many_ == nullptr ? count_ : many_->ever.estimate(); }
 
+  // Of the table, 8 bytes each.
+  uint32_t places() const { return capacity_; }
+
   template <typename Visit>
   void forEach(Visit visit) const {
     if (capacity_ == 0 && count_ > 0) visit(last_);
@@ -53,14 +58,29 @@ class SenderSet {
     }
   }
 
+  // Visits the senders in up to `places` places from number `from` on; returns where to go on, or 0 after the last one.
+  // Nothing may change between the calls.
+  template <typename Visit>
+  uint32_t forEachFrom(uint32_t from, size_t places, Visit visit) const {
+    if (capacity_ == 0) {
+      forEach(visit);
+      return 0;
+    }
+    const uint32_t stop = from + static_cast<uint32_t>(std::min<size_t>(capacity_ - from, places));
+    for (uint32_t i = from; i < stop; ++i) {
+      if (table_[i] != 0) visit(table_[i]);
+    }
+    return stop == capacity_ ? 0 : stop;
+  }
+
  private:
   void place(uint64_t sender);
-  void grow();
+  void resize(uint32_t capacity);
   uint32_t find(uint64_t sender) const;
 
   uint64_t last_ = 0;  // most recent sender; always also in the table, once there are two senders
   uint32_t count_ = 0;
-  uint32_t capacity_ = 0;  // a power of two, at least twice the count
+  uint32_t capacity_ = 0;  // a power of two, at least twice the count; over the first table's, less than 8 times
   std::unique_ptr<ManySenders> many_;
   std::unique_ptr<uint64_t[]> table_;  // linear probing, 0 = free; a hash of 0 is kept as 1
 };

@@ -69,7 +69,11 @@ class StepTable {
       put(traits_.hashOf(entry), entry);
       entry = Entry{};
     }
-    if (moved_ == before_.places()) before_ = Table();
+    if (moved_ == before_.places()) {
+      before_ = Table();
+    } else {
+      discarded_ = before_.discard(discarded_, moved_);
+    }
     return true;
   }
 
@@ -96,8 +100,24 @@ class StepTable {
     return stop == all ? 0 : stop;
   }
 
+  // The same for a table that is of no other use any more: the memory of what was visited returns to the kernel.
+  template <typename Visit>
+  size_t drainFrom(size_t from, size_t places, Visit visit) {
+    const size_t next = forEachFrom(from, places, visit);
+    const size_t own = table_.places();
+    const size_t reached = next == 0 ? own + before_.places() : next;
+    table_.discard(std::min(from, own), std::min(reached, own));
+    before_.discard(std::max(from, own) - own, std::max(reached, own) - own);
+    return next;
+  }
+
  private:
   static constexpr size_t kFirstCapacity = std::bit_floor(4096 / sizeof(Entry));  // a page
+  // Memory goes back to the kernel in blocks, since a table of a million entries takes it milliseconds. As long as the
+  // pages of any machine, or several of them.
+  static constexpr size_t kBlockBytes = 256 << 10;
+  static constexpr size_t kPlacesPerBlock = kBlockBytes / sizeof(Entry);
+  static_assert(kBlockBytes % sizeof(Entry) == 0);
 
   // A power of two of places, or none.
   class Table {
@@ -118,6 +138,15 @@ class StepTable {
     Entry* begin() const { return memory_.get(); }
     bool holds(const Entry* entry) const { return entry >= begin() && entry < begin() + places(); }
     Entry& operator[](size_t i) const { return memory_.get()[i]; }
+
+    // Gives back the whole blocks below place `to`, those before `from` excepted; returns the end of what is given
+    // back.
+    size_t discard(size_t from, size_t to) {
+      const size_t first = from / kPlacesPerBlock * kPlacesPerBlock;
+      const size_t last = to / kPlacesPerBlock * kPlacesPerBlock;
+      if (last > first) memory_.discard(first, last);
+      return last;
+    }
 
    private:
     static constexpr size_t kNone = SIZE_MAX;
@@ -157,13 +186,14 @@ class StepTable {
     while (step(UINT32_MAX)) {  // by kPlacesPerChange it is done already
     }
     before_ = std::exchange(table_, Table(places));
-    moved_ = 0;
+    moved_ = discarded_ = 0;
   }
 
   Traits traits_;
   Table table_;
   Table before_;  // while the size changes: where the entries were; places below moved_ are empty
   size_t moved_ = 0;
+  size_t discarded_ = 0;  // of those, the places whose memory is given back
   size_t size_ = 0;
 };
 

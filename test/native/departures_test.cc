@@ -155,11 +155,78 @@ TEST("a sender whose receivers come and go keeps no memory of them") {
     const uint32_t comes = f.enter();
     f.departures.heard(*f.slots[comes], 1);
     f.leave(comes);
+    f.step(1000);
   }
   CHECK(f.departures.listed(1) <= 8);
   f.gone(1);
   f.settle();
   CHECK_EQ(f.count, 1u);
+}
+
+TEST("the list of a sender whose receivers left becomes short in bounded steps") {
+  Fixture f;
+  for (uint32_t n = 0; n < 100'000; ++n) f.departures.heard(*f.slots[f.enter()], 1);
+  uint32_t slot = 0;
+  for (; f.departures.purging() == 0; f.step(1000)) f.leave(slot++);
+  CHECK(slot > 40'000 && slot < 60'000);
+  uint32_t steps = 1;
+  for (; f.departures.purging() > 0; ++steps) f.step(1000);
+  CHECK(steps > 90);
+  CHECK_EQ(f.departures.listed(1), 100'000 - slot);
+  f.gone(1);
+  f.settle();
+  CHECK_EQ(f.count, 100'000 - slot);
+}
+
+TEST("a key that leaves while its list becomes shorter is told to all who heard of it") {
+  Fixture f;
+  for (uint32_t n = 0; n < 10'000; ++n) f.departures.heard(*f.slots[f.enter()], 1);
+  uint32_t slot = 0;
+  for (; f.departures.purging() == 0; f.step(1000)) f.leave(slot++);
+  f.step(1000);
+  CHECK_EQ(f.departures.purging(), 1u);
+  f.gone(1);
+  f.settle();
+  CHECK_EQ(f.count, 10'000 - slot);
+  CHECK_EQ(f.departures.purging(), 0u);
+}
+
+TEST("a client that leaves with thousands of senders is forgotten in bounded steps") {
+  Fixture f;
+  const uint32_t leaves = f.enter(), stays = f.enter();
+  for (uint32_t n = 1; n <= SenderSet::kMaxSenders; ++n) f.departures.heard(*f.slots[leaves], n);
+  f.departures.heard(*f.slots[stays], 7);
+  f.leave(leaves);
+  CHECK(f.departures.pairs() > SenderSet::kMaxSenders / 2);
+  CHECK(f.departures.check() == nullptr);
+  f.step(1000);
+  CHECK(f.departures.check() == nullptr);
+  f.settle();
+  CHECK_EQ(f.departures.pairs(), 1u);
+  f.gone(7);
+  f.settle();
+  CHECK_EQ(f.count, 1u);
+}
+
+TEST("a key that comes and goes while its receivers are told keeps no other key waiting") {
+  Fixture f;
+  for (uint32_t n = 0; n < 100; ++n) f.departures.heard(*f.slots[f.enter()], 1);
+  const uint32_t other = f.enter();
+  f.departures.heard(*f.slots[other], 2);
+  f.gone(1);
+  f.gone(2);
+  for (uint32_t n = 0; n < 50; ++n) {
+    f.step(10);
+    for (uint32_t slot = 0; slot < 100; ++slot) f.departures.heard(*f.slots[slot], 1);
+    f.gone(1);
+  }
+  CHECK_EQ((f.told[{other, 2}]), 1u);
+  CHECK(f.departures.listed(1) <= 300);
+  f.settle();
+  f.told.clear();
+  f.gone(1);
+  f.settle();
+  CHECK_EQ(f.told.size(), 0u);
 }
 
 TEST("after any history those are told, once, who received since they were told last") {

@@ -78,6 +78,15 @@ TEST("a set of many senders knows none by itself and estimates how many there ev
   CHECK(set.size() > 1000);
 }
 
+TEST("a set whose senders left gives their memory back") {
+  SenderSet set;
+  for (uint64_t s = 1; s <= SenderSet::kMaxSenders; ++s) set.note(s);
+  for (uint64_t s = 1; s <= SenderSet::kMaxSenders - 5; ++s) CHECK(set.remove(s));
+  CHECK_EQ(set.size(), 5u);
+  CHECK(set.places() <= 40);
+  for (uint64_t s = SenderSet::kMaxSenders - 4; s <= SenderSet::kMaxSenders; ++s) CHECK(set.contains(s));
+}
+
 TEST("after any history a set knows the same senders as std::set") {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     check::note("seed " + std::to_string(seed));
