@@ -13,6 +13,9 @@ const compiler = (process.env.CXX || 'c++').trim().split(/\s+/);
 export const FLAGS = ['-std=c++20', '-O1', '-g', '-Wall', '-Wextra', '-Wconversion', '-fno-exceptions', '-pthread'];
 if (process.env.DERPLANE_WERROR) FLAGS.push('-Werror');
 
+/** In place of libuv, for SHARD_SOURCES. */
+const FAKE_UV = join('test/native/fake_uv', 'uv.h');
+
 /** Of native/io: what compiles and links without libuv. */
 export const IO_SOURCES = [
   'address.cc',
@@ -22,6 +25,11 @@ export const IO_SOURCES = [
   'handshake_roster.cc',
   'relay_core.cc',
 ].map((file) => `native/io/${file}`);
+
+/** Real shards: what links with fake_uv.cc. */
+export const SHARD_SOURCES = ['shard.cc', 'shard_io.cc', 'shard_metrics.cc', 'shard_tls.cc', 'tcp_info.cc'].map(
+  (file) => `native/io/${file}`,
+);
 
 /** The C++ sources of a folder. */
 export function sources(path) {
@@ -56,7 +64,8 @@ export class Builder {
       source = object.replace(/o$/, 'cc');
       writeFileSync(source, changed);
     }
-    await tool([...this.#flags, '-iquote', dirname(file), '-I', root, '-c', source, '-o', `${object}.tmp`]);
+    const folders = ['-iquote', dirname(file), '-I', root, '-I', join(root, dirname(FAKE_UV))];
+    await tool([...this.#flags, ...folders, '-c', source, '-o', `${object}.tmp`]);
     renameSync(`${object}.tmp`, object);
     return object;
   }
@@ -79,6 +88,7 @@ export class Builder {
       if (seen.has(path)) return;
       seen.add(path);
       hash.update(text);
+      if (text.includes('#include <uv.h>')) visit(FAKE_UV, readFileSync(join(root, FAKE_UV), 'utf8'));
       for (const [, included] of text.matchAll(/^#include "(.*)"/gm)) {
         const beside = join(path, '..', included);
         const found = existsSync(beside) ? beside : join(root, included);

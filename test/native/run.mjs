@@ -2,7 +2,7 @@
  * Builds and runs the C++ tests:
  * `node test/native/run.mjs [--sanitize=address,undefined|--sanitize=thread] [--only NAME] [--verbose]`.
  *
- * Every `*_test.cc` here is a program of its own, linked with native/core and with those files of native/io that need no libuv.
+ * Every `*_test.cc` here is a program of its own, linked with native/core, files of native/io, and fake_uv.cc in place of libuv.
  * `--only NAME` runs the programs and the tests whose name contains NAME. Needs Node and a C++ compiler (`CXX`, else c++).
  * On a terminal it prints a line for each program that fails and one line in total; elsewhere, and with `--verbose`, one for each program.
  * `DERPLANE_WERROR=1` makes compiler warnings errors, as CI does.
@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Builder, FLAGS, IO_SOURCES, inParallel, root, run, sources } from './build.mjs';
+import { Builder, FLAGS, IO_SOURCES, inParallel, root, run, SHARD_SOURCES, sources } from './build.mjs';
 
 /** A program that runs longer than this hangs. */
 const RUN_LIMIT_MS = 180_000;
@@ -45,6 +45,7 @@ try {
 
 async function main() {
   const core = sources('native/core');
+  const io = [...IO_SOURCES, ...SHARD_SOURCES];
   const all = sources('test/native');
   const tests = all.filter((file) => file.endsWith('_test.cc'));
   const support = all.filter((file) => !file.endsWith('_test.cc'));
@@ -52,10 +53,10 @@ async function main() {
   if (wanted.length === 0) throw new Error(`no test is named like ${options.only}`);
 
   const objects = new Map();
-  await inParallel([...wanted, ...support, ...core, ...IO_SOURCES], async (file) =>
+  await inParallel([...wanted, ...support, ...core, ...io], async (file) =>
     objects.set(file, await builder.compile(file)),
   );
-  const shared = [...support, ...core, ...IO_SOURCES].map((file) => objects.get(file));
+  const shared = [...support, ...core, ...io].map((file) => objects.get(file));
   const results = await inParallel(wanted, async (file) =>
     runProgram(await builder.link(basename(file, '.cc'), [objects.get(file), ...shared]), programMatches(file)),
   );
