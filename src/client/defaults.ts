@@ -12,6 +12,9 @@ export const CONNECT_TIMEOUT = 10_000;
 /** Milliseconds without a whole frame after which a connection is dead: two KeepAlives (60 s + up to 5 s) are missing. */
 export const RECEIVE_TIMEOUT = 120_000;
 
+/** Keys that a watch loop knows; more are passed over, so that a relay cannot fill the memory. As many as a mesh link may bring. */
+export const MAX_WATCHED_KEYS = 1 << 20;
+
 /** Milliseconds that a ping waits for its pong. */
 export const PING_TIMEOUT = 5_000;
 

@@ -4,13 +4,16 @@ import { type Checks, checkFunction, checkLogger, checkOptions, checkSignal, int
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
 import { checkPublicKey, type PublicKey } from '../protocol/key.js';
-import { FLOOD_QUIET_TIME, FLOOD_WAIT, TIMEOUT_RANGE, WATCH_RETRY_INTERVAL } from './defaults.js';
+import { FLOOD_QUIET_TIME, FLOOD_WAIT, MAX_WATCHED_KEYS, TIMEOUT_RANGE, WATCH_RETRY_INTERVAL } from './defaults.js';
 import { type PeerGoneMessage, PeerGoneReason, type PeerPresentMessage } from './messages.js';
 import type { ReceivedDetail } from './relay_client.js';
 
 /** Options of `RelayClient.runWatchConnectionLoop`. */
 export interface WatchLoopOptions {
-  /** A client is connected to the relay. Called for every connection of a key, and again after each reconnect. */
+  /**
+   * A client is connected to the relay. Called for every connection of a key, and again after each reconnect. A relay that reports
+   * more than 1,048,576 keys is not believed: the others are ignored.
+   */
   add(peer: PeerPresentMessage): void;
   /** A key is not there any more, or, with reason `MESH_CONNECTION_BROKE`, the connection that told of it. */
   remove(peer: PeerGoneMessage): void;
@@ -102,6 +105,8 @@ class WatchLoop {
   #generation = 0;
   #floodEnd: NodeJS.Timeout | undefined;
   #connected = false;
+  /** Of this connection. */
+  #saidTooMany = false;
 
   constructor(client: WatchingClient, options: WatchLoopOptions) {
     this.#client = client;
@@ -132,19 +137,31 @@ class WatchLoop {
       this.#generation = generation;
     }
     if (message.type === 'peerPresent') {
-      this.#present.set(message.key.hex, message.key);
-      if (this.#floodEnd !== undefined) this.#expectFlood(FLOOD_QUIET_TIME);
-      this.#options.add(message);
+      this.#add(message);
     } else if (message.type === 'peerGone') {
       this.#present.delete(message.peer.hex);
       this.#options.remove(message);
     }
   }
 
+  #add(peer: PeerPresentMessage): void {
+    if (this.#floodEnd !== undefined) this.#expectFlood(FLOOD_QUIET_TIME);
+    if (this.#present.size >= MAX_WATCHED_KEYS && !this.#present.has(peer.key.hex)) {
+      if (this.#saidTooMany) return;
+      this.#saidTooMany = true;
+      const text = `the relay reports more than ${MAX_WATCHED_KEYS} clients; ignoring the others`;
+      this.#log.log('warn', 'mesh', {}, `${this.#prefix}${text}`);
+      return;
+    }
+    this.#present.set(peer.key.hex, peer.key);
+    this.#options.add(peer);
+  }
+
   /** What was known is no longer true. */
   disconnected(): void {
     clearTimeout(this.#floodEnd);
     this.#floodEnd = undefined;
+    this.#saidTooMany = false;
     this.#clear();
   }
 
