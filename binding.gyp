@@ -33,7 +33,7 @@
       'targets': [
         {
           'target_name': 'derplane_load',
-          'sources': ["<!@(ls bench/native/*.cc)"],
+          'sources': ["<!@(ls bench/native/*.cc native/core/*.cc)"],
         },
       ],
     }],

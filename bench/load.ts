@@ -57,7 +57,15 @@ export interface HttpLoad {
   duration: number;
 }
 
-export type Load = TrafficLoad | ConnectLoad | IdleLoad | HttpLoad;
+/** A shard without sockets, in the process of the load: `departures` keys leave, of each of which `receivers` of the clients know. */
+export interface DeparturesLoad {
+  mode: 'departures';
+  clients: number;
+  receivers: number;
+  departures: number;
+}
+
+export type Load = TrafficLoad | ConnectLoad | IdleLoad | HttpLoad | DeparturesLoad;
 
 /** What native/load.h says; all of the measured window only. */
 export interface TrafficResult {
@@ -99,13 +107,22 @@ export interface HttpResult {
   failed: number;
 }
 
+export interface DeparturesResult {
+  /** Of all departures. */
+  cpuNanos: number;
+  /** Of the longest single step. */
+  longestNanos: number;
+}
+
 export type LoadResult<L extends Load> = L extends TrafficLoad
   ? TrafficResult
   : L extends ConnectLoad
     ? ConnectResult
     : L extends IdleLoad
       ? IdleResult
-      : HttpResult;
+      : L extends DeparturesLoad
+        ? DeparturesResult
+        : HttpResult;
 
 /** What relays serve: ECDSA P-256, self-signed, for 127.0.0.1. */
 export interface BenchCertificate {
@@ -116,7 +133,7 @@ export interface BenchCertificate {
 
 /** The native addon. */
 export interface LoadAddon {
-  run<L extends TrafficLoad | ConnectLoad | IdleLoad>(load: L): Promise<LoadResult<L>>;
+  run<L extends TrafficLoad | ConnectLoad | IdleLoad | DeparturesLoad>(load: L): Promise<LoadResult<L>>;
   /** Starts the bare forwarder on a free port of 127.0.0.1, plain or TLS; it ends with the process. `failed` only ever rejects. */
   forward(publicKey: Uint8Array, tls?: BenchCertificate): { port: number; failed: Promise<never> };
   makeCertificate(): BenchCertificate;

@@ -156,6 +156,8 @@ function canRun(peer: Peer, scenario: Scenario): boolean {
   const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
   if (ownOnly && !peer.sharded) return false;
   if (scenario.kind === 'http') return peer !== bare;
+  // Runs inside of the load, which is the working tree's.
+  if (scenario.kind === 'departures') return peer === derplane;
   return scenario.kind !== 'start' || peer.command !== undefined;
 }
 

@@ -7,7 +7,7 @@ import { type LoadClient, runLoad, type TrafficResult } from './load.js';
 import type { Peer, RunningRelay } from './peers.js';
 import { nextMessage, spawnPinned, stop } from './process.js';
 import { median } from './results.js';
-import type { ClosedLoop, Connect, Http, Idle, OpenLoop, Scenario, Silent, Start } from './scenarios.js';
+import type { ClosedLoop, Connect, Departures, Http, Idle, OpenLoop, Scenario, Silent, Start } from './scenarios.js';
 import type { SilentAttack, SilentReady, SilentResult } from './silent_attack.js';
 import { timeStart } from './start.js';
 
@@ -20,7 +20,7 @@ export interface Latency {
 
 /** What one run found. */
 export interface Figures {
-  /** CPU microseconds of the relay per packet, connect or request; for idle clients resident bytes per client; for a start milliseconds. */
+  /** CPU microseconds of the relay per packet, connect, request or departure; for idle clients resident bytes per client; for a start milliseconds. */
   cost: number;
   /** Packets, connects or requests per second. */
   perSecond?: number;
@@ -44,6 +44,8 @@ export interface Figures {
   resident?: number;
   /** What strangers with silent connections did to newcomers, and to packets. */
   silent?: SilentFigures;
+  /** Departures: microseconds of the longest single step. */
+  longestStep?: number;
   /** What a relay must never do, and how often it did. */
   faults: string[];
 }
@@ -83,6 +85,7 @@ const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, w
 
 export async function measure(scenario: Scenario, peer: Peer, options: MeasureOptions): Promise<Figures> {
   if (scenario.kind === 'start') return runStart(scenario, peer, options);
+  if (scenario.kind === 'departures') return runDepartures(scenario, options);
   const relay = await peer.start({
     shards: scenario.shards,
     cores: options.relayCores,
@@ -92,7 +95,11 @@ export async function measure(scenario: Scenario, peer: Peer, options: MeasureOp
   const profiler = options.profile === undefined ? undefined : startProfiler(relay.pid, options.profile);
   try {
     // Another commit of derplane is offered the rates of the working tree, so that the same is measured.
-    return await run(scenario, peer.reference ? 'derplane' : peer.name, relay, options);
+    const figures = await run(scenario, peer.reference ? 'derplane' : peer.name, relay, options);
+    // The program of another commit may not know the question.
+    const lost = peer.reference ? 0 : ((await relay.lostWakes?.()) ?? 0);
+    if (lost > 0) figures.faults.push(`${lost} wake-ups between shards were lost`);
+    return figures;
   } finally {
     if (profiler !== undefined) await endProfiler(profiler);
     await relay.stop();
@@ -100,7 +107,7 @@ export async function measure(scenario: Scenario, peer: Peer, options: MeasureOp
 }
 
 function run(
-  scenario: Exclude<Scenario, Start>,
+  scenario: Exclude<Scenario, Start | Departures>,
   peer: string,
   relay: RunningRelay,
   options: MeasureOptions,
@@ -254,6 +261,16 @@ async function runStart(scenario: Start, peer: Peer, options: MeasureOptions): P
     times.push(await timeStart(peer.command!, options.relayCores, scenario.tls === true));
   }
   return { cost: median(times)!, faults: [] };
+}
+
+async function runDepartures(scenario: Departures, options: MeasureOptions): Promise<Figures> {
+  const { clients, receivers, departures } = scenario;
+  const result = await runLoad({ mode: 'departures', clients, receivers, departures }, options.relayCores);
+  return {
+    cost: result.cpuNanos / 1000 / departures,
+    longestStep: result.longestNanos / 1000,
+    faults: [],
+  };
 }
 
 async function runHttp(scenario: Http, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { CERTIFICATE_HOST, certificateFolder } from './certificate.js';
 import { nextMessage, spawnPinned, stop, tailOfErrors } from './process.js';
-import type { RelayAnswer, RelayArguments, RelayQuestion, RelayReady } from './relay.js';
+import type { RelayAnswer, RelayArguments, RelayQuestion, RelayReady, RelayWakes } from './relay.js';
 
 /** A relay that listens on 127.0.0.1. */
 export interface RunningRelay {
@@ -26,6 +26,8 @@ export interface RunningRelay {
   readonly second?: { publicKey: Buffer; path: string } | undefined;
   /** The shard that owns each key. */
   shardOf(keys: Buffer[]): Promise<number[]>;
+  /** Wake-ups between shards that were lost since the start; only of derplane. */
+  lostWakes?(): Promise<number>;
   stop(): Promise<void>;
 }
 
@@ -126,12 +128,19 @@ async function startNode(name: string, args: string[], { shards, cores, tls }: S
         child.send({ shardOf: keys } satisfies RelayQuestion);
         return (await answer).shards;
       },
+      ...(name !== 'bare' && { lostWakes: () => askLostWakes(child, name) }),
       stop: () => stop(child),
     };
   } catch (error) {
     await stop(child);
     throw error;
   }
+}
+
+async function askLostWakes(child: ChildProcess, name: string): Promise<number> {
+  const answer = nextMessage<RelayWakes>(child, name, START_TIMEOUT);
+  child.send({ lostWakes: true } satisfies RelayQuestion);
+  return (await answer).lostWakes;
 }
 
 function goCommand(port: number, tls: boolean): [string, string[]] {

@@ -1,6 +1,6 @@
 /**
  * derplane as the relay of a bench run: embeds `Server`, says where it listens, and answers which shard owns a key (the hash is
- * seeded per process, so nobody else knows). Started by peers.ts with `RelayArguments` as JSON. A mesh is two relays of a region, the
+ * seeded per process, so nobody else knows) and how many wake-ups were lost. Started by peers.ts with `RelayArguments` as JSON. A mesh is two relays of a region, the
  * second one at `/derp?relay=2` of the same port.
  */
 import { once } from 'node:events';
@@ -22,12 +22,15 @@ export interface RelayReady {
   second?: { publicKey: Uint8Array; path: string };
 }
 
-export interface RelayQuestion {
-  shardOf: Uint8Array[];
-}
+/** Which shards own these keys; or how many wake-ups between shards were lost so far. */
+export type RelayQuestion = { shardOf: Uint8Array[] } | { lostWakes: true };
 
 export interface RelayAnswer {
   shards: number[];
+}
+
+export interface RelayWakes {
+  lostWakes: number;
 }
 
 const { shards, mesh, certificateFolder } = JSON.parse(process.argv[2]!) as RelayArguments;
@@ -66,8 +69,13 @@ async function listenTogether(other: Server): Promise<RelayReady> {
   return { port, publicKey: server.publicKey.bytes, second: { publicKey: other.publicKey.bytes, path } };
 }
 
-process.on('message', ({ shardOf }: RelayQuestion) => {
-  const homes = shardOf.map((key) => server.shardOf(PublicKey.fromBytes(key)));
+process.on('message', (question: RelayQuestion) => {
+  if ('lostWakes' in question) {
+    const lost = [server, second].map((relay) => Number(relay?.expVar()['lost_wakes'] ?? 0));
+    process.send?.({ lostWakes: lost.reduce((sum, count) => sum + count, 0) } satisfies RelayWakes);
+    return;
+  }
+  const homes = question.shardOf.map((key) => server.shardOf(PublicKey.fromBytes(key)));
   process.send?.({ shards: homes } satisfies RelayAnswer);
 });
 const end = async () => {

@@ -71,6 +71,11 @@ const sections: Section[] = [
     columns: [column('ms', (f) => f.cost)],
   },
   {
+    title: 'Departures (keys that leave a shard; no sockets)',
+    kinds: ['departures'],
+    columns: [column('us/departure', (f) => f.cost, 2), column('longest step us', (f) => f.longestStep)],
+  },
+  {
     title: 'Silent connections (packets in an open loop, without and with them)',
     kinds: ['silent'],
     columns: [

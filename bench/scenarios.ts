@@ -98,7 +98,14 @@ export interface Silent extends Common {
   stop: SilentStop;
 }
 
-export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start | Silent;
+/** Keys leave a shard that has `clients` others, of which `receivers` each are to be told. No sockets: the data plane itself. */
+export interface Departures extends Common {
+  kind: 'departures';
+  receivers: number;
+  departures: number;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start | Silent | Departures;
 
 /** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
 const PACKET_BYTES = 1280;
@@ -192,6 +199,16 @@ const idle: Idle = {
   target: { kind: 'bytes', atMost: 2_500 },
 };
 
+/** The cost of a departure must follow its receivers, not the clients. Twice as much: more memory than the caches hold. */
+const departures = [10_000, 100_000].map((clients): Departures => {
+  const name = (count: number) => `departures, ${count} clients`;
+  const target = { kind: 'scenario-ratio', scenario: name(10_000), atMost: 2 } as const;
+  return {
+    ...{ kind: 'departures', name: name(clients), clients, shards: 1, receivers: 8, departures: 2_000 },
+    ...(clients > 10_000 && { target }),
+  };
+});
+
 const start: Start = {
   kind: 'start',
   name: 'start',
@@ -260,6 +277,7 @@ export const scenarios: Scenario[] = [
   connect,
   idle,
   start,
+  ...departures,
   { kind: 'http', name: 'GET /derp/probe', clients: 20, shards: 1, path: '/derp/probe' },
   ...(['pairs', 'any'] as const).flatMap((topology) => [1, 4, 16].map((window) => closedOverTls(topology, window))),
   ...(['pairs', 'any'] as const).flatMap((topology) =>

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "certificate.h"
+#include "departures.h"
 #include "forwarder.h"
 #include "modes.h"
 #include "process_stats.h"
@@ -15,12 +16,13 @@
 namespace derplane_load {
 namespace {
 
-enum class Mode { kTraffic, kConnect, kIdle };
+enum class Mode { kTraffic, kConnect, kIdle, kDepartures };
 
 struct Job {
   Mode mode = Mode::kTraffic;
   FleetConfig fleet;
   TrafficConfig traffic;
+  DeparturesConfig departures;
   uint32_t connect_warmup = 0;
   int64_t settle = 0;
 };
@@ -92,15 +94,26 @@ Error ReadClients(Napi::Array list, std::vector<ClientConfig>& clients) {
   return {};
 }
 
+Error ReadDepartures(Reader& reader, DeparturesConfig& departures) {
+  departures.clients = static_cast<uint32_t>(reader.Number("clients"));
+  departures.receivers = static_cast<uint32_t>(reader.Number("receivers"));
+  departures.departures = static_cast<uint32_t>(reader.Number("departures"));
+  return reader.error;
+}
+
 Error ReadJob(Napi::Object object, Job& job) {
   Reader reader(object);
   const std::string mode = reader.Text("mode");
+  if (mode == "departures") {
+    job.mode = Mode::kDepartures;
+    return ReadDepartures(reader, job.departures);
+  }
   if (mode == "connect") {
     job.mode = Mode::kConnect;
   } else if (mode == "idle") {
     job.mode = Mode::kIdle;
   } else if (mode != "traffic") {
-    reader.Missing("mode", "'traffic', 'connect' or 'idle'");
+    reader.Missing("mode", "'traffic', 'connect', 'idle' or 'departures'");
   }
   job.fleet.port = static_cast<uint16_t>(reader.Number("port"));
   job.fleet.tls = reader.Flag("tls");
@@ -177,6 +190,9 @@ class Run : public Napi::AsyncWorker {
       case Mode::kIdle:
         error = RunIdle(job_.fleet, job_.settle, idle_);
         break;
+      case Mode::kDepartures:
+        error = RunDepartures(job_.departures, departures_);
+        break;
     }
     if (!error.empty()) SetError(error);
   }
@@ -193,6 +209,8 @@ class Run : public Napi::AsyncWorker {
         return Numbers(Env(), {{"durationNanos", Real(connect_.duration)},
                                {"relayCpuNanos", Real(connect_.relay_cpu)},
                                {"loadCpuNanos", Real(connect_.load_cpu)}});
+      case Mode::kDepartures:
+        return Numbers(Env(), {{"cpuNanos", Real(departures_.cpu)}, {"longestNanos", Real(departures_.longest)}});
       case Mode::kIdle:
         break;
     }
@@ -206,6 +224,7 @@ class Run : public Napi::AsyncWorker {
   TrafficResult traffic_;
   ConnectResult connect_;
   IdleResult idle_;
+  DeparturesResult departures_;
 };
 
 Napi::Value StartRun(const Napi::CallbackInfo& info) {
