@@ -2,7 +2,7 @@
 import { isAbsolute, join } from 'node:path';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
 import { canonicalHost } from '../host_name.js';
-import { parseMeshHost } from '../server/mesh_host.js';
+import { parseMeshEntry } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { StartError } from './exit.js';
@@ -85,7 +85,12 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     server: {
       ...(values.shards > 0 && { shards: values.shards }),
       logClients: values['log-level'] === 'debug',
-      mesh: { with: meshWith(flags, meshKey), insecureHttp: values['mesh-insecure-http'] },
+      mesh: {
+        with: meshWith(flags, meshKey),
+        insecureHttp: values['mesh-insecure-http'],
+        hostname: values.hostname,
+        dnsInterval: values['mesh-dns-interval'],
+      },
       handshake: values['handshake-threads'] > 0 ? { threads: values['handshake-threads'] } : {},
       timeouts: { write: values['tcp-write-timeout'], ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
       queues: { depth: queueDepth(flags, env), ringBytes: values['ring-bytes'] },
@@ -192,7 +197,8 @@ function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | undefined): s
     throw new StartError(`--mesh-with requires --mesh-psk-file${instead}`);
   }
   try {
-    for (const host of hosts) parseMeshHost(host, values['mesh-insecure-http']);
+    const options = { insecureHttp: values['mesh-insecure-http'], hostname: values.hostname };
+    for (const host of hosts) parseMeshEntry(host, options);
   } catch (error) {
     throw new StartError(`-mesh-with: ${(error as Error).message}`, { cause: error });
   }

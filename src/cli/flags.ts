@@ -83,7 +83,7 @@ export const FLAGS = {
   'mesh-with': {
     type: 'string',
     default: '',
-    help: 'relays to mesh with, `hosts` separated by commas without spaces: [https://]HOST[:PORT][/DIALHOST][/derp], dialled over TLS, or the same with http:// without TLS; this relay itself may be among them',
+    help: 'relays to mesh with, `hosts` separated by commas without spaces: [https://]HOST[:PORT][/DIALHOST][/derp], dialled over TLS, or the same with http:// without TLS; this relay itself may be among them. [HOST/]dns:NAME[:PORT] links to every address of the DNS name NAME and follows its records; certificates must be for HOST, or -hostname without it',
   },
   'secrets-url': { type: 'string', default: '', help: '`URL` of a secret server', pending: SECRETS },
   'secrets-path-prefix': {
@@ -202,6 +202,12 @@ export const FLAGS = {
     type: 'bool',
     default: false,
     help: 'allow http:// hosts off loopback in -mesh-with, although whoever controls the network in between can then learn the mesh key',
+  },
+  'mesh-dns-interval': {
+    type: 'duration',
+    default: defaults.MESH_DNS_INTERVAL,
+    ...OPTION_RANGES['mesh.dnsInterval'],
+    help: 'time between two DNS lookups of a dns: entry of -mesh-with',
   },
   'log-format': { type: 'string', default: 'text', choices: ['text', 'json'], help: 'form of log lines: text or json' },
   'log-level': {

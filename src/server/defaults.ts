@@ -73,8 +73,23 @@ export const TCP_USER_TIMEOUT = 15_000;
 /** Milliseconds for DNS, TCP, upgrade and handshake of a mesh link together; the reference's. */
 export const MESH_DIAL_TIMEOUT = 10_000;
 
-/** Milliseconds between the end of a mesh link, or a failed attempt, and the next attempt; the reference's. */
+/** Milliseconds; the longest wait before a mesh link is dialled again. derper always waits so long. */
 export const MESH_RETRY_INTERVAL = 5_000;
+
+/** Milliseconds before a mesh link that ended is dialled again for the first time. */
+export const MESH_FIRST_RETRY = 250;
+
+/** Milliseconds; the longest such wait while {@link MESH_QUICK_TIME} lasts: a relay that restarted is back within a second of listening. */
+export const MESH_QUICK_RETRY = 800;
+
+/** Milliseconds from the end of a mesh link for which it is dialled again quickly. */
+export const MESH_QUICK_TIME = 60_000;
+
+/** Milliseconds from one look at the addresses of a mesh entry `dns:` to the next. */
+export const MESH_DNS_INTERVAL = 10_000;
+
+/** Addresses of one mesh entry `dns:` that are linked to; regions have a few relays. */
+export const MESH_DNS_MAX_ADDRESSES = 64;
 
 /** Milliseconds between two log lines that say the same of a link's trouble; each attempt would say it. */
 export const MESH_REPEAT_INTERVAL = 600_000;

@@ -1,7 +1,7 @@
 /** The relay's links to the other relays of its region: dialled here, handed to native code, and dialled again when they end. */
 import type { Server as HttpServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { dialMesh } from '../client/dial_mesh.js';
+import { dialMesh, type MeshConnection } from '../client/dial_mesh.js';
 import type { Trust } from '../client/dial_tls.js';
 import type { RelayAddress } from '../client/relay_address.js';
 import { DerpError } from '../errors.js';
@@ -11,6 +11,8 @@ import { watchConnsFrame } from '../protocol/frame.js';
 import type { PrivateKey, PublicKey } from '../protocol/key.js';
 import { MESH_DIAL_TIMEOUT } from './defaults.js';
 import type { Tell } from './events.js';
+import { MeshDns } from './mesh_dns.js';
+import { isMeshName, type MeshName } from './mesh_host.js';
 import { MeshTarget } from './mesh_target.js';
 import type { MeshPeer } from './options.js';
 import { remoteOf, takeOver } from './takeover.js';
@@ -19,8 +21,10 @@ export interface MeshOptions {
   relay: NativeRelay;
   privateKey: PrivateKey;
   log: LimitedLog;
-  /** Milliseconds between the end of a link, or an attempt that failed, and the next attempt. */
+  /** Milliseconds; the longest wait before a link is dialled again. */
   retryInterval: number;
+  /** Milliseconds from one DNS lookup of a name to the next. */
+  dnsInterval: number;
   /** Calls the listeners of the server. */
   tell: Tell;
   /** Whom to believe over TLS. */
@@ -51,7 +55,8 @@ export class Mesh {
   readonly #live = new Map<ConnectionId, LiveLink>();
   /** What is linked to, until its last attempt has ended. */
   readonly #running = new Map<MeshTarget, Promise<void>>();
-  #waiting: RelayAddress[] = [];
+  readonly #names = new Set<MeshDns>();
+  #waiting: (RelayAddress | MeshName)[] = [];
   /** Why there are no links any more. */
   #closed: DerpError | undefined;
 
@@ -59,9 +64,27 @@ export class Mesh {
     this.#options = options;
   }
 
-  /** Keeps a link to `host` from now on. */
-  add(host: RelayAddress): MeshPeer {
-    const target = new MeshTarget(host, this.#options.log);
+  /** Keeps a link to a relay, or to each relay behind a DNS name, from now on. */
+  add(entry: RelayAddress | MeshName): MeshPeer {
+    return isMeshName(entry) ? this.#follow(entry) : this.#keep(entry);
+  }
+
+  #follow(name: MeshName): MeshPeer {
+    const { log, dnsInterval } = this.#options;
+    const keys = new Map<string, MeshTarget>();
+    const peer = new MeshDns(name, { interval: dnsInterval, log, link: (address) => this.#keep(address, keys) });
+    const close = async () => {
+      await peer.close();
+      this.#names.delete(peer);
+    };
+    this.#names.add(peer);
+    if (this.#closed !== undefined) void close();
+    return peer;
+  }
+
+  /** @param siblings - links to other addresses of the same name, by the key of the relay there */
+  #keep(host: RelayAddress, siblings = new Map<string, MeshTarget>()): MeshPeer {
+    const target = new MeshTarget(host, this.#options, siblings);
     if (this.#closed !== undefined) target.ending.abort(this.#closed);
     const running = this.#keepLink(target).finally(() => this.#running.delete(target));
     this.#running.set(target, running);
@@ -78,7 +101,7 @@ export class Mesh {
   }
 
   /** Keeps links to `hosts` from {@link begin} on: one of them may be this relay, which does not listen yet. */
-  addLater(hosts: readonly RelayAddress[]): void {
+  addLater(hosts: readonly (RelayAddress | MeshName)[]): void {
     this.#waiting.push(...hosts);
   }
 
@@ -115,10 +138,11 @@ export class Mesh {
   /** No more attempts and redials; links that are up are the shards' to close. Resolves when no attempt is under way. Idempotent. */
   async close(): Promise<void> {
     this.#closed ??= new DerpError('ERR_DERP_CLOSED', 'the relay was closed');
+    const names = [...this.#names].map((name) => name.close());
     for (const target of this.#running.keys()) target.ending.abort(this.#closed);
     const end = { reason: this.#closed.message, byOther: false, peers: 0 };
     for (const id of [...this.#live.keys()]) this.connectionEnded(id, end);
-    await Promise.all(this.#running.values());
+    await Promise.all([...names, ...this.#running.values()]);
   }
 
   /** Ends a link for good; resolves when it has ended. */
@@ -134,6 +158,10 @@ export class Mesh {
   async #keepLink(target: MeshTarget): Promise<void> {
     const { signal } = target.ending;
     while (!signal.aborted) {
+      if (target.isShared) {
+        await sleep(this.#options.dnsInterval, undefined, { signal }).catch(() => {});
+        continue;
+      }
       try {
         const ended = await this.#link(target);
         if (!signal.aborted) ended();
@@ -146,18 +174,38 @@ export class Mesh {
         if (!signal.aborted) target.warn(`mesh connect: ${(error as Error).message}`);
       }
       // Closing ends the wait early, which the loop's condition then sees.
-      await sleep(this.#options.retryInterval, undefined, { signal }).catch(() => {});
+      await sleep(target.redial.next(performance.now()), undefined, { signal }).catch(() => {});
     }
     target.ready.reject(signal.reason);
   }
 
   /** Dials, hands the connection to its shard, and resolves when the link ends, with what tells of it; rejects when there is no link. */
   async #link(target: MeshTarget): Promise<() => void> {
-    const { relay, privateKey, meshKey, trust } = this.#options;
+    const { privateKey, meshKey, trust } = this.#options;
     const { signal } = target.ending;
     const { dialHost, url } = target.host;
     const dialling = { dialHost, timeout: MESH_DIAL_TIMEOUT, signal, trust };
     const { connection, unread, serverPublicKey: key } = await dialMesh(privateKey, meshKey(), url, dialling);
+    const { siblings } = target;
+    const keyText = key.toString();
+    target.sharedKey = keyText;
+    const sibling = siblings.get(keyText);
+    if (sibling !== undefined) {
+      connection.destroy();
+      return () => target.info(`is the same relay as ${sibling.host.name}; one link is enough`);
+    }
+    siblings.set(keyText, target);
+    try {
+      return await this.#carry(target, { connection, unread, serverPublicKey: key });
+    } finally {
+      siblings.delete(keyText);
+    }
+  }
+
+  /** Hands a connection to its shard; resolves when the link ends, with what tells of it. */
+  async #carry(target: MeshTarget, { connection, unread, serverPublicKey: key }: MeshConnection): Promise<() => void> {
+    const { relay } = this.#options;
+    const { signal } = target.ending;
     const id = await takeOver(relay, connection, unread, remoteOf(connection), true);
     if (signal.aborted) {
       relay.discard(id);

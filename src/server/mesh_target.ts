@@ -2,6 +2,7 @@ import { Readiness } from '../client/readiness.js';
 import type { RelayAddress } from '../client/relay_address.js';
 import type { LimitedLog } from '../log_limit.js';
 import { MESH_REPEAT_INTERVAL } from './defaults.js';
+import { Redial } from './redial.js';
 
 /** A host and what the log was last told of it. */
 export class MeshTarget {
@@ -10,15 +11,32 @@ export class MeshTarget {
   readonly ending = new AbortController();
   /** Settled when the link is up for the first time, or never will be. */
   readonly ready = new Readiness();
+  readonly redial: Redial;
+  /** Links to other addresses of the same name, by the hexadecimal key of the relay there: one link to each relay is enough. */
+  readonly siblings: Map<string, MeshTarget>;
+  /** The key of the relay, once another link was found to go there. */
+  sharedKey: string | undefined;
   /** Whether the link is up now, and lasted long enough to be reported. */
   isUp = false;
   readonly #log: LimitedLog;
   #trouble = '';
   #toldAt = 0;
 
-  constructor(host: RelayAddress, log: LimitedLog) {
+  /** @param retryInterval - milliseconds; the longest wait before the link is dialled again */
+  constructor(
+    host: RelayAddress,
+    { log, retryInterval }: { log: LimitedLog; retryInterval: number },
+    siblings: Map<string, MeshTarget>,
+  ) {
     this.host = host;
     this.#log = log;
+    this.redial = new Redial(retryInterval);
+    this.siblings = siblings;
+  }
+
+  /** Whether a link to another address goes to the same relay. */
+  get isShared(): boolean {
+    return this.sharedKey !== undefined && this.siblings.has(this.sharedKey);
   }
 
   info(message: string): void {
@@ -37,6 +55,7 @@ export class MeshTarget {
   /** All is well: what goes wrong next is news. */
   recovered(): void {
     this.#trouble = '';
+    this.redial.recovered();
   }
 
   #write(level: 'info' | 'warn', message: string): void {

@@ -18,6 +18,7 @@ const MAX_TCP_USER_TIMEOUT = 2 ** 31 - 1;
 export const OPTION_RANGES = {
   shards: { min: 1, max: MAX_SHARDS },
   'mesh.retryInterval': { min: 1, max: MAX_TIME },
+  'mesh.dnsInterval': { min: 1, max: MAX_TIME },
   'handshake.threads': { min: 1, max: 64 },
   'handshake.maxPending': { min: 1, max: 1 << 20 },
   'handshake.maxPendingPerSource': { min: 1, max: 1 << 20 },

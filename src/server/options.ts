@@ -46,8 +46,15 @@ export interface ServerMeshOptions {
   ca?: Pem | readonly Pem[];
   /** Whether relays that are not on this machine's loopback may be linked with over plain HTTP. Default: false. */
   insecureHttp?: boolean;
-  /** Milliseconds between the end of a link, or a failed attempt, and the next attempt. Default: 5,000. */
+  /**
+   * Longest wait before a link is dialled again, in milliseconds. The first wait is 250 ms, and waits grow to 800 ms in the first minute,
+   * then to this. Default: 5,000.
+   */
   retryInterval?: number;
+  /** Milliseconds from one DNS lookup of an entry `dns:NAME` to the next. Default: 10,000. */
+  dnsInterval?: number;
+  /** The name that certificates of relays behind `dns:NAME` are for, where the entry names none. Default: such entries need their own. */
+  hostname?: string;
 }
 
 /** From accepting a connection until its client is in. */

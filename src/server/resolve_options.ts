@@ -20,7 +20,8 @@ export interface ResolvedOptions {
   readonly duplicatePolicy: DuplicatePolicy;
   readonly logger: Logger;
   readonly logClients: boolean;
-  readonly mesh: ServerMeshOptions & Required<Pick<ServerMeshOptions, 'with' | 'insecureHttp' | 'retryInterval'>>;
+  readonly mesh: ServerMeshOptions &
+    Required<Pick<ServerMeshOptions, 'with' | 'insecureHttp' | 'retryInterval' | 'dnsInterval'>>;
   readonly handshake: Required<ServerHandshakeOptions>;
   readonly timeouts: Required<ServerTimeoutOptions>;
   readonly queues: Required<ServerQueueOptions>;
@@ -39,6 +40,8 @@ const CHECKS: Checks<ServerOptions> = {
     ca: checkPem,
     insecureHttp: checkBoolean,
     retryInterval: numberOption('mesh.retryInterval'),
+    dnsInterval: numberOption('mesh.dnsInterval'),
+    hostname: checkString,
   },
   handshake: {
     threads: numberOption('handshake.threads'),
@@ -81,6 +84,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
       with: mesh.with ?? [],
       insecureHttp: mesh.insecureHttp ?? false,
       retryInterval: mesh.retryInterval ?? defaults.MESH_RETRY_INTERVAL,
+      dnsInterval: mesh.dnsInterval ?? defaults.MESH_DNS_INTERVAL,
     },
     handshake: resolveHandshake(handshake, threads.handshakeThreads),
     timeouts: {

@@ -19,7 +19,7 @@ import { relayFigures } from './figures.js';
 import { Forwarders } from './forwarders.js';
 import { checkListenOptions, checkRemoteAddress, Listening, numericHost } from './listening.js';
 import { Mesh } from './mesh.js';
-import { parseMeshHost } from './mesh_host.js';
+import { parseMeshEntry } from './mesh_host.js';
 import { numberOption } from './option_ranges.js';
 import type { CloseOptions, Listener, ListenOptions, MeshPeer, RateLimit, ServerOptions } from './options.js';
 import { PageConnections } from './page_connections.js';
@@ -153,6 +153,7 @@ export class Server extends ServerEmitter {
       log: this.#strangersLog,
       tell: this.#tell,
       retryInterval: mesh.retryInterval,
+      dnsInterval: mesh.dnsInterval,
       meshKey: () => this.meshKey,
       trust: meshTrust,
     });
@@ -226,7 +227,8 @@ export class Server extends ServerEmitter {
    * again for ever when it ends. Both relays should do so, each for its own direction. A relay that turns out to be this one is left
    * alone, so that all relays of a region may have the same list.
    * @param host - `HOST[:PORT][/DIALHOST]` for TLS with a certificate for HOST; with DIALHOST that is dialled, on HOST's port. With `http://`
-   *   in front the link is plain, which without `mesh.insecureHttp` only goes to loopback
+   *   in front the link is plain, which without `mesh.insecureHttp` only goes to loopback. `[HOST/]dns:NAME[:PORT]` links to every address
+   *   of NAME, with certificates for HOST or `mesh.hostname`, and follows the records of NAME
    * @throws DerpError `ERR_DERP_BAD_OPTION` saying what is wrong with `host`, `ERR_DERP_NO_MESH_KEY`, `ERR_DERP_CLOSED` after close()
    */
   addMeshPeer(host: string): MeshPeer {
@@ -239,7 +241,8 @@ export class Server extends ServerEmitter {
     if (this.#meshKey === undefined) {
       throw new DerpError('ERR_DERP_NO_MESH_KEY', `mesh host ${JSON.stringify(entry)}: the relay has no mesh key`);
     }
-    return parseMeshHost(entry, this.#options.mesh.insecureHttp);
+    const { insecureHttp, hostname } = this.#options.mesh;
+    return parseMeshEntry(entry, { insecureHttp, hostname });
   }
 
   /** What each client may send; `bytesPerSecond` 0 = as much as it likes. */

@@ -26,16 +26,21 @@ export interface HostOptions {
 export class Network {
   readonly #id = `${PREFIX}-${process.pid}-${++networks}`;
   readonly #hosts: string[];
+  readonly #nameserver: string | undefined;
   readonly #programs: Program[] = [];
 
-  private constructor(hosts: string[]) {
+  private constructor(hosts: string[], nameserver: string | undefined) {
     this.#hosts = hosts;
+    this.#nameserver = nameserver;
   }
 
-  /** Makes the hosts; every host knows all names. */
-  static async create(hosts: Record<string, HostOptions>): Promise<Network> {
+  /**
+   * Makes the hosts; every host knows all names.
+   * @param nameserver - the host that the others ask for other names. Default: none
+   */
+  static async create(hosts: Record<string, HostOptions>, nameserver?: string): Promise<Network> {
     await removeStale();
-    const network = new Network(Object.keys(hosts));
+    const network = new Network(Object.keys(hosts), nameserver);
     try {
       await network.#build(hosts);
     } catch (error) {
@@ -50,6 +55,13 @@ export class Network {
     const index = this.#hosts.indexOf(host);
     if (index < 0) throw new Error(`there is no host ${host}, but: ${this.#hosts.join(', ')}`);
     return `${SUBNET}.${index + 1}`;
+  }
+
+  /** Gives a host a second IPv4 address. */
+  async addAddress(host: string): Promise<string> {
+    const address = `${SUBNET}.${this.#hosts.indexOf(host) + 101}`;
+    await ip('-n', this.#namespace(host), 'address', 'add', `${address}/24`, 'dev', 'eth0');
+    return address;
   }
 
   /** Runs a program on a host; it ends with this process at the latest. */
@@ -82,12 +94,13 @@ export class Network {
     await ip('-n', hub, 'link', 'add', 'bridge', 'type', 'bridge');
     await ip('-n', hub, 'link', 'set', 'bridge', 'up');
     const names = this.#hosts.map((host) => `${this.address(host)} ${host}\n`).join('');
+    const resolvers = this.#nameserver === undefined ? '' : `nameserver ${this.address(this.#nameserver)}\n`;
     for (const [host, options] of Object.entries(hosts)) {
       const namespace = this.#namespace(host);
       const port = `port${this.#hosts.indexOf(host)}`;
       await mkdir(`${ETC}/${namespace}`, { recursive: true });
       await writeFile(`${ETC}/${namespace}/hosts`, `127.0.0.1 localhost\n${names}`);
-      await writeFile(`${ETC}/${namespace}/resolv.conf`, '');
+      await writeFile(`${ETC}/${namespace}/resolv.conf`, resolvers);
       await ip('netns', 'add', namespace);
       await ip('-n', namespace, 'link', 'set', 'lo', 'up');
       await ip('-n', hub, 'link', 'add', port, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', namespace);

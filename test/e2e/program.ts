@@ -30,9 +30,9 @@ export class Program {
     return this.#lines.all();
   }
 
-  /** Resolves with the first line it ever wrote that matches; rejects if it ends or `PATIENCE` passes without one. */
-  line(pattern: RegExp): Promise<string> {
-    return this.#withPatience(this.#lines.line(pattern), `no line ${pattern}`);
+  /** Resolves with the first line it ever wrote that matches, once there have been `count`; rejects if it ends or `PATIENCE` passes without one. */
+  line(pattern: RegExp, count = 1): Promise<string> {
+    return this.#withPatience(this.#lines.line(pattern, count), `no line ${pattern}`);
   }
 
   /** Resolves with what it wrote once it ended; rejects if that was not with 0. */
@@ -40,6 +40,10 @@ export class Program {
     const code = await this.#withPatience(this.ended, 'no end');
     if (code !== 0) throw new Error(`${this.name} ended with ${code}:\n${this.output()}`);
     return this.output();
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
   }
 
   /** Kills it and waits for its end. */

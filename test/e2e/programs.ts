@@ -24,6 +24,15 @@ const HEADSCALE: GoProgram = {
 export const e2eMissing: string | undefined =
   skipBecause(whyNoNetwork() ?? whyMissing([...TAILSCALE, HEADSCALE])) ?? whatKernelRefuses();
 
+/** Why nothing can run in network namespaces here, or `undefined`. */
+export const networkMissing: string | undefined = skipBecause(whyNoNetwork()) ?? whatKernelRefuses();
+
+/** Why a command cannot be run here, or `undefined`. */
+export function commandMissing(command: string, flag: string): string | undefined {
+  const { error } = spawnSync(command, [flag]);
+  return skipBecause(error && `the test needs the command ${command}: ${error.message}`);
+}
+
 /** Builds what is not built yet: minutes the first time. */
 export async function buildPrograms(): Promise<void> {
   if (e2eMissing !== undefined) return;

@@ -56,9 +56,15 @@ export class Relay {
     return `regions:\n${map.join('\n')}\n`;
   }
 
-  /** Resolves once it has a mesh link to `host`. */
-  async linked(host: string): Promise<void> {
-    await this.#running().line(new RegExp(`mesh\\(\\\\?"${host}\\\\?"\\): connected`));
+  /** Resolves once it has had a mesh link to `host`, and `count - 1` before. */
+  async linked(host: string, count = 1): Promise<void> {
+    const name = host.replace(/[.[\]]/g, '\\$&');
+    await this.#running().line(new RegExp(`mesh\\(\\\\?"${name}\\\\?"\\): connected`), count);
+  }
+
+  /** Resolves once it has written a line that contains `text`. */
+  async line(text: string): Promise<void> {
+    await this.#running().line(new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')));
   }
 
   /** Kills it as a crash would. */
