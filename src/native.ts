@@ -236,8 +236,6 @@ export interface NativeRelay {
   closePeer(key: Uint8Array): void;
   /** Says whether JavaScript has at least one forwarder for `key`. */
   setForwarder(key: Uint8Array, present: boolean): void;
-  /** Delivers a packet that JavaScript received for a local client. */
-  deliver(source: Uint8Array, destination: Uint8Array, packet: Uint8Array): void;
   /** Asks each shard to check its invariants; each answers with one `check` event. */
   consistencyCheck(ticket: number): void;
   /** Asks each shard for the traffic of its TCP clients; each answers with `traffic` events. */

@@ -44,7 +44,6 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceMethod("shardOf", &RelayWrap::shardOf),
                       InstanceMethod("closePeer", &RelayWrap::closePeer),
                       InstanceMethod("setForwarder", &RelayWrap::setForwarder),
-                      InstanceMethod("deliver", &RelayWrap::deliver),
                       InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
                       InstanceMethod("traffic", &RelayWrap::traffic),
                       InstanceMethod("setLogClients", &RelayWrap::setLogClients),
@@ -329,26 +328,6 @@ Napi::Value RelayWrap::setForwarder(const Napi::CallbackInfo& info) {
   mail.on = boolOf(info[1]);
   core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
   return info.Env().Undefined();
-}
-
-Napi::Value RelayWrap::deliver(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Mail mail{.kind = Mail::Kind::kDeliver};
-  Key source;
-  if (!keyOf(info[0], source) || !keyOf(info[1], mail.key)) return env.Undefined();
-  size_t size = 0;
-  const uint8_t* packet = bytesOf(info[2], size);
-  if (size > kMaxPacketSize) {
-    throwCode(env, "ERR_DERP_PACKET_TOO_BIG",
-              "packet of " + std::to_string(size) + " bytes, at most 65536 are allowed");
-    return env.Undefined();
-  }
-  mail.bytes.resize(kPacketFrameFixed + size);
-  uint8_t* body = putFrameHeader(mail.bytes.data(), FrameType::kRecvPacket, static_cast<uint32_t>(kKeySize + size));
-  std::memcpy(body, source.bytes, kKeySize);
-  if (size > 0) std::memcpy(body + kKeySize, packet, size);
-  core_->slots[core_->shardOf(mail.key)]->post(std::move(mail));
-  return env.Undefined();
 }
 
 Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {

@@ -47,7 +47,6 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value shardOf(const Napi::CallbackInfo& info);
   Napi::Value closePeer(const Napi::CallbackInfo& info);
   Napi::Value setForwarder(const Napi::CallbackInfo& info);
-  Napi::Value deliver(const Napi::CallbackInfo& info);
   Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
   Napi::Value traffic(const Napi::CallbackInfo& info);
   Napi::Value setLogClients(const Napi::CallbackInfo& info);

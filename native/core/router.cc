@@ -410,14 +410,6 @@ bool Router::deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t s
   return forwardNow(*peer, frame + kFrameHeaderSize, frame + kPacketFrameFixed, size - kPacketFrameFixed, why);
 }
 
-void Router::deliverFromControl(const Key& destination, const uint8_t* frame, uint32_t size) {
-  counters_.add(Counter::packets_forwarded_in);
-  const Key source = Key::from(frame + kFrameHeaderSize);
-  DropReason why;
-  Peer* peer = peers_.find(hashOf(destination), destination.bytes);
-  if (!deliver(peer, frame, size, hashOf(source), true, &why)) dropPacket(why, frame, size);
-}
-
 void Router::dropPacket(DropReason reason, const uint8_t* frame, uint32_t size) {
   const uint32_t payload = size - kPacketFrameFixed;
   counters_.drop(reason, looksLikeDisco(frame + kPacketFrameFixed, payload), payload);

@@ -144,9 +144,6 @@ class Router {
   bool announceRestart(uint32_t from, uint32_t count, uint32_t reconnect_ms, uint32_t try_ms);
   // Closes the clients in the first `share` (0 to 1) of the slots.
   void closeShare(double share, CloseReason reason);
-  // A packet from the control plane for a client of this shard; `frame` is a whole RecvPacket that stays until
-  // endTurn().
-  void deliverFromControl(const Key& destination, const uint8_t* frame, uint32_t size);
 
   // --- output ----------------------------------------------------------------------------------------------------
   Client* takeTouched();

@@ -32,23 +32,12 @@ struct RelayConfig {
 
 // A request of the control plane to a shard.
 struct Mail {
-  enum class Kind {
-    kAdopt,
-    kAdoptLink,
-    kEndLink,
-    kClosePeer,
-    kSetForwarder,
-    kDeliver,
-    kCheck,
-    kRateLimit,
-    kDrain,
-    kTraffic
-  };
+  enum class Kind { kAdopt, kAdoptLink, kEndLink, kClosePeer, kSetForwarder, kCheck, kRateLimit, kDrain, kTraffic };
   Kind kind;
   Router::Adoption adoption = {};               // kAdopt, kAdoptLink; kEndLink: its id
   std::unique_ptr<Connection> connection = {};  // kAdopt, kAdoptLink
-  Key key = {};                                 // kClosePeer, kSetForwarder, kDeliver (destination)
-  std::vector<uint8_t> bytes = {};              // kAdopt: first output; kDeliver: a RecvPacket frame
+  Key key = {};                                 // kClosePeer, kSetForwarder
+  std::vector<uint8_t> bytes = {};              // kAdopt, kAdoptLink: first output
   bool on = false;                              // kSetForwarder
   uint32_t ticket = 0;                          // kCheck, kTraffic
   uint64_t rate = 0;                            // kRateLimit: bytes per second; kDrain: milliseconds that it takes

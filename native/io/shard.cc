@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <iterator>
 
 namespace derplane {
 namespace {
@@ -63,6 +64,9 @@ bool Shard::open(uv_loop_t* loop, std::string& error) {
 
 void Shard::onClose() {
   std::vector<Mail> unread = slot_.retire();
+  std::move(mail_.begin() + static_cast<ptrdiff_t>(next_mail_), mail_.end(), std::back_inserter(unread));
+  mail_.clear();
+  next_mail_ = 0;
   for (Mail& mail : unread) {
     if (mail.kind == Mail::Kind::kAdopt || mail.kind == Mail::Kind::kAdoptLink) refuse(mail);
   }
@@ -176,12 +180,22 @@ bool Shard::resumePaused() {
 }
 
 bool Shard::takeMail() {
-  std::vector<Mail> all = slot_.takeMail();
-  for (Mail& mail : all) {
+  if (next_mail_ == mail_.size()) {
+    mail_ = slot_.takeMail();
+    next_mail_ = 0;
+  }
+  const size_t stop = std::min(mail_.size(), next_mail_ + kMailPerTurn);
+  const bool any = next_mail_ < stop;
+  while (next_mail_ < stop) {
+    Mail& mail = mail_[next_mail_++];
     ensureRoom(static_cast<uint32_t>(mail.bytes.size()));
     handleMail(mail);
   }
-  return !all.empty();
+  if (any && next_mail_ == mail_.size()) {
+    mail_ = std::vector<Mail>();
+    next_mail_ = 0;
+  }
+  return any;
 }
 
 void Shard::handleMail(Mail& mail) {
@@ -208,13 +222,6 @@ void Shard::handleMail(Mail& mail) {
     case Mail::Kind::kSetForwarder:
       router_.setJsForwarder(mail.key, mail.on);
       break;
-    case Mail::Kind::kDeliver: {
-      const auto size = static_cast<uint32_t>(mail.bytes.size());
-      uint8_t* frame = router_.arena().take(size);
-      std::memcpy(frame, mail.bytes.data(), size);
-      router_.deliverFromControl(mail.key, frame, size);
-      break;
-    }
     case Mail::Kind::kCheck:
       checks_.push_back(mail.ticket);
       break;

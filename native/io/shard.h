@@ -46,6 +46,8 @@ class Shard final : public LoopUser, private RouterEvents {
   // A ForwardPacket that a link cannot write for this long ends the link.
   static constexpr uint64_t kLinkWriteTimeoutMs = 5000;
   static constexpr uint32_t kRestartsPerStep = 1024;
+  // Requests of the control plane that one turn handles: an embedder may make a million at once.
+  static constexpr size_t kMailPerTurn = 256;
 
   Shard(std::shared_ptr<RelayCore> core, uint32_t index);
 
@@ -129,6 +131,8 @@ class Shard final : public LoopUser, private RouterEvents {
   Router router_;
   Poller poller_;
   RingConsumer rings_in_[kMaxShards];
+  std::vector<Mail> mail_;  // taken; what lies below next_mail_ is handled
+  size_t next_mail_ = 0;
   uint64_t rings_left_ = 0;                      // rings that may hold more than the last turn took
   std::unordered_map<uint64_t, Client*> links_;  // by id, so that the control plane can end one
   std::vector<Client*> hungry_;                  // to be read again in the next turn

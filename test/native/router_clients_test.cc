@@ -203,19 +203,6 @@ TEST("gauges count local keys, forwarded keys and connections") {
   CHECK_EQ(relay.get(Counter::clients_total), 2);
 }
 
-TEST("packets that the control plane delivers reach local clients only") {
-  Relay relay;
-  Session& a = relay.connect(kA);
-  const Bytes frame = frames::recvPacket(kB, Bytes(9));
-  relay.router(0).deliverFromControl(kA, frame.data(), static_cast<uint32_t>(frame.size()));
-  relay.router(0).setJsForwarder(frames::keyOf(9), true);
-  relay.router(0).deliverFromControl(frames::keyOf(9), frame.data(), static_cast<uint32_t>(frame.size()));
-  relay.settle();
-  CHECK_EQ(packetsAt(a), 1u);
-  CHECK_EQ(relay.forwarded.size(), 0u);
-  CHECK_EQ(relay.dropped(DropReason::unknown_dest_on_fwd, false), 1);
-}
-
 TEST("check() finds every broken gauge and table") {
   Relay relay;
   Session& a = relay.connect(kA);

@@ -97,6 +97,16 @@ class TwoShards {
     return Counters(const_cast<int64_t*>(counters_[shard])).get(counter);
   }
 
+  // Ends the shard; returns how many ends of connections it told of.
+  uint32_t ends(uint32_t shard) {
+    shards_[shard]->close(nullptr);
+    uint32_t count = 0;
+    for (const Event& event : core_->takeEvents()) {
+      count += event.kind == Event::Kind::kClosed && event.reason == CloseReason::server_closed ? 1 : 0;
+    }
+    return count;
+  }
+
   // What the shard's consistency check finds.
   std::vector<std::string> violations(uint32_t shard) {
     slot(shard).post(Mail{.kind = Mail::Kind::kCheck});
@@ -170,6 +180,40 @@ TEST("a wake-up that was lost is made up for by the timer, counted, and told by 
   CHECK_EQ(came + f.settle(), kPackets);
   CHECK_EQ(f.lost(), 1);
   CHECK_EQ(f.relay.violations(0).size(), 0u);
+}
+
+TEST("requests of the control plane are handled in bounded steps, in order, and before the shard sleeps") {
+  TwoShards relay;
+  constexpr uint32_t kKeys = 5000;
+  const auto requests = [&relay](bool on) {
+    for (uint32_t n = 0; n < kKeys; ++n) {
+      Mail mail{.kind = Mail::Kind::kSetForwarder};
+      mail.key = frames::keyOf(1'000'000 + n);
+      mail.on = on;
+      relay.slot(0).post(std::move(mail));
+    }
+  };
+  requests(true);
+  const int64_t before = relay.get(0, Counter::turns);
+  relay.run(0);
+  CHECK_EQ(relay.get(0, Counter::clients_total), kKeys);
+  CHECK(relay.get(0, Counter::turns) - before >= kKeys / 256);
+  requests(false);
+  requests(true);
+  relay.run(0);
+  CHECK_EQ(relay.get(0, Counter::clients_total), kKeys);
+  CHECK(relay.slot(0).trySleep());
+}
+
+TEST("a client that is still to be adopted when its shard ends is told so") {
+  auto relay = std::make_unique<TwoShards>();
+  for (uint32_t n = 0; n < 1000; ++n) {
+    Mail mail{.kind = Mail::Kind::kAdopt};
+    mail.adoption.id = n + 1;
+    mail.adoption.notify = true;
+    relay->slot(1).post(std::move(mail));
+  }
+  CHECK_EQ(relay->ends(1), 1000u);
 }
 
 TEST("a wake-up that is on its way is not lost, however often the timer looks") {
