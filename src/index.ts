@@ -1,5 +1,8 @@
 /** derplane: a DERP relay and clients for it. Everything public is exported here. */
 
+export type { AdmissionRequest } from './admission/decision.js';
+export type { AdmitDecision, AdmitDetail, AdmitHook } from './admission/hook.js';
+export type { ServerAdmissionOptions } from './admission/options.js';
 export type { CertificateExpiry } from './certificates/expiry.js';
 export type { SignalOptions } from './client/abortable.js';
 export { Client } from './client/client.js';

@@ -123,6 +123,10 @@ export interface AdoptOptions {
   prober: boolean;
   /** Whether the client came with an `Ideal-Node` header. */
   notIdeal: boolean;
+  /** Name under which admission counts the client; undefined: none. */
+  label?: string | undefined;
+  /** Bytes per second that admission allows the client to send; undefined: no limit of its own. */
+  receiveRate?: number | undefined;
 }
 
 /** How a handshake begins. */
@@ -311,6 +315,12 @@ export interface NativeHandshakeIo {
   write(id: ConnectionId, bytes: Uint8Array): Promise<void>;
   /** Counts an upgrade to DERP; to be called once, before ServerKey is written. */
   upgraded(id: ConnectionId): void;
+  /** Rejects, with an Error as `read` does, when the handshake ends by its deadline, its client, or want of room. Never resolves. */
+  watchEnd(id: ConnectionId): Promise<never>;
+  /** `ip:port` of the client, IPv6 in brackets; empty when it is unknown. */
+  remote(id: ConnectionId): string;
+  /** Whether a client that offers this is a mesh peer. */
+  provesMeshKey(meshKey: string): boolean;
   /** Hands the client to the shard that owns `key`; `firstOutput` (whole frames) is what it will read first. False when that ended. */
   adopt(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array, options: AdoptOptions): boolean;
   /**

@@ -176,6 +176,7 @@ const rows: Row[] = [
     ],
   ],
   ['Server.ready', []],
+  ['Server.reloadAdmission', []],
   [
     'Server.setMeshKey',
     [

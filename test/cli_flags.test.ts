@@ -159,7 +159,7 @@ describe('help and version', () => {
 Flags have the names, defaults and meaning of Tailscale's \`derper\`, and its style: \`-flag v\`, \`-flag=v\`, \`--flag v\`,
 \`--flag=v\`; booleans \`-stun\`, \`-stun=false\`; durations \`10m\`, \`1m30s\`, \`500ms\`. Flags marked *not available yet* are
 known, but end the program with one line when they are set to anything but their default: a relay that ignored, say,
-\`-verify-clients\` would be open without its operator knowing. Flags marked *no effect yet* are accepted.
+\`-accept-connection-limit\` would be unprotected without its operator knowing. Flags marked *no effect yet* are accepted.
 
 | exit code | meaning |
 |---|---|
@@ -188,7 +188,7 @@ ${(await derplane(['demo', '-help'])).stderr}\`\`\`
 
   test('every flag of the reference and of ours has help, and the usage says what does not work', () => {
     const text = usage('derplane', FLAGS);
-    expect(text).toMatch(/-verify-clients\n.*\[not available yet: admission of clients\]/);
+    expect(text).toMatch(/-trust-proxy CIDRs\n.*\[not available yet: proxies in front\]/);
     expect(text).toMatch(/-stun-port int\n.*\[no effect yet: /);
   });
 
@@ -264,30 +264,23 @@ describe('what the flags ask for', () => {
     expect(() => config(['-dev'], env)).toThrow(`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH="${text}": must be`);
   });
 
-  test.each([
-    ['-secrets-url=x'],
-    ['-verify-clients'],
-    ['-verify-client-url=x'],
-    ['-accept-connection-limit=1'],
-    ['-trust-proxy=x'],
-    ['-allow-keys=x'],
-  ])('%s is known and says that it is not available yet', (flag) => {
-    const name = flag.split('=')[0];
-    expect(() => config(['-dev', flag])).toThrow(new RegExp(`^${name}: derplane 1\\.2\\.3 has no .* yet`));
-  });
+  test.each([['-secrets-url=x'], ['-accept-connection-limit=1'], ['-trust-proxy=x']])(
+    '%s is known and says that it is not available yet',
+    (flag) => {
+      const name = flag.split('=')[0];
+      expect(() => config(['-dev', flag])).toThrow(new RegExp(`^${name}: derplane 1\\.2\\.3 has no .* yet`));
+    },
+  );
 
-  test.each([
-    '-verify-client-url-fail-open=false',
-    '-socket=x',
-    '-accept-connection-burst=1',
-    '-secrets-path-prefix=x',
-    '-secrets-cache-dir=x',
-  ])('%s says how another flag works, so it is accepted without that one', (flag) => {
-    expect(config(['-dev', '-stun=false', flag]).warnings).toEqual([]);
-  });
+  test.each(['-accept-connection-burst=1', '-secrets-path-prefix=x', '-secrets-cache-dir=x'])(
+    '%s says how another flag works, so it is accepted without that one',
+    (flag) => {
+      expect(config(['-dev', '-stun=false', flag]).warnings).toEqual([]);
+    },
+  );
 
   test('the defaults of what is not available yet are accepted', () => {
-    const args = ['-verify-clients=false', '-accept-connection-limit=+Inf', '-allow-keys='];
+    const args = ['-accept-connection-limit=+Inf', '-trust-proxy='];
     expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toHaveLength(1);
   });
 

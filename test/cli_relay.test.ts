@@ -312,8 +312,8 @@ describe('what keeps it from starting', () => {
   });
 
   test('a flag that is not available yet', async () => {
-    const { code, stderr } = await derplane(['-dev', '-verify-clients']);
+    const { code, stderr } = await derplane(['-dev', '-trust-proxy=x']);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^derplane: -verify-clients: .*\n$/);
+    expect(stderr).toMatch(/^derplane: -trust-proxy: .*\n$/);
   });
 });

@@ -64,6 +64,8 @@ Napi::Function HandshakeIoWrap::define(Napi::Env env) {
       {InstanceMethod("open", &HandshakeIoWrap::open), InstanceMethod("setTimeout", &HandshakeIoWrap::setTimeout),
        InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
        InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("upgraded", &HandshakeIoWrap::upgraded),
+       InstanceMethod("watchEnd", &HandshakeIoWrap::watchEnd), InstanceMethod("remote", &HandshakeIoWrap::remote),
+       InstanceMethod("provesMeshKey", &HandshakeIoWrap::provesMeshKey),
        InstanceMethod("adopt", &HandshakeIoWrap::adopt), InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp),
        InstanceMethod("fail", &HandshakeIoWrap::fail)});
 }
@@ -157,6 +159,21 @@ Napi::Value HandshakeIoWrap::write(const Napi::CallbackInfo& info) {
 Napi::Value HandshakeIoWrap::upgraded(const Napi::CallbackInfo& info) {
   io_->upgraded(idOf(info[0]));
   return info.Env().Undefined();
+}
+
+Napi::Value HandshakeIoWrap::watchEnd(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto deferred = Napi::Promise::Deferred::New(env);
+  io_->watchEnd(idOf(info[0]), [env, deferred](IoOutcome outcome) { deferred.Reject(errorOf(env, outcome)); });
+  return deferred.Promise();
+}
+
+Napi::Value HandshakeIoWrap::remote(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), io_->remote(idOf(info[0])));
+}
+
+Napi::Value HandshakeIoWrap::provesMeshKey(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), io_->core().provesMeshKey(textOf(info[0])));
 }
 
 Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {

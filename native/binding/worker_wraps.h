@@ -35,6 +35,9 @@ class HandshakeIoWrap final : public Napi::ObjectWrap<HandshakeIoWrap> {
   Napi::Value consume(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value upgraded(const Napi::CallbackInfo& info);
+  Napi::Value watchEnd(const Napi::CallbackInfo& info);
+  Napi::Value remote(const Napi::CallbackInfo& info);
+  Napi::Value provesMeshKey(const Napi::CallbackInfo& info);
   Napi::Value adopt(const Napi::CallbackInfo& info);
   Napi::Value serveHttp(const Napi::CallbackInfo& info);
   Napi::Value fail(const Napi::CallbackInfo& info);

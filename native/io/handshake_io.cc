@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "address.h"
+
 namespace derplane {
 
 const char* ioOutcomeName(IoOutcome outcome) {
@@ -168,6 +170,7 @@ void HandshakeIo::onEvent(Job& job, const Poller::Event& event) {
   }
   if (event.writable && !job.connection->output.empty()) tryWrite(job);
   if (event.readable && job.on_read) tryRead(job);
+  if (event.failed) finishEnd(job, IoOutcome::kReset);
 }
 
 void HandshakeIo::tick() {
@@ -193,6 +196,7 @@ void HandshakeIo::tick() {
 void HandshakeIo::finish(Job& job, IoOutcome outcome) {
   finishRead(job, outcome);
   finishWrite(job, outcome);
+  finishEnd(job, outcome);
 }
 
 void HandshakeIo::finishRead(Job& job, IoOutcome outcome) {
@@ -213,6 +217,29 @@ void HandshakeIo::finishWrite(Job& job, IoOutcome outcome) {
   const OnWrite done = std::move(job.on_write);
   job.on_write = nullptr;
   done(outcome);
+}
+
+void HandshakeIo::finishEnd(Job& job, IoOutcome outcome) {
+  if (!job.on_end) return;
+  const OnWrite done = std::move(job.on_end);
+  job.on_end = nullptr;
+  done(outcome);
+}
+
+void HandshakeIo::watchEnd(uint64_t id, OnWrite done) {
+  Job* job = find(id);
+  if (job == nullptr) {
+    done(IoOutcome::kDiscarded);
+  } else if (job->connection->evicted()) {
+    done(IoOutcome::kEvicted);
+  } else {
+    job->on_end = std::move(done);
+  }
+}
+
+std::string HandshakeIo::remote(uint64_t id) {
+  const Job* job = find(id);
+  return job == nullptr ? "" : addressText(job->connection->remote);
 }
 
 void HandshakeIo::read(uint64_t id, size_t min, size_t max, OnRead done) {

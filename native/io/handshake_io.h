@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -46,6 +47,10 @@ class HandshakeIo final : public LoopUser {
   void read(uint64_t id, size_t min, size_t max, OnRead done);
   void consume(uint64_t id, size_t count);
   void write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite done);
+  // Waits until something ends the connection's handshake: its deadline, its client, or want of room. Never kOk.
+  void watchEnd(uint64_t id, OnWrite done);
+  // Address of the client, as text; empty when it is unknown.
+  std::string remote(uint64_t id);
   // The connection asked for DERP; to be called once, before ServerKey is written.
   void upgraded(uint64_t id);
 
@@ -69,6 +74,7 @@ class HandshakeIo final : public LoopUser {
     size_t max = 0;
     OnRead on_read = nullptr;
     OnWrite on_write = nullptr;
+    OnWrite on_end = nullptr;
     uint64_t certificates_seen = 0;  // version of the TLS server's certificates of which none would do
     bool wants_certificate = false;
     bool mute = false;         // it sent nothing yet, and JavaScript does not know of it
@@ -91,6 +97,7 @@ class HandshakeIo final : public LoopUser {
   void noteTls(Job& job);
   static void finishRead(Job& job, IoOutcome outcome);
   static void finishWrite(Job& job, IoOutcome outcome);
+  static void finishEnd(Job& job, IoOutcome outcome);
   static void finish(Job& job, IoOutcome outcome);
   std::unique_ptr<Connection> detach(uint64_t id);
   void drop(const std::unique_ptr<Connection>& connection);

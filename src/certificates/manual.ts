@@ -2,6 +2,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
+import { POLL_INTERVAL, stateOf } from '../file_state.js';
 import { addressOf, canonicalHost } from '../host_name.js';
 import type { Logger } from '../log.js';
 import { formatPin } from '../tls/pin.js';
@@ -9,9 +10,6 @@ import type { CertificateSink } from '../tls/tls_context.js';
 import { chainFaults, isSelfSigned } from './chain.js';
 import type { CertificateLife } from './expiry.js';
 import { checkName, type KeyPair, type PairFiles, readKeyPair } from './key_pair.js';
-
-/** Milliseconds between two looks at the files: two `stat` calls. They find what no watch of a folder sees, as a link's far end. */
-const POLL_INTERVAL = 1_000;
 
 export interface ManualOptions {
   folder: string;
@@ -160,15 +158,6 @@ function faultsOf({ leaf, chain, notBefore }: KeyPair, isName: boolean, files: P
     faults.push(`every user of this machine can read the key ${files.key}: chmod 600 it`);
   }
   return faults;
-}
-
-function stateOf(path: string): string {
-  try {
-    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(path, { bigint: true });
-    return `${dev}:${ino}:${size}:${mtimeNs}:${ctimeNs}`;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? 'unreadable';
-  }
 }
 
 function isoDate(time: number): string {

@@ -1,5 +1,7 @@
 /** From flags and environment to what the relay is started with. */
 import { isAbsolute, join } from 'node:path';
+import type { ServerAdmissionOptions } from '../admission/options.js';
+import { DEFAULT_SOCKET } from '../admission/tailscaled.js';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
 import { canonicalHost } from '../host_name.js';
 import { parseMeshEntry } from '../server/mesh_host.js';
@@ -91,6 +93,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
         hostname: values.hostname,
         dnsInterval: values['mesh-dns-interval'],
       },
+      admission: admissionOptions(flags),
       handshake: values['handshake-threads'] > 0 ? { threads: values['handshake-threads'] } : {},
       timeouts: { write: values['tcp-write-timeout'], ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
       queues: { depth: queueDepth(flags, env), ringBytes: values['ring-bytes'] },
@@ -205,6 +208,22 @@ function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | undefined): s
   return hosts;
 }
 
+/** Who may use the relay; an embedder's hook apart, all that a server can ask. */
+function admissionOptions({ values, given }: RelayFlags): ServerAdmissionOptions {
+  const url = values['verify-client-url'];
+  if (url !== '') {
+    const protocol = URL.canParse(url) ? new URL(url).protocol : '';
+    if (!/^https?:$/.test(protocol)) throw new StartError('-verify-client-url: must be an http:// or https:// URL');
+  }
+  return {
+    ...(given.has('disallow-app-names') &&
+      values['disallow-app-names'] !== '' && { disallowAppNames: values['disallow-app-names'].split(',') }),
+    ...(values['allow-keys'] !== '' && { keyFile: values['allow-keys'] }),
+    ...(values['verify-clients'] && { tailscaledSocket: values.socket || DEFAULT_SOCKET }),
+    ...(url !== '' && { url, urlFailOpen: values['verify-client-url-fail-open'], urlCache: values['verify-cache'] }),
+  };
+}
+
 /** The flag; without it the reference's variable, in which 0 and less stand for the default. */
 function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): number {
   const text = env[QUEUE_DEPTH_VARIABLE];
@@ -230,5 +249,7 @@ function warnings({ values, given }: RelayFlags, address: Address): string[] {
   if (values.stun) found.push('STUN is not available yet and not served; -stun=false silences this warning');
   if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
   if (values.ace) found.push('-ace: the experimental CONNECT service of the reference is not available');
+  const isAsked = values['verify-clients'] || values['verify-client-url'] !== '' || values['allow-keys'] !== '';
+  if (!values.derp && isAsked) found.push('admission of clients has no effect with -derp=false');
   return found;
 }

@@ -2,7 +2,6 @@ import * as defaults from '../server/defaults.js';
 import { OPTION_RANGES } from '../server/option_ranges.js';
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
-const ADMISSION = 'admission of clients';
 const SECRETS = 'a secret server for the mesh key';
 
 /** Every flag of `derplane`: the reference's first, then ours. */
@@ -103,14 +102,30 @@ export const FLAGS = {
     default: '',
     help: 'DNS `names` whose addresses /bootstrap-dns answers only to clients that ask for the name, separated by commas without spaces; NAME/RECORD answers only the percentage of clients (0 to 100) that the TXT record RECORD holds',
   },
-  'verify-clients': { type: 'bool', default: false, help: 'admit what the local tailscaled knows', pending: ADMISSION },
-  socket: { type: 'string', default: '', help: "`path` of tailscaled's socket", inert: 'it needs -verify-clients' },
-  'verify-client-url': { type: 'string', default: '', help: 'admit what this `URL` allows', pending: ADMISSION },
+  'verify-clients': {
+    type: 'bool',
+    default: false,
+    help: 'admit only nodes that the local tailscaled knows; of several ways to admit, all must agree',
+  },
+  socket: {
+    type: 'string',
+    default: '',
+    help: "`path` of tailscaled's socket, for -verify-clients; if not given, /var/run/tailscale/tailscaled.sock",
+  },
+  'verify-client-url': {
+    type: 'string',
+    default: '',
+    help: 'admit only clients that this `URL` allows: POST {"NodePublic":"nodekey:...","Source":"IP"}, answer {"Allow":true}',
+  },
   'verify-client-url-fail-open': {
     type: 'bool',
     default: true,
-    help: 'admit while -verify-client-url is unreachable',
-    inert: 'it needs -verify-client-url',
+    help: 'admit clients while -verify-client-url is unreachable',
+  },
+  'disallow-app-names': {
+    type: 'string',
+    default: '',
+    help: 'refuse clients that say that they are one of these programs, `names` separated by commas without spaces; an empty name ("a,") stands for clients that give none',
   },
   'accept-connection-limit': {
     type: 'float',
@@ -186,7 +201,17 @@ export const FLAGS = {
     help: 'listen `address` of metrics and debug pages over plain HTTP, beside those at /debug/; with an IP anyone who reaches it is let in, without one (":port", "0.0.0.0:port") loopback and Tailscale addresses are',
   },
   'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
-  'allow-keys': { type: 'string', default: '', help: '`file` of admitted node keys', pending: ADMISSION },
+  'allow-keys': {
+    type: 'string',
+    default: '',
+    help: '`file` of admitted keys, read again when it changes and on SIGHUP: lines "nodekey:HEX [label=NAME] [rate=BYTES/S]", "#" begins a comment',
+  },
+  'verify-cache': {
+    type: 'duration',
+    default: 0,
+    ...OPTION_RANGES['admission.urlCache'],
+    help: 'how long an answer of -verify-client-url that admits a key from an address is kept; 0 to ask at each connect',
+  },
   'drain-time': {
     type: 'duration',
     default: 1_500,

@@ -138,6 +138,7 @@ async function serve(
   const expiry = tls && (() => tls.source.expiry());
   const bootstrapDns = new BootstrapDns({ ...config.bootstrapDns, logger });
   const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost, bootstrapDns);
+  if (derp) logger.info({}, `derper: ${admissionLine(server.admission)}`);
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
@@ -159,8 +160,10 @@ async function serve(
       pages: listener,
       reload: () => {
         const certificates = tls?.source.reload;
-        if (!certificates && !applyLimits) logger.info({}, 'SIGHUP: there is nothing to reload');
+        const admission = derp && config.server.admission?.keyFile !== undefined;
+        if (!certificates && !applyLimits && !admission) logger.info({}, 'SIGHUP: there is nothing to reload');
         certificates?.();
+        if (admission) server.reloadAdmission();
         if (applyLimits !== undefined) reloadLimits(applyLimits, rateConfig!, logger);
       },
       close: async () => {
@@ -174,6 +177,12 @@ async function serve(
     await server.close();
     throw isOurs(error) ? error : listenError(address, error);
   }
+}
+
+/** What operators must know of a relay on the Internet. */
+function admissionLine(summary: string | undefined): string {
+  if (summary !== undefined) return `who may use this relay: only ${summary}`;
+  return 'anyone who can reach this relay may use it; -allow-keys, -verify-clients or -verify-client-url limit that';
 }
 
 /** Pages alone: as few threads as can be. */

@@ -1,5 +1,15 @@
-import { bytesOf, type Checks, checkBoolean, checkOptions, checkSignal, checkString, integerIn } from '../checks.js';
+import {
+  badOption,
+  bytesOf,
+  type Checks,
+  checkBoolean,
+  checkOptions,
+  checkSignal,
+  checkString,
+  integerIn,
+} from '../checks.js';
 import { DerpError } from '../errors.js';
+import { isAppName } from '../protocol/app_name.js';
 import { PROTOCOL_VERSION } from '../protocol/frame.js';
 import type { ClientInfo } from '../protocol/info.js';
 import { checkPublicKey, type PublicKey } from '../protocol/key.js';
@@ -15,7 +25,7 @@ export interface ClientInfoOptions {
   canAckPings?: boolean;
   /** Whether the client is a monitoring probe. Default: false. */
   isProber?: boolean;
-  /** Free text for the relay's statistics; newer relays want at most 32 printable ASCII characters. Default: empty. */
+  /** Name of this program, for the relay's statistics and rules: at most 32 printable ASCII characters. Default: empty. */
   appName?: string;
 }
 
@@ -34,7 +44,10 @@ export const CLIENT_INFO_CHECKS: Checks<ClientInfoOptions> = {
   meshKey: checkString,
   canAckPings: checkBoolean,
   isProber: checkBoolean,
-  appName: checkString,
+  appName(value, name) {
+    checkString(value, name);
+    if (!isAppName(value)) throw badOption(`${name}: must be at most 32 printable ASCII characters`);
+  },
 };
 
 const CLIENT_CHECKS: Checks<ClientOptions> = {

@@ -1,12 +1,15 @@
 /** The handshake threads of one relay. Connections reach them natively; piscina starts the threads, and replaces one that fails. */
 import { setTimeout } from 'node:timers/promises';
+import type { MessagePort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { NativeRelay } from '../native.js';
-import type { HandshakeThreadData } from './messages.js';
+import type { HandshakeTask, HandshakeThreadData } from './messages.js';
 
 export interface HandshakesOptions extends Omit<HandshakeThreadData, 'relayId' | 'started'> {
   relay: NativeRelay;
   threads: number;
+  /** A port for each thread by which it asks who may use the relay; undefined: all may. */
+  connectAdmission: () => MessagePort | undefined;
   /** Called when a thread ended without having been asked to; another one takes its place. */
   onLost: (error: Error) => void;
 }
@@ -19,12 +22,14 @@ const RESTART_PAUSE = 1_000;
 
 export class Handshakes {
   readonly #relay: NativeRelay;
-  readonly #pool: Piscina<undefined, undefined>;
+  readonly #connectAdmission: () => MessagePort | undefined;
+  readonly #pool: Piscina<HandshakeTask, undefined>;
   readonly #threads: Promise<void>[] = [];
   #closing = false;
 
-  constructor({ relay, threads, onLost, ...options }: HandshakesOptions) {
+  constructor({ relay, threads, connectAdmission, onLost, ...options }: HandshakesOptions) {
     this.#relay = relay;
+    this.#connectAdmission = connectAdmission;
     const workerData: HandshakeThreadData = {
       ...options,
       relayId: relay.id,
@@ -56,7 +61,8 @@ export class Handshakes {
   async #keepRunning(onLost: (error: Error) => void): Promise<void> {
     while (!this.#closing) {
       try {
-        await this.#pool.run(undefined);
+        const admission = this.#connectAdmission();
+        await this.#pool.run({ admission }, { transferList: admission === undefined ? [] : [admission] });
       } catch (error) {
         if (this.#closing) return;
         onLost(error as Error);

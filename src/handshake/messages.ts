@@ -1,4 +1,11 @@
 /** What the control plane and the handshake threads agree on. */
+import type { MessagePort } from 'node:worker_threads';
+
+/** Given to a thread as its task. */
+export interface HandshakeTask {
+  /** Who decides about clients; undefined: all are let in. */
+  admission: MessagePort | undefined;
+}
 
 /** Given to each thread when it starts. */
 export interface HandshakeThreadData {
@@ -14,6 +21,8 @@ export interface HandshakeThreadData {
   requestTimeout: number;
   /** Milliseconds for ServerKey to be written and ClientInfo to be read, each. */
   clientInfoTimeout: number;
+  /** Milliseconds for the decision whether the client may use the relay. */
+  admissionTimeout: number;
 }
 
 /** How handshakes fail: names of counters, known to the native side by their index. */
@@ -30,6 +39,7 @@ export const HANDSHAKE_FAILURES = [
   'malformed_request',
   'internal',
   'tls',
+  'refused',
 ] as const;
 
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];

@@ -1,16 +1,24 @@
 /** A handshake thread: takes a connection from its first byte to the sealed, unsent ServerInfo. Many at once; all waiting is native. */
 import { workerData } from 'piscina';
+import { type Admission, ALLOWED } from '../admission/decision.js';
 import { DerpError } from '../errors.js';
 import { LineBudget, OPERATOR_RATE, withSuppressed } from '../log_limit.js';
 import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
-import { MAX_CLIENT_INFO_SIZE, MIN_CLIENT_INFO_SIZE, openClientInfo, sealServerInfo } from '../protocol/info.js';
-import { PrivateKey } from '../protocol/key.js';
+import {
+  type ClientInfo,
+  MAX_CLIENT_INFO_SIZE,
+  MIN_CLIENT_INFO_SIZE,
+  openClientInfo,
+  sealServerInfo,
+} from '../protocol/info.js';
+import { PrivateKey, type PublicKey } from '../protocol/key.js';
 import { MAX_REQUEST_HEAD, readHead } from '../requests/head.js';
 import { RefusedRequest } from '../requests/refusal.js';
 import { threadName } from '../thread_name.js';
+import { AdmissionAsker } from './admission.js';
 import { HANDSHAKE_NICE, READ_AHEAD } from './limits.js';
-import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeThreadData } from './messages.js';
+import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeTask, type HandshakeThreadData } from './messages.js';
 import { type DerpRequest, derpRequest } from './request.js';
 
 const {
@@ -20,6 +28,7 @@ const {
   privateKey: keyBytes,
   requestTimeout,
   clientInfoTimeout,
+  admissionTimeout,
 } = workerData as HandshakeThreadData;
 const privateKey = PrivateKey.fromBytes(keyBytes);
 
@@ -35,7 +44,11 @@ const answerAndServerKey = Buffer.concat([
 
 native.setThreadName(threadName('hs', Atomics.add(started, 0, 1)));
 native.setThreadNice(HANDSHAKE_NICE);
-const io: NativeHandshakeIo = new native.HandshakeIo(relayId, onRequests);
+
+/** Takes connections from the moment on that the thread has its task. */
+let io: NativeHandshakeIo;
+/** Undefined: all clients are let in. */
+let admission: AdmissionAsker | undefined;
 
 const MALFORMED_REQUEST = HANDSHAKE_FAILURES.indexOf('malformed_request');
 
@@ -54,7 +67,9 @@ const ended = new Promise<undefined>((resolve) => {
 });
 
 /** The task that piscina runs, once a thread: handshakes come and go natively until the relay says that it is over. */
-export default function serve(): Promise<undefined> {
+export default function serve(task: HandshakeTask): Promise<undefined> {
+  if (task.admission !== undefined) admission = new AdmissionAsker(task.admission);
+  io = new native.HandshakeIo(relayId, onRequests);
   return ended;
 }
 
@@ -89,6 +104,7 @@ const reports = new Map<HandshakeFailure, LineBudget>([
   // It may be the relay's own fault: a wrong name, or an expired certificate.
   ['tls', new LineBudget(OPERATOR_RATE)],
   ['internal', new LineBudget(OPERATOR_RATE)],
+  ['refused', new LineBudget(OPERATOR_RATE)],
 ]);
 
 /**
@@ -120,12 +136,27 @@ async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<
   io.setTimeout(id, clientInfoTimeout);
   const { body, end } = await readClientInfo(id);
   const { key, info, box } = openClientInfo(body, privateKey);
-  const serverInfo = sealServerInfo(key, privateKey, box);
   io.consume(id, end);
+  const { label, receiveRate } = admission === undefined ? ALLOWED : await admit(id, admission, key, info);
+  const serverInfo = sealServerInfo(key, privateKey, box);
   const { meshKey, isProber: prober } = info;
-  if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal })) {
+  if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal, label, receiveRate })) {
     throw new HandshakeError('discarded', 'its shard has ended, or another connection needed its room');
   }
+}
+
+/**
+ * The decision about a client that may use the relay.
+ * @throws HandshakeError when it may not
+ */
+async function admit(id: number, asker: AdmissionAsker, key: PublicKey, info: ClientInfo): Promise<Admission> {
+  if (info.meshKey !== undefined && io.provesMeshKey(info.meshKey)) return ALLOWED;
+  const { appName, version, isProber } = info;
+  io.setTimeout(id, admissionTimeout);
+  const question = { key: key.bytes, address: io.remote(id), appName, version, isProber };
+  const decision = await asker.ask(question, io.watchEnd(id));
+  if (decision.allow) return decision;
+  throw new HandshakeError('refused', `client ${key} rejected: ${decision.text}`);
 }
 
 async function readClientInfo(id: number): Promise<{ body: Buffer; end: number }> {

@@ -93,6 +93,11 @@ const DERP: Row[] = [
 
 /** Ours, of the whole relay, without their prefix `derplane_`; names of counters get `_total` behind them. */
 const DERPLANE: Row[] = [
+  ['admission_refused', 'counter', 'Clients that may not use the relay, by what refused them.', 'source'],
+  ['admission_failed_open', 'counter', 'Clients admitted since the admission URL was unreachable.'],
+  ['admission_keys', 'gauge', 'Keys in the list of allowed keys.'],
+  ['admission_waiting', 'gauge', 'Clients that wait for the decision whether they may use the relay.'],
+  ['open_to_anyone', 'gauge', 'Whether anyone who can reach the relay may use it.'],
   ['handshakes_in_progress', 'gauge', 'Connections between accept and their first frame as a client.'],
   ['handshakes_waiting', 'gauge', 'Connections in progress that no handshake thread has taken up yet.'],
   ['held_bytes', 'gauge', 'Bytes read and kept until another shard has room for them.'],

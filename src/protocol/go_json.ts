@@ -24,9 +24,14 @@ const MIN_INT64 = -(2n ** 63n);
  * Reads an object, or `null`, which is an object without members.
  * @param json - UTF-8
  * @param members - readers by **lower-case** name; other members are checked for syntax and ignored
+ * @param mayBeFollowed - whether other text may follow, as Go's `Decoder` has it; what follows is not looked at
  * @throws SyntaxError saying what is wrong and at which byte; the message holds no value of a member
  */
-export function readGoObject(json: Buffer, members: Readonly<Record<string, MemberReader>>): void {
+export function readGoObject(
+  json: Buffer,
+  members: Readonly<Record<string, MemberReader>>,
+  { mayBeFollowed = false } = {},
+): void {
   const scanner = new Scanner(json);
   scanner.skipSpace();
   if (scanner.peek() !== OPEN_OBJECT) {
@@ -39,7 +44,7 @@ export function readGoObject(json: Buffer, members: Readonly<Record<string, Memb
         readMember(name, members[key]!, { kind, text: json.toString('utf8', start, end) });
     });
   }
-  scanner.end();
+  if (!mayBeFollowed) scanner.end();
 }
 
 /** An integer of 64 bits, or `undefined` for `null`. Beyond 2^53 it is rounded. */

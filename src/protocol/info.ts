@@ -1,5 +1,6 @@
 /** ClientInfo and ServerInfo: what both sides tell each other in a sealed box when they meet. */
 import { DerpError } from '../errors.js';
+import { invalidAppName, isAppName } from './app_name.js';
 import { BOX_OVERHEAD, Box, NONCE_LENGTH } from './box.js';
 import { allocFrame, FRAME_HEADER_LENGTH, FrameType, PROTOCOL_VERSION } from './frame.js';
 import { goBoolean, goInteger, goString, type JsonValue, type MemberReader, readGoObject } from './go_json.js';
@@ -22,7 +23,7 @@ export interface ClientInfo {
   canAckPings: boolean;
   /** Whether the client is a monitoring probe. */
   isProber: boolean;
-  /** Free text. */
+  /** Name of the client's program; relays take at most 32 bytes of printable ASCII. */
   appName: string;
 }
 
@@ -113,7 +114,7 @@ export interface OpenedClientInfo {
 
 /**
  * Opens the body of a ClientInfo frame, on the relay's side.
- * @throws DerpError `ERR_DERP_CLIENT_INFO` for a wrong length, an all-zero key or bad JSON; `ERR_DERP_BOX` when the box does not open
+ * @throws DerpError `ERR_DERP_CLIENT_INFO` for a wrong length, an all-zero key, bad JSON or a bad AppName; `ERR_DERP_BOX` when the box does not open
  */
 export function openClientInfo(frameBody: Buffer, serverPrivateKey: PrivateKey): OpenedClientInfo {
   if (frameBody.length < MIN_CLIENT_INFO_SIZE || frameBody.length > MAX_CLIENT_INFO_SIZE) {
@@ -125,7 +126,9 @@ export function openClientInfo(frameBody: Buffer, serverPrivateKey: PrivateKey):
   const key = PublicKey.fromBytes(frameBody.subarray(0, KEY_LENGTH));
   if (key.isZero) throw new DerpError('ERR_DERP_CLIENT_INFO', 'ClientInfo with an all-zero key');
   const box = new Box(key, serverPrivateKey);
-  return { key, info: decodeClientInfo(box.open(frameBody.subarray(KEY_LENGTH))), box };
+  const info = decodeClientInfo(box.open(frameBody.subarray(KEY_LENGTH)));
+  if (!isAppName(info.appName)) throw new DerpError('ERR_DERP_CLIENT_INFO', invalidAppName(info.appName));
+  return { key, info, box };
 }
 
 const ownServerInfo = encodeServerInfo({

@@ -1,5 +1,5 @@
 /** What shards and handshake threads tell: each event to whom it concerns, or into the log. */
-import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
+import { HANDSHAKE_FAILURES, type HandshakeFailure } from '../handshake/messages.js';
 import type { LimitedLog } from '../log_limit.js';
 import type { NativeRelay, RelayEvent } from '../native.js';
 import { PublicKey } from '../protocol/key.js';
@@ -94,13 +94,17 @@ function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: He
 /** A handshake that came to nothing. */
 function handleFailed(event: EventOf<'failed'>, { log, embedded }: Hearers): void {
   const failure = HANDSHAKE_FAILURES[event.failure];
-  const level = failure === 'internal' ? 'error' : failure === 'tls' ? 'info' : 'debug';
-  const what =
-    failure === 'tls'
-      ? `http: TLS handshake error from ${event.remote}: ${event.text}`
-      : `derp: ${event.remote}: receive client key: ${event.text}`;
+  const level = failure === 'internal' ? 'error' : failure === 'tls' || failure === 'refused' ? 'info' : 'debug';
+  const what = failedLine(failure, event);
   log.log(level, `failed ${failure}`, { remote: event.remote, failure }, what);
   if (event.notify) embedded.ended(event.id);
+}
+
+/** derper's words. */
+function failedLine(failure: HandshakeFailure | undefined, { remote, text }: EventOf<'failed'>): string {
+  if (failure === 'tls') return `http: TLS handshake error from ${remote}: ${text}`;
+  if (failure === 'refused') return `derp: ${remote}: ${text}`;
+  return `derp: ${remote}: receive client key: ${text}`;
 }
 
 /** A client that was let in. */

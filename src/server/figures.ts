@@ -15,9 +15,18 @@ export interface FigureParts {
   tls: TlsListeners;
   /** Figures of the receive limit. */
   limits: Stats;
+  /** Figures of admission. */
+  admission: Stats;
 }
 
-export function relayFigures({ relay, counters: ofShards, forwarders, tls, limits }: FigureParts): ServerStats {
+export function relayFigures({
+  relay,
+  counters: ofShards,
+  forwarders,
+  tls,
+  limits,
+  admission,
+}: FigureParts): ServerStats {
   const { failures, evicted } = relay;
   const { [TLS_ACTIVE]: tlsClients, ...counters } = sumCounters(ofShards);
   const withOurs = (name: string, ours: number) => ({ [name]: (counters[name] as number) + ours });
@@ -28,6 +37,7 @@ export function relayFigures({ relay, counters: ofShards, forwarders, tls, limit
     ...withOurs('multiforwarder_deleted', forwarders.multiDeleted),
     ...withOurs('packet_forwarder_delete_other_value', forwarders.deleteOtherValue),
     ...limits,
+    ...admission,
     ...tls.vars(relay, tlsClients as Stats),
     gauge_current_file_descriptors: fileDescriptors(),
     gauge_memstats_sys0: MEMORY_AT_START,

@@ -32,6 +32,8 @@ export const OPTION_RANGES = {
   'queues.depth': { min: 1, max: 65_536 },
   'queues.maxBytes': { min: 0, max: MAX_BYTES },
   'queues.ringBytes': { min: 0, max: MAX_BYTES },
+  'admission.urlCache': { min: 0, max: MAX_TIME },
+  'admission.admitTimeout': { min: 1, max: MAX_TIME },
   port: { min: 0, max: 65_535 },
   tcpKeepaliveTime: { min: 1_000, max: MAX_TCP_KEEPALIVE },
   tcpUserTimeout: { min: 0, max: MAX_TCP_USER_TIMEOUT },

@@ -1,4 +1,5 @@
 /** Options of a {@link Server}; every number has its default and reason in `defaults.ts`. */
+import type { ServerAdmissionOptions } from '../admission/options.js';
 import type { Logger } from '../log.js';
 import type { Pem } from '../tls/pem_option.js';
 
@@ -25,6 +26,8 @@ export interface ServerOptions {
   logClients?: boolean;
   /** The relay's region. */
   mesh?: ServerMeshOptions;
+  /** Who may use the relay. Default: anyone who can reach it. */
+  admission?: ServerAdmissionOptions;
   /** How clients are let in. */
   handshake?: ServerHandshakeOptions;
   /** Deadlines and intervals of clients. */

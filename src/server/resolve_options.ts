@@ -1,4 +1,5 @@
 /** Options of a {@link Server}, checked, and with their defaults filled in. */
+import { ADMISSION_CHECKS, type ServerAdmissionOptions } from '../admission/options.js';
 import { arrayOf, type Checks, checkBoolean, checkLogger, checkOptions, checkString, oneOf } from '../checks.js';
 import { type Logger, silentLogger } from '../log.js';
 import { checkPem } from '../tls/pem_option.js';
@@ -22,6 +23,7 @@ export interface ResolvedOptions {
   readonly logClients: boolean;
   readonly mesh: ServerMeshOptions &
     Required<Pick<ServerMeshOptions, 'with' | 'insecureHttp' | 'retryInterval' | 'dnsInterval'>>;
+  readonly admission: ServerAdmissionOptions;
   readonly handshake: Required<ServerHandshakeOptions>;
   readonly timeouts: Required<ServerTimeoutOptions>;
   readonly queues: Required<ServerQueueOptions>;
@@ -43,6 +45,7 @@ const CHECKS: Checks<ServerOptions> = {
     dnsInterval: numberOption('mesh.dnsInterval'),
     hostname: checkString,
   },
+  admission: ADMISSION_CHECKS,
   handshake: {
     threads: numberOption('handshake.threads'),
     maxPending: numberOption('handshake.maxPending'),
@@ -86,6 +89,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
       retryInterval: mesh.retryInterval ?? defaults.MESH_RETRY_INTERVAL,
       dnsInterval: mesh.dnsInterval ?? defaults.MESH_DNS_INTERVAL,
     },
+    admission: options.admission ?? {},
     handshake: resolveHandshake(handshake, threads.handshakeThreads),
     timeouts: {
       write: timeouts.write ?? defaults.WRITE_TIMEOUT,

@@ -1,5 +1,6 @@
 import type { Server as HttpServer } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { ServerAdmission } from '../admission/server_admission.js';
 import { bytesOf, checkDuplex, checkHttpServer, checkInteger, checkOptions, checkString, having } from '../checks.js';
 import { trustOf } from '../client/dial_tls.js';
 import { DerpError } from '../errors.js';
@@ -54,6 +55,7 @@ export class Server extends ServerEmitter {
   readonly #strangersLog: LimitedLog;
   readonly #shards: Shards;
   readonly #handshakes: Handshakes;
+  readonly #admission: ServerAdmission;
   readonly #forwarders: Forwarders;
   readonly #mesh: Mesh;
   readonly #traffic: Traffic;
@@ -84,7 +86,7 @@ export class Server extends ServerEmitter {
 
   /**
    * @throws DerpError `ERR_DERP_BAD_OPTION` when an option is out of its range, `ERR_DERP_BAD_KEY` for a malformed `mesh.key`,
-   *   `ERR_DERP_NO_MESH_KEY` for `mesh.with` without one, `ERR_DERP_CERTIFICATE` for a `mesh.ca` without certificates
+   *   `ERR_DERP_NO_MESH_KEY` for `mesh.with` without one, `ERR_DERP_BAD_OPTION` for an unreadable or malformed `admission.keyFile`, `ERR_DERP_CERTIFICATE` for a `mesh.ca` without certificates
    */
   constructor(privateKey: PrivateKey, options: ServerOptions = {}) {
     super();
@@ -97,6 +99,11 @@ export class Server extends ServerEmitter {
     this.#meshKey = mesh.key === undefined ? undefined : parseMeshKey(mesh.key);
     const meshTrust = trustOf({ ca: mesh.ca }, 'mesh.ca');
     const meshHosts = mesh.with.map((entry) => this.#meshHost(entry));
+    this.#admission = new ServerAdmission(this.#options.admission, {
+      logger: this.#logger,
+      log: this.#strangersLog,
+      closePeer: (key) => this.#shards.relay.closePeer(key),
+    });
     this.#shards = new Shards({
       shards,
       publicKey: privateKey.publicKey.bytes,
@@ -126,6 +133,8 @@ export class Server extends ServerEmitter {
       derp: this.#options.derp,
       requestTimeout: handshake.requestTimeout,
       clientInfoTimeout: handshake.clientInfoTimeout,
+      admissionTimeout: this.#admission.timeout,
+      connectAdmission: () => this.#admission.connect(),
       threads: handshake.threads,
       onLost: (error) =>
         this.#strangersLog.log(
@@ -245,6 +254,17 @@ export class Server extends ServerEmitter {
     return parseMeshEntry(entry, { insecureHttp, hostname });
   }
 
+  /** What decides who may use the relay, in words; undefined: anyone who can reach it may. */
+  get admission(): string | undefined {
+    return this.#admission.summary;
+  }
+
+  /** Reads `admission.keyFile` now; while it is unreadable or malformed the list in force stays, and the log says why. */
+  reloadAdmission(): void {
+    this.#assertOpen();
+    this.#admission.reload();
+  }
+
   /** What each client may send; `bytesPerSecond` 0 = as much as it likes. */
   get rateLimit(): RateLimit {
     return this.#rateLimit;
@@ -358,8 +378,9 @@ export class Server extends ServerEmitter {
    */
   async consistencyCheck(): Promise<void> {
     this.#assertOpen();
-    const violations = await this.#checks.run();
+    const [violations, admission] = await Promise.all([this.#checks.run(), this.#admission.check()]);
     if (violations === undefined) throw this.#closedError();
+    if (admission !== undefined) violations.push(admission);
     if (violations.length > 0) throw new DerpError('ERR_DERP_CONSISTENCY', violations.join('; '));
   }
 
@@ -380,7 +401,14 @@ export class Server extends ServerEmitter {
   /** All figures of the relay now; names and meaning are those of derper's expvar `derp`. */
   expVar(): ServerStats {
     const { relay, counters } = this.#shards;
-    return relayFigures({ relay, counters, forwarders: this.#forwarders, tls: this.#tls, limits: this.#limitVars() });
+    return relayFigures({
+      relay,
+      counters,
+      forwarders: this.#forwarders,
+      tls: this.#tls,
+      limits: this.#limitVars(),
+      admission: this.#admission.figures(),
+    });
   }
 
   /**
@@ -419,6 +447,7 @@ export class Server extends ServerEmitter {
     this.#pages.close();
     this.#tls.close();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);
+    this.#admission.close();
     this.#embedded.close();
     this.#traffic.close();
     this.#checks.close();

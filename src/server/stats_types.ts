@@ -4,12 +4,15 @@ import type { Stats } from './stats.js';
 /** Figures that are one number. */
 export const NUMBER_FIGURES = [
   'accepts',
+  'admission_failed_open',
   'adopted',
   'average_queue_duration_ms',
   'bytes_received',
   'bytes_sent',
   'counter_total_dup_client_conns',
   'crowd_pauses',
+  'gauge_admission_keys',
+  'gauge_admission_waiting',
   'gauge_clients_local',
   'gauge_clients_remote',
   'gauge_clients_total',
@@ -23,6 +26,7 @@ export const NUMBER_FIGURES = [
   'gauge_handshakes_waiting',
   'gauge_held_bytes',
   'gauge_memstats_sys0',
+  'gauge_open_to_anyone',
   'gauge_queue_bytes',
   'gauge_watchers',
   'got_ping',
@@ -54,6 +58,7 @@ export const NUMBER_FIGURES = [
 
 /** Figures by one label. */
 export const LABELLED_FIGURES = [
+  'admission_refused',
   'closed',
   'counter_buffered_write_frames',
   'counter_mesh_update_batch_size',
