@@ -36,6 +36,8 @@ export { type Logger, silentLogger } from './log.js';
 export type { PacketForwarder } from './protocol/forwarder.js';
 export { MAX_PACKET_SIZE } from './protocol/frame.js';
 export { PrivateKey, PublicKey } from './protocol/key.js';
+export type { ClientCursor, ClientList, ClientQuery } from './server/client_query.js';
+export type { ClientSort, ListedClient } from './server/client_records.js';
 export type {
   CloseOptions,
   DuplicatePolicy,

@@ -87,6 +87,20 @@ export type RelayEvent =
       records: Buffer;
       last: boolean;
     }
+  /** Answer to `clients`, one per shard that was asked. */
+  | {
+      type: 'clients';
+      ticket: number;
+      shard: number;
+      /** Records in the order of the query, at most `limit`; see `server/client_records.ts`. */
+      records: Buffer;
+      /** Connections that match, wherever the page begins. */
+      connections: number;
+      /** Keys of those. */
+      keys: number;
+      /** Those of the connections that lie behind the beginning of the page. */
+      behind: number;
+    }
   /** A handshake failed. Sent for connections that came from `importFd` or `socketPair`, and for all when `logClients` is on. */
   | {
       type: 'failed';
@@ -121,12 +135,38 @@ export interface AdoptOptions {
   meshKey: string | undefined;
   /** Whether the client says that it is a prober. */
   prober: boolean;
+  /** Protocol version that the client says it has. */
+  version: number;
+  /** Its free text; beyond 32 bytes it is cut off. */
+  appName: string;
   /** Whether the client came with an `Ideal-Node` header. */
   notIdeal: boolean;
   /** Name under which admission counts the client; undefined: none. */
   label?: string | undefined;
   /** Bytes per second that admission allows the client to send; undefined: no limit of its own. */
   receiveRate?: number | undefined;
+}
+
+/** Which clients are asked for, in which order; see `native/core/client_listing.h`. */
+export interface NativeClientQuery {
+  filter: number;
+  /** 32 bytes, for the filter of a key. */
+  key?: Uint8Array;
+  /** 16 bytes, IPv4 within IPv6, for the filter of a prefix. */
+  prefix?: Uint8Array;
+  prefixBits?: number;
+  /** Names of which a client has one; empty: any name. */
+  apps: readonly string[];
+  sort: number;
+  descending: boolean;
+  /** 1 to 1,000. */
+  limit: number;
+  /** A record behind which the page begins. */
+  after?: Uint8Array;
+  /** Whether the number in `after` counts; if not, the page begins behind all connections with its value. */
+  afterHasNumber?: boolean;
+  /** Whether the port in `after` counts. */
+  afterHasPort?: boolean;
 }
 
 /** How a handshake begins. */
@@ -244,6 +284,8 @@ export interface NativeRelay {
   consistencyCheck(ticket: number): void;
   /** Asks each shard for the traffic of its TCP clients; each answers with `traffic` events. */
   traffic(ticket: number): void;
+  /** Asks each shard, or the owner of the key that is asked for, for its clients; each answers with one `clients` event. */
+  clients(ticket: number, query: NativeClientQuery): void;
   /** Whether `closed` and `failed` events are wanted for every connection, for the log. */
   setLogClients(on: boolean): void;
   /** Whether `connected` and `closed` events are wanted for every client, for listeners. */

@@ -240,6 +240,21 @@ const rows: Row[] = [
   ['Server.removePacketForwarder', badForwarder((k, f) => relay.removePacketForwarder(k, f))],
   ['Server.consistencyCheck', []],
   ['Server.traffic', []],
+  [
+    'Server.clients',
+    [
+      [() => relay.clients(any({ sorted: 'key' })), 'unknown option "sorted": did you mean sort?'],
+      [() => relay.clients(any({ sort: 'name' })), 'sort "name": must be key or ip or'],
+      [() => relay.clients({ limit: 1001 }), 'limit 1001: must be an integer from 1 to 1000'],
+      [() => relay.clients({ ip: 'x' }), 'ip "x": is no IP address'],
+      [() => relay.clients({ cidr: '1.2.3.4/33' }), 'cidr "1.2.3.4/33": needs an address and a prefix length'],
+      [() => relay.clients({ ip: '::1', cidr: '::/0' }), 'at most one of key, ip and cidr may be given'],
+      [() => relay.clients({ apps: any('x') }), 'apps: must be an array, not a string'],
+      [() => relay.clients({ after: any(1) }), 'after: must be a place'],
+      [() => relay.clients({ after: { value: 1n } }), 'after.value: must be a PublicKey for the order by key'],
+      [() => relay.clients({ sort: 'ip', after: { value: 'x' } }), 'after.value "x": needs ip or ip:port'],
+    ],
+  ],
   ['Server.shardVars', []],
   ['Server.expVar', []],
   [
@@ -446,7 +461,7 @@ describe('wrong arguments', () => {
   });
 
   test.each(rows.filter(([, calls]) => calls.length > 0))('of %s are named in a DerpError', async (entry, calls) => {
-    const rejects = /^(Server\.(listen|accept|close)|Client\.connect|(Relay)?Client\.\w+)$/.test(entry);
+    const rejects = /^(Server\.(listen|accept|close|clients)|Client\.connect|(Relay)?Client\.\w+)$/.test(entry);
     for (const [call, message] of calls) {
       let result: unknown;
       let error: unknown;

@@ -65,6 +65,15 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("records", Napi::Buffer<uint8_t>::Copy(env, event.packet.data(), event.packet.size()));
       object.Set("last", Napi::Boolean::New(env, event.last));
       break;
+    case Event::Kind::kClients:
+      object.Set("type", "clients");
+      object.Set("ticket", Napi::Number::New(env, event.ticket));
+      object.Set("shard", Napi::Number::New(env, event.shard));
+      object.Set("records", Napi::Buffer<uint8_t>::Copy(env, event.packet.data(), event.packet.size()));
+      object.Set("connections", Napi::Number::New(env, static_cast<double>(event.connections)));
+      object.Set("keys", Napi::Number::New(env, static_cast<double>(event.keys)));
+      object.Set("behind", Napi::Number::New(env, static_cast<double>(event.behind)));
+      break;
     case Event::Kind::kCheck: {
       object.Set("type", "check");
       object.Set("ticket", Napi::Number::New(env, event.ticket));

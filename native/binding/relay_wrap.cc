@@ -46,6 +46,7 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceMethod("setForwarder", &RelayWrap::setForwarder),
                       InstanceMethod("consistencyCheck", &RelayWrap::consistencyCheck),
                       InstanceMethod("traffic", &RelayWrap::traffic),
+                      InstanceMethod("clients", &RelayWrap::clients),
                       InstanceMethod("setLogClients", &RelayWrap::setLogClients),
                       InstanceMethod("setClientEvents", &RelayWrap::setClientEvents),
                       InstanceMethod("endLink", &RelayWrap::endLink),

@@ -49,6 +49,7 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value setForwarder(const Napi::CallbackInfo& info);
   Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
   Napi::Value traffic(const Napi::CallbackInfo& info);
+  Napi::Value clients(const Napi::CallbackInfo& info);
   Napi::Value setLogClients(const Napi::CallbackInfo& info);
   Napi::Value setClientEvents(const Napi::CallbackInfo& info);
   Napi::Value endLink(const Napi::CallbackInfo& info);

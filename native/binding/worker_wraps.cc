@@ -1,5 +1,7 @@
 #include "worker_wraps.h"
 
+#include <algorithm>
+
 #include "../io/relay_core.h"
 
 namespace derplane {
@@ -187,6 +189,10 @@ Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {
   adoption.mesh = mesh_key.IsString() && io_->core().provesMeshKey(mesh_key.As<Napi::String>().Utf8Value());
   adoption.prober = boolField(options, "prober");
   adoption.not_ideal = boolField(options, "notIdeal");
+  constexpr double kMaxSafeInteger = 9007199254740991;
+  adoption.version =
+      static_cast<int64_t>(std::clamp(numberField(options, "version"), -kMaxSafeInteger, kMaxSafeInteger));
+  adoption.app_name = textOf(options.Get("appName"));
   const bool ok = io_->adopt(idOf(info[0]), adoption, std::vector<uint8_t>(first, first + size));
   return Napi::Boolean::New(env, ok);
 }

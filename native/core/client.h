@@ -1,10 +1,10 @@
 // A connection after its handshake, and the key that it speaks for. Both are owned by the shard that the key hashes to;
-// only that shard's thread touches them. An idle client is one Client and one Peer (about 350 bytes together) and no
-// buffer.
+// only that shard's thread touches them. An idle client is one Client and one Peer and no buffer.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "block_pool.h"
 #include "close_reason.h"
@@ -42,12 +42,24 @@ struct Peer {
 
 inline constexpr uint32_t kNotBlocked = UINT32_MAX;
 
+// What a client said of itself, where it is not what nearly all say: the usual version and no name.
+struct ClientNote {
+  static constexpr int64_t kUsualVersion = 2;
+  static constexpr uint32_t kMaxAppName = 32;
+
+  int64_t version = kUsualVersion;
+  std::string app_name;  // at most kMaxAppName bytes
+};
+
 struct Client {
   // Fixed at adoption.
   Peer* peer = nullptr;  // null for a link; of a closing client it may be another key's already
   Key key;
   uint64_t id = 0;  // the connection's number in the control plane
   uint64_t connected_ms = 0;
+  uint64_t connected_ns = 0;               // the same as Unix time, to be shown
+  uint64_t number = 0;                     // how many upgrades to DERP the relay had seen with this one
+  std::unique_ptr<const ClientNote> note;  // null: the usual version, no name
   Address address;
   int fd = -1;
   TlsChannel* tls = nullptr;  // belongs to the shard's I/O; null: bytes are sent as they are
@@ -70,6 +82,8 @@ struct Client {
 
   // Reading.
   Peer* last_destination = nullptr;   // a hint: checked for liveness and key before use
+  uint64_t received_packets = 0;      // SendPacket and ForwardPacket frames from it
+  uint64_t received_bytes = 0;        // payload of those
   Block* carry = nullptr;             // bytes read and not consumed: part of a frame, or frames that wait for a ring
   uint64_t skip = 0;                  // bytes of an unknown frame still to come
   bool header_counted = false;        // the frame that carry begins with was counted as speech already

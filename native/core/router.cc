@@ -64,6 +64,11 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   client->prober = adoption.prober;
   client->not_ideal = adoption.not_ideal;
   client->notify = adoption.notify;
+  client->connected_ns = adoption.connected_ns;
+  client->number = adoption.number;
+  if (adoption.version != ClientNote::kUsualVersion || !adoption.app_name.empty()) {
+    client->note.reset(new ClientNote{adoption.version, adoption.app_name.substr(0, ClientNote::kMaxAppName)});
+  }
   if (client->mesh) client->queue.allowMeshControl();
   client->slot = takeSlot(client);
   client->generation = generations_[client->slot];
@@ -342,7 +347,7 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
     if (hint->connection_count == 0) return forwardPacket(client, *hint, frame, size);
     if (hint->active != nullptr) {
       // The usual packet: the same destination as before, on this shard, connected.
-      countReceived(frame, size);
+      countReceived(client, frame, size);
       std::memcpy(key, client.peer->key.bytes, kKeySize);
       frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
       deliverTo(*hint->active, frame, size, client.peer->hash);
@@ -356,7 +361,7 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
     // Room first: a frame that has to wait must stay as it came.
     RingRecord* record = reserveInRing(client, shard, size);
     if (record == nullptr && !drop_when_full_) return false;
-    countReceived(frame, size);
+    countReceived(client, frame, size);
     std::memcpy(key, client.peer->key.bytes, kKeySize);
     frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
     if (record == nullptr) {
@@ -369,7 +374,7 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
   Peer* peer = peers_.find(hash, key);
   client.last_destination = peer;
   if (peer != nullptr && peer->connection_count == 0) return forwardPacket(client, *peer, frame, size);
-  countReceived(frame, size);
+  countReceived(client, frame, size);
   std::memcpy(key, client.peer->key.bytes, kKeySize);
   frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
   DropReason why;
@@ -380,8 +385,10 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
   return true;
 }
 
-void Router::countReceived(const uint8_t* frame, uint32_t size) {
+void Router::countReceived(Client& client, const uint8_t* frame, uint32_t size) {
   const uint32_t payload = size - kPacketFrameFixed;
+  ++client.received_packets;
+  client.received_bytes += payload;
   counters_.add(Counter::packets_received);
   counters_.add(Counter::bytes_received, payload);
   counters_.add(looksLikeDisco(frame + kPacketFrameFixed, payload) ? Counter::packets_received_disco

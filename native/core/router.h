@@ -93,6 +93,10 @@ class Router {
     bool prober = false;
     bool not_ideal = false;
     bool notify = false;
+    uint64_t connected_ns = 0;  // Unix time
+    uint64_t number = 0;        // how many upgrades to DERP the relay had seen with this one
+    int64_t version = ClientNote::kUsualVersion;
+    std::string app_name = {};  // what is longer than ClientNote::kMaxAppName is cut off
   };
   // Enters a client in the tables; `first_output` (whole frames) is the first thing it will read. Null when memory ran
   // out.
@@ -180,6 +184,10 @@ class Router {
   // All clients and links: slots 0 to slotCount() - 1, null where none is.
   uint32_t slotCount() const { return static_cast<uint32_t>(slots_.size()); }
   const Client* clientInSlot(uint32_t slot) const { return slots_[slot]; }
+  // The client of a slot if it is still that one, or null.
+  Client* clientAt(uint32_t slot, uint32_t generation) const;
+  // A key of this shard, or null.
+  const Peer* peerOf(const Key& key) const { return peers_.find(hashOf(key), key.bytes); }
   uint64_t hashOf(const Key& key) const { return hashKey(config_.seed, key.bytes); }
   // Notices and departures that wait for their turn or for a ring.
   size_t waitingNotices() const;
@@ -236,7 +244,8 @@ class Router {
   bool handlePacket(Client& client, uint8_t* frame, uint32_t size);
   void handlePing(Client& client, const uint8_t* body);
   void handleNotePreferred(Client& client, bool preferred);
-  void countReceived(const uint8_t* frame, uint32_t size);
+  void countReceived(Client& client, const uint8_t* frame, uint32_t size);
+  void countForwardedIn(Client& client, uint32_t payload);
   void deliverTo(Client& client, const uint8_t* frame, uint32_t size, uint64_t source_hash);
   // Delivers a RecvPacket frame to the key's client or its JavaScript forwarder; false with the reason why not.
   bool deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t source_hash, bool forwarded, DropReason* why);
@@ -267,7 +276,6 @@ class Router {
     return !blocked_[shard].empty() || (shard != config_.shard && !notices_[shard].empty());
   }
   void takePacket(uint32_t from, RingRecord& record);
-  Client* clientAt(uint32_t slot, uint32_t generation) const;
   void closeElsewhere(const Key& key);
   void keyGone(const Key& key, uint64_t hash);
   void notify(uint32_t shard, const Notice& notice);

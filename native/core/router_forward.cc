@@ -40,7 +40,7 @@ bool Router::forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uin
   const uint32_t packet_size = size - kPacketFrameFixed;
   const Forwarder& first = peer.forwarders.front();
   if (first.shard == Forwarder::kControlPlane || first.shard == config_.shard) {
-    countReceived(frame, size);
+    countReceived(client, frame, size);
     DropReason why;
     if (!forwardNow(peer, client.key.bytes, packet, packet_size, &why)) {
       counters_.drop(why, looksLikeDisco(packet, packet_size), packet_size);
@@ -50,7 +50,7 @@ bool Router::forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uin
   const uint32_t forward_size = kFrameHeaderSize + kForwardPacketFixed + packet_size;
   RingRecord* record = reserveInRing(client, first.shard, forward_size);
   if (record == nullptr && !drop_when_full_) return false;
-  countReceived(frame, size);
+  countReceived(client, frame, size);
   if (record == nullptr) {
     counters_.drop(DropReason::queue_tail, looksLikeDisco(packet, packet_size), packet_size);
     return true;
@@ -136,6 +136,12 @@ void Router::takeForward(const RingRecord& record) {
 
 // --- packets in ---------------------------------------------------------------------------------------------------
 
+void Router::countForwardedIn(Client& client, uint32_t payload) {
+  ++client.received_packets;
+  client.received_bytes += payload;
+  counters_.add(Counter::packets_forwarded_in);
+}
+
 void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, bool& blocked) {
   const Key source = Key::from(frame + kFrameHeaderSize);
   const Key destination = Key::from(frame + kFrameHeaderSize + kKeySize);
@@ -151,7 +157,7 @@ void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, 
   Peer* hint = client.last_destination;
   if (hint != nullptr && hint->live && hint->active != nullptr && hint->key == destination) {
     // The usual packet: the same destination as before, on this shard, connected.
-    counters_.add(Counter::packets_forwarded_in);
+    countForwardedIn(client, size - kFrameHeaderSize - kForwardPacketFixed);
     deliverTo(*hint->active, rewriteForward(frame, size), size - kKeySize, source_hash);
     return;
   }
@@ -164,7 +170,7 @@ void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, 
       blocked = true;
       return;
     }
-    counters_.add(Counter::packets_forwarded_in);
+    countForwardedIn(client, size - kFrameHeaderSize - kForwardPacketFixed);
     const uint8_t* recv = rewriteForward(frame, size);
     if (record == nullptr) {
       dropPacket(DropReason::queue_tail, recv, recv_size);
@@ -173,7 +179,7 @@ void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, 
     }
     return;
   }
-  counters_.add(Counter::packets_forwarded_in);
+  countForwardedIn(client, size - kFrameHeaderSize - kForwardPacketFixed);
   uint8_t* recv = rewriteForward(frame, size);
   DropReason why;
   client.last_destination = peers_.find(hash, destination.bytes);

@@ -31,11 +31,17 @@ uint32_t memoryOf(uint32_t size) { return static_cast<uint32_t>(sizeof(Block)) +
 
 }  // namespace
 
+void SendQueue::countPackets(Counters& counters, uint32_t packets, uint32_t bytes) {
+  sent_packets_ += packets;
+  sent_bytes_ += bytes;
+  counters.add(Counter::packets_sent, packets);
+  counters.add(Counter::bytes_sent, bytes);
+}
+
 void SendQueue::countSent(Counters& counters, const uint8_t* frame) {
   switch (frameType(frame)) {
     case FrameType::kRecvPacket:
-      counters.add(Counter::packets_sent);
-      counters.add(Counter::bytes_sent, payloadBytes(frame));
+      countPackets(counters, 1, payloadBytes(frame));
       break;
     case FrameType::kForwardPacket:
       counters.add(Counter::packets_forwarded_out);
@@ -52,8 +58,7 @@ void SendQueue::countSent(Counters& counters, const uint8_t* frame) {
 uint32_t SendQueue::countSentPiece(Counters& counters, const Piece& piece) {
   switch (piece.kind) {
     case PieceKind::kRecvPackets:
-      counters.add(Counter::packets_sent, piece.frames);
-      counters.add(Counter::bytes_sent, piece.size - piece.frames * kPacketFrameFixed);
+      countPackets(counters, piece.frames, piece.size - piece.frames * kPacketFrameFixed);
       break;
     case PieceKind::kForwardPackets:
       counters.add(Counter::packets_forwarded_out, piece.frames);

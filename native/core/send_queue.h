@@ -109,6 +109,9 @@ class SendQueue {
   // Pongs that were appended and that the kernel has not taken yet.
   uint32_t pongsWaiting() const { return pongs_waiting_; }
   uint64_t heldMemory() const;  // bytes, as QueueShared::bytes counts them
+  // RecvPacket frames that the kernel took, and their payload.
+  uint64_t sentPackets() const { return sent_packets_; }
+  uint64_t sentBytes() const { return sent_bytes_; }
 
  private:
   struct Backlog {
@@ -124,6 +127,7 @@ class SendQueue {
 
   Backlog& backlog();
   void countSent(Counters& counters, const uint8_t* frame);
+  void countPackets(Counters& counters, uint32_t packets, uint32_t bytes);
   uint32_t countSentPiece(Counters& counters, const Piece& piece);
   Block* copy(QueueShared& shared, const uint8_t* frame, uint32_t size);
   bool enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size);
@@ -137,6 +141,8 @@ class SendQueue {
   uint32_t turn_bytes_ = 0;  // of the first piece, already taken by the kernel
   uint32_t pongs_waiting_ = 0;
   uint32_t max_control_bytes_ = kMaxControlBytes;
+  uint64_t sent_packets_ = 0;
+  uint64_t sent_bytes_ = 0;
   std::unique_ptr<Backlog> backlog_;
 };
 

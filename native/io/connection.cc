@@ -44,7 +44,7 @@ void Connection::resetOnClose() {
 }
 
 void Connection::upgraded() {
-  relay_->accepts.fetch_add(1, std::memory_order_relaxed);
+  number = relay_->accepts.fetch_add(1, std::memory_order_relaxed) + 1;
   if (tls == nullptr || !tls->established() || greeted_over_tls_ != nullptr) return;
   const bool is13 = tls->isTls13();
   (is13 ? relay_->accepts_tls13 : relay_->accepts_tls12).fetch_add(1, std::memory_order_relaxed);

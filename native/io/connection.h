@@ -40,6 +40,7 @@ class Connection {
   std::unique_ptr<SecureSession> tls;        // what bytes() were opened by; null: they came as they are
   std::vector<uint8_t> output;               // what the network has not taken yet
   RosterEntry roster;                        // belongs to the relay's HandshakeBudget
+  uint64_t number = 0;                       // upgrades to DERP that the relay had seen with this one; 0: not upgraded
 
   // Bytes read and not consumed.
   const uint8_t* bytes() const { return buffer_.data() + start_; }

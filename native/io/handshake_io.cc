@@ -366,11 +366,12 @@ bool HandshakeIo::adopt(uint64_t id, Router::Adoption adoption, std::vector<uint
   if (connection == nullptr) return false;
   adoption.id = id;
   adoption.address = connection->remote;
+  adoption.number = connection->number;
   adoption.notify = connection->notify;
   adoption.not_ideal = adoption.not_ideal || connection->not_ideal;
   ShardSlot& slot = *core_->slots[core_->shardOf(adoption.key)];
   return slot.post({.kind = Mail::Kind::kAdopt,
-                    .adoption = adoption,
+                    .adoption = std::move(adoption),
                     .connection = std::move(connection),
                     .bytes = std::move(first_output)});
 }

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/client_listing.h"
 #include "../core/router.h"
 #include "connection.h"
 #include "fd.h"
@@ -32,23 +33,35 @@ struct RelayConfig {
 
 // A request of the control plane to a shard.
 struct Mail {
-  enum class Kind { kAdopt, kAdoptLink, kEndLink, kClosePeer, kSetForwarder, kCheck, kRateLimit, kDrain, kTraffic };
+  enum class Kind {
+    kAdopt,
+    kAdoptLink,
+    kEndLink,
+    kClosePeer,
+    kSetForwarder,
+    kCheck,
+    kRateLimit,
+    kDrain,
+    kTraffic,
+    kClients
+  };
   Kind kind;
-  Router::Adoption adoption = {};               // kAdopt, kAdoptLink; kEndLink: its id
-  std::unique_ptr<Connection> connection = {};  // kAdopt, kAdoptLink
-  Key key = {};                                 // kClosePeer, kSetForwarder
-  std::vector<uint8_t> bytes = {};              // kAdopt, kAdoptLink: first output
-  bool on = false;                              // kSetForwarder
-  uint32_t ticket = 0;                          // kCheck, kTraffic
-  uint64_t rate = 0;                            // kRateLimit: bytes per second; kDrain: milliseconds that it takes
-  uint64_t burst = 0;                           // kRateLimit: bytes
-  uint32_t reconnect_ms = 0;                    // kDrain: what Restarting tells the clients
-  uint32_t try_ms = 0;                          // kDrain
+  Router::Adoption adoption = {};                 // kAdopt, kAdoptLink; kEndLink: its id
+  std::unique_ptr<Connection> connection = {};    // kAdopt, kAdoptLink
+  Key key = {};                                   // kClosePeer, kSetForwarder
+  std::vector<uint8_t> bytes = {};                // kAdopt, kAdoptLink: first output
+  bool on = false;                                // kSetForwarder
+  uint32_t ticket = 0;                            // kCheck, kTraffic, kClients
+  std::shared_ptr<const ClientQuery> query = {};  // kClients
+  uint64_t rate = 0;                              // kRateLimit: bytes per second; kDrain: milliseconds that it takes
+  uint64_t burst = 0;                             // kRateLimit: bytes
+  uint32_t reconnect_ms = 0;                      // kDrain: what Restarting tells the clients
+  uint32_t try_ms = 0;                            // kDrain
 };
 
 // What a shard tells the control plane.
 struct Event {
-  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted, kConnected };
+  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted, kConnected, kClients };
   Kind kind;
   uint64_t id = 0;                        // kClosed, kFailed, kHttp, kLink
   Key key = {};                           // kClosed; kForward: source
@@ -59,15 +72,19 @@ struct Event {
   uint32_t listener = 0;                  // kHttp, kWanted: which of the control plane's listeners accepted it
   uint32_t failure = 0;                   // kFailed: index into the control plane's list of failures
   std::string text = {};  // kFailed; kHttp: what is wrong with the request, or empty; kWanted: a certificate's name
-  std::vector<uint8_t> packet = {};          // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc
-  uint32_t ticket = 0;                       // kCheck, kTraffic
-  uint32_t shard = 0;                        // kCheck, kTraffic
+  // kForward; kTraffic: records, see TrafficRecord in shard_metrics.cc; kClients: ClientRecords
+  std::vector<uint8_t> packet = {};
+  uint32_t ticket = 0;                       // kCheck, kTraffic, kClients
+  uint32_t shard = 0;                        // kCheck, kTraffic, kClients
   bool last = false;                         // kTraffic: the shard's answer is complete
   std::vector<std::string> violations = {};  // kCheck
   bool mesh = false;                         // kConnected: the client is a mesh peer
   bool prober = false;                       // kConnected
   bool not_ideal = false;                    // kConnected
   uint64_t peers = 0;                        // kLink: keys that the link brought; kClosed: those that go with it
+  uint64_t connections = 0;                  // kClients: see ClientListing
+  uint64_t keys = 0;                         // kClients
+  uint64_t behind = 0;                       // kClients
 };
 
 // How the handshake of a connection begins; the numbers are those of src/handshake/messages.ts.

@@ -17,6 +17,12 @@ uint64_t monotonicMs() {
   return static_cast<uint64_t>(t.tv_sec) * 1000 + static_cast<uint64_t>(t.tv_nsec) / 1'000'000;
 }
 
+uint64_t unixNs() {
+  timespec t{};
+  ::clock_gettime(CLOCK_REALTIME, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(t.tv_nsec);
+}
+
 RouterConfig routerConfig(const RelayCore& core, uint32_t index) {
   RouterConfig config = core.config.router;
   config.shard = index;
@@ -118,6 +124,7 @@ bool Shard::turn() {
   busy = resumePaused() || busy;
   busy = measureRtts() || busy;
   busy = reportTraffic() || busy;
+  busy = listClients() || busy;
   if (busy) {
     router_.counters().add(Counter::turns);
     finishTurn();
@@ -228,11 +235,15 @@ void Shard::handleMail(Mail& mail) {
     case Mail::Kind::kTraffic:
       traffic_.push_back(mail.ticket);
       break;
+    case Mail::Kind::kClients:
+      listings_.push_back({mail.ticket, ClientListing(std::move(mail.query))});
+      break;
   }
 }
 
 void Shard::adopt(Mail& mail) {
   mail.adoption.fd = mail.connection->fd.get();
+  mail.adoption.connected_ns = unixNs();
   // In the tables before ServerInfo is written: from the moment that the client hears it, peers reach the client.
   const bool link = mail.kind == Mail::Kind::kAdoptLink;
   const auto first_size = static_cast<uint32_t>(mail.bytes.size());

@@ -3,6 +3,7 @@
 
 #include <uv.h>
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -39,6 +40,8 @@ class Shard final : public LoopUser, private RouterEvents {
   static constexpr uint32_t kRttsPerTurn = 32;
   // Clients that one turn reports of for /debug/traffic: a system call each, and one event to the control plane.
   static constexpr uint32_t kTrafficSlotsPerTurn = 64;
+  // Clients that one turn looks at for a listing; each costs some cache misses.
+  static constexpr uint32_t kListedSlotsPerTurn = 512;
   // Bytes kept of reads that wait for a ring; beyond, their packets are dropped.
   static constexpr int64_t kMaxHeldForRings = 64 << 20;
   // Clients over their receive limit, and a drain under way, are looked at this often.
@@ -123,6 +126,7 @@ class Shard final : public LoopUser, private RouterEvents {
   void queueRtt(Client& client);
   bool measureRtts();
   bool reportTraffic();
+  bool listClients();
   void publishAverages();
 
   std::shared_ptr<RelayCore> core_;
@@ -155,6 +159,11 @@ class Shard final : public LoopUser, private RouterEvents {
   Client* rtt_last_ = nullptr;
   std::vector<uint32_t> traffic_;  // tickets to be answered, the first under way
   uint32_t traffic_slot_ = 0;      // where it stands
+  struct Listing {
+    uint32_t ticket;
+    ClientListing clients;
+  };
+  std::deque<Listing> listings_;  // to be answered, the first under way
   double shown_average_ = 0;
 
   uv_poll_t poll_ = {};

@@ -97,6 +97,24 @@ bool Shard::reportTraffic() {
   return true;
 }
 
+// A bounded part of the oldest listing. Returns whether there was anything to do.
+bool Shard::listClients() {
+  if (listings_.empty()) return false;
+  auto& [ticket, clients] = listings_.front();
+  if (clients.step(router_, kListedSlotsPerTurn)) return true;
+  const std::vector<ClientRecord> records = clients.finish(router_);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(records.data());
+  core_->emit({.kind = Event::Kind::kClients,
+               .packet = std::vector<uint8_t>(bytes, bytes + records.size() * sizeof(ClientRecord)),
+               .ticket = ticket,
+               .shard = index_,
+               .connections = clients.connections(),
+               .keys = clients.keys(),
+               .behind = clients.behind()});
+  listings_.pop_front();
+  return true;
+}
+
 void Shard::publishAverages() {
   const double average = router_.queues().durations.average();
   if (average == shown_average_) return;

@@ -139,8 +139,8 @@ async function greet(id: number, { fastStart, notIdeal }: DerpRequest): Promise<
   io.consume(id, end);
   const { label, receiveRate } = admission === undefined ? ALLOWED : await admit(id, admission, key, info);
   const serverInfo = sealServerInfo(key, privateKey, box);
-  const { meshKey, isProber: prober } = info;
-  if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal, label, receiveRate })) {
+  const { meshKey, isProber: prober, version, appName } = info;
+  if (!io.adopt(id, key.bytes, serverInfo, { meshKey, prober, notIdeal, version, appName, label, receiveRate })) {
     throw new HandshakeError('discarded', 'its shard has ended, or another connection needed its room');
   }
 }

@@ -4,6 +4,7 @@ import type { LimitedLog } from '../log_limit.js';
 import type { NativeRelay, RelayEvent } from '../native.js';
 import { PublicKey } from '../protocol/key.js';
 import { isRefusalCode, RefusedRequest } from '../requests/refusal.js';
+import type { Clients } from './clients.js';
 import type { ConsistencyChecks } from './consistency_checks.js';
 import type { EmbeddedConnections } from './embedded.js';
 import type { Forwarders } from './forwarders.js';
@@ -20,6 +21,7 @@ export interface Hearers {
   forwarders: Forwarders;
   checks: ConsistencyChecks;
   traffic: Traffic;
+  clients: Clients;
   pages: PageConnections;
   tls: TlsListeners;
   mesh: Mesh;
@@ -57,6 +59,9 @@ function handle(event: RelayEvent, hearers: Hearers): void {
       break;
     case 'traffic':
       hearers.traffic.take(event.ticket, event.records, event.last);
+      break;
+    case 'clients':
+      hearers.clients.take(event);
       break;
     case 'http':
       handleHttp(event, hearers);

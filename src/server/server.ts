@@ -11,6 +11,8 @@ import type { PacketForwarder } from '../protocol/forwarder.js';
 import { checkPrivateKey, checkPublicKey, type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
 import { Shards } from '../shard/shards.js';
+import type { ClientList, ClientQuery } from './client_query.js';
+import { Clients } from './clients.js';
 import { ConsistencyChecks } from './consistency_checks.js';
 import * as defaults from './defaults.js';
 import { drain } from './drain.js';
@@ -59,6 +61,7 @@ export class Server extends ServerEmitter {
   readonly #forwarders: Forwarders;
   readonly #mesh: Mesh;
   readonly #traffic: Traffic;
+  readonly #clients: Clients;
   readonly #listening: Listening;
   readonly #pages: PageConnections;
   readonly #tls: TlsListeners;
@@ -156,6 +159,7 @@ export class Server extends ServerEmitter {
     this.#checks = new ConsistencyChecks(this.#shards.relay, shards);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#strangersLog);
     this.#traffic = new Traffic(this.#shards.relay, shards);
+    this.#clients = new Clients(this.#shards.relay, shards);
     this.#mesh = new Mesh({
       relay: this.#shards.relay,
       privateKey,
@@ -172,6 +176,7 @@ export class Server extends ServerEmitter {
       forwarders: this.#forwarders,
       checks: this.#checks,
       traffic: this.#traffic,
+      clients: this.#clients,
       pages: this.#pages,
       tls: this.#tls,
       mesh: this.#mesh,
@@ -393,6 +398,16 @@ export class Server extends ServerEmitter {
     return this.#traffic.snapshot();
   }
 
+  /**
+   * Who is connected: a page of the clients that match, in order. Shards look for them in small steps, beside their packets, and one
+   * question is answered at a time, so that clients may come and go meanwhile.
+   * @throws DerpError `ERR_DERP_BAD_OPTION`; `ERR_DERP_BUSY` when many questions wait already; `ERR_DERP_CLOSED` after close()
+   */
+  async clients(query: ClientQuery = {}): Promise<ClientList> {
+    this.#assertOpen();
+    return this.#clients.ask(query);
+  }
+
   /** Figures of each shard now, in their order; names as in {@link Server.expVar}. */
   shardVars(): ShardStats[] {
     return shardStats(this.#shards.counters) as ShardStats[];
@@ -450,6 +465,7 @@ export class Server extends ServerEmitter {
     this.#admission.close();
     this.#embedded.close();
     this.#traffic.close();
+    this.#clients.close();
     this.#checks.close();
   }
 
