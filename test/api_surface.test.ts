@@ -66,6 +66,7 @@ const HELPERS = new Set([
   'ConnectionId',
   'FigureSource',
   'TrafficSource',
+  'ClientsSource',
   'Numbers',
   'Labelled',
   'Drops',

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { relayConfig } from '../dist/cli/config.js';
-import { formatDuration, parseDuration } from '../dist/cli/duration.js';
 import { parseFlags } from '../dist/cli/flag_set.js';
 import { FLAGS } from '../dist/cli/flags.js';
 import { usage } from '../dist/cli/usage.js';
+import { formatDuration, parseDuration } from '../dist/duration.js';
 import { derplane } from './support/derplane.js';
 
 const parse = (...args: string[]) => parseFlags(FLAGS, args);

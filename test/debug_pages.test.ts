@@ -20,7 +20,7 @@ async function withPages(options: DebugPagesOptions, body: (port: number) => Pro
   }
 }
 
-const PATHS = ['/debug/', '/debug/vars', '/debug/varz', '/debug/check', '/debug/traffic'];
+const PATHS = ['/debug/', '/debug/vars', '/debug/varz', '/debug/check', '/debug/traffic', '/debug/clients/'];
 
 describe('debug pages', () => {
   test('an index shows what an operator looks for first, and links to the others', () =>
@@ -186,7 +186,7 @@ describe('/debug/traffic', () => {
     'shows every connection that moved bytes, at %d shards, then only those that moved more',
     (shards) =>
       withRelay({ shards }, (relay) =>
-        withPages({ relay: relay.server }, async (port) => {
+        withPages({ relay: relay.server, senderCardinality: true }, async (port) => {
           const [a, b] = await relay.pair(shards === 1 ? 'on one shard' : 'across shards');
           const idle = await relay.connect();
           await a.send(b.publicKey, Buffer.alloc(1000));

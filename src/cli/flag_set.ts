@@ -4,7 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import { rangeText } from '../checks.js';
-import { formatDuration, parseDuration } from './duration.js';
+import { formatDuration, parseDuration } from '../duration.js';
 import { UsageError } from './exit.js';
 
 interface FlagBase {

@@ -1,4 +1,4 @@
-import { formatDuration } from './duration.js';
+import { formatDuration } from '../duration.js';
 import { type FlagSpec, type FlagTable, MAX_INT } from './flag_set.js';
 
 /** The usage of a program, in the layout of Go's `flag` package; ends in a newline. */

@@ -3,11 +3,13 @@ import { readFileSync } from 'node:fs';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { hostname } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
-import { arrayOf, type Checks, checkFunction, checkOptions, checkString, having } from '../checks.js';
+import { arrayOf, type Checks, checkBoolean, checkFunction, checkOptions, checkString, having } from '../checks.js';
+import { envBoolean } from '../env_boolean.js';
 import { parseRequestPath } from '../requests/target.js';
-import { escapeHtml, sendText } from './answers.js';
+import { escapeHtml, sendRedirect, sendText } from './answers.js';
 import type { BootstrapDns } from './bootstrap_dns.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
+import { type ClientsSource, sendClients } from './debug_clients.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
 import { debugVars, type FigureSource, readFigures } from './debug_vars.js';
 import { sampleEventLoop } from './event_loop_lag.js';
@@ -15,7 +17,7 @@ import type { Figures } from './metrics_table.js';
 import { setSecurityHeaders } from './security_headers.js';
 
 /** What the debug pages want of a relay; {@link Server} has it. */
-export interface DebugSource extends FigureSource, TrafficSource {
+export interface DebugSource extends FigureSource, TrafficSource, ClientsSource {
   readonly hasMeshKey: boolean;
   consistencyCheck(): Promise<void>;
 }
@@ -35,19 +37,22 @@ export interface DebugPagesOptions {
   version?: string;
   /** The command line, to be shown; must hold nothing secret. Default: none. */
   cmdline?: readonly string[];
+  /** Whether pages tell from how many keys a client received packets. Default: what the environment's `TS_DERP_SENDER_CARDINALITY` says. */
+  senderCardinality?: boolean;
   /** Who may see them; others get 403. Default: {@link debugAccess}, the reference's rule. */
   access?: DebugAccess;
 }
 
 /** What {@link DebugPagesOptions} take. */
 export const DEBUG_CHECKS: Checks<DebugPagesOptions> = {
-  relay: having('a Server', 'expVar', 'shardVars', 'traffic', 'consistencyCheck'),
+  relay: having('a Server', 'expVar', 'shardVars', 'traffic', 'consistencyCheck', 'clients'),
   hostname: checkString,
   certificates: checkFunction,
   version: checkString,
   cmdline: arrayOf(checkString),
   bootstrapDns: having('a BootstrapDns', 'handle', 'counts'),
   logLinesLost: checkFunction,
+  senderCardinality: checkBoolean,
   access: checkFunction,
 };
 
@@ -62,6 +67,7 @@ const MAX_TRAFFIC_PAGES = 16;
 export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   checkOptions(options, 'options', DEBUG_CHECKS);
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
+  const countsSenders = options.senderCardinality ?? envBoolean(process.env, 'TS_DERP_SENDER_CARDINALITY');
   // From the start on: the first scrape shall tell of the time before it.
   sampleEventLoop();
   const figures = () =>
@@ -78,15 +84,35 @@ export function debugPages(options: DebugPagesOptions = {}): RequestListener {
       if (trafficPages >= MAX_TRAFFIC_PAGES)
         return sendText(response, 503, `more than ${MAX_TRAFFIC_PAGES} pages are open`);
       trafficPages++;
-      await sendTraffic(relay, request, response).finally(() => trafficPages--);
+      await sendTraffic(relay, countsSenders, request, response).finally(() => trafficPages--);
     });
+    routes.set(CLIENTS, (request, response) =>
+      sendClients({ relay, totals: () => totals(relay), countsSenders, send: sendClientsPage }, request, response),
+    );
   }
   return (request, response) => {
     if (!access(request)) return sendText(response, 403, 'debug access denied');
-    const page = routes.get(parseRequestPath(request.url ?? '')?.path ?? '');
+    const path = parseRequestPath(request.url ?? '')?.path ?? '';
+    if (relay !== undefined && path === CLIENTS.slice(0, -1)) return sendRedirect(request, response, 307, CLIENTS);
+    const page = routes.get(path.startsWith(CLIENTS) ? CLIENTS : path);
     if (page === undefined) return sendText(response, 404, '404 page not found');
     void Promise.resolve(page(request, response)).catch((error: Error) => fail(response, error));
   };
+}
+
+/** The page of clients, and every path below it. */
+const CLIENTS = '/debug/clients/';
+
+function totals(relay: DebugSource): { connections: number; keys: number } {
+  const figures = relay.expVar();
+  return {
+    connections: figures['gauge_current_connections'] as number,
+    keys: figures['gauge_clients_local'] as number,
+  };
+}
+
+function sendClientsPage(response: ServerResponse, type: string, body: string, status = 200): void {
+  send(response, status, type, body);
 }
 
 type Page = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
@@ -133,11 +159,16 @@ async function sendCheck(relay: DebugSource, response: ServerResponse): Promise<
   send(response, problem === undefined ? 200 : 500, 'text/plain; charset=utf-8', text);
 }
 
-async function sendTraffic(relay: DebugSource, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function sendTraffic(
+  relay: DebugSource,
+  countsSenders: boolean,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   setDebugHeaders(response);
   response.writeHead(200, { 'Content-Type': 'text/plain; charset=utf-8' });
   if (request.method === 'HEAD') response.end();
-  else await streamTraffic(relay, response);
+  else await streamTraffic(relay, countsSenders, response);
 }
 
 function sendIndex(response: ServerResponse, options: DebugPagesOptions): void {
@@ -157,6 +188,7 @@ function sendIndex(response: ServerResponse, options: DebugPagesOptions): void {
       : [
           ['check', 'Consistency check'],
           ['traffic', 'Traffic check'],
+          ['clients/', 'Connected clients'],
         ]),
   ];
   const items = [

@@ -12,8 +12,16 @@ export interface TrafficSource {
 /** Milliseconds between two rounds; the reference's. */
 const INTERVAL = 2_000;
 
-/** Writes rounds to `response` until it is closed or the relay is. */
-export async function streamTraffic(relay: TrafficSource, response: ServerResponse): Promise<void> {
+/**
+ * Writes rounds to `response` until it is closed or the relay is.
+ *
+ * @param countsSenders - whether lines tell from how many keys a client received packets
+ */
+export async function streamTraffic(
+  relay: TrafficSource,
+  countsSenders: boolean,
+  response: ServerResponse,
+): Promise<void> {
   const gone = new AbortController();
   response.once('close', () => gone.abort());
   let before = new Map<number, ConnectionTraffic>();
@@ -22,7 +30,7 @@ export async function streamTraffic(relay: TrafficSource, response: ServerRespon
       const now = new Map((await relay.traffic()).map((connection) => [connection.id, connection]));
       const moved = [...now.values()].filter((connection) => hasMoved(connection, before.get(connection.id)));
       before = now;
-      const room = response.write(`${moved.map(line).join('')}\n`);
+      const room = response.write(`${moved.map((connection) => line(connection, countsSenders)).join('')}\n`);
       if (!room) await once(response, 'drain', { signal: gone.signal });
       await sleep(INTERVAL, undefined, { signal: gone.signal });
     }
@@ -36,7 +44,7 @@ function hasMoved(now: ConnectionTraffic, before: ConnectionTraffic | undefined)
   return now.sent > (before?.sent ?? 0) || now.received > (before?.received ?? 0);
 }
 
-function line({ key, sent, received, uniqueSenders }: ConnectionTraffic): string {
-  const senders = uniqueSenders > 0 ? { UniqueSenders: uniqueSenders } : {};
+function line({ key, sent, received, uniqueSenders }: ConnectionTraffic, countsSenders: boolean): string {
+  const senders = countsSenders && uniqueSenders > 0 ? { UniqueSenders: uniqueSenders } : {};
   return `${JSON.stringify({ Sent: sent, Recv: received, Key: key.toString(), ...senders })}\n`;
 }
