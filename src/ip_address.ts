@@ -82,29 +82,8 @@ function bytesOf(group: string): number[] {
   return [value >> 8, value & 0xff];
 }
 
-/** Bytes of an IP address. */
-const ADDRESS_LENGTH = 16;
-
-/** The 16 bytes of a canonical address, IPv4 within IPv6 (`::ffff:192.0.2.1`). */
-export function addressBytes(address: string): Buffer {
-  const bytes = Buffer.alloc(ADDRESS_LENGTH);
-  if (isIPv4(address)) {
-    bytes.fill(0xff, 10, 12);
-    bytes.set(address.split('.').map(Number), 12);
-    return bytes;
-  }
-  const [front = [], back = []] = address.split('::').map((half) => (half === '' ? [] : half.split(':')));
-  front.forEach((group, index) => {
-    bytes.writeUInt16BE(Number.parseInt(group, 16), 2 * index);
-  });
-  back.forEach((group, index) => {
-    bytes.writeUInt16BE(Number.parseInt(group, 16), ADDRESS_LENGTH - 2 * (back.length - index));
-  });
-  return bytes;
-}
-
 /** The reverse of {@link addressBytes}. */
 export function addressOf(bytes: Buffer): string {
-  const groups = Array.from({ length: ADDRESS_LENGTH / 2 }, (_, index) => bytes.readUInt16BE(2 * index).toString(16));
+  const groups = Array.from({ length: 8 }, (_, index) => bytes.readUInt16BE(2 * index).toString(16));
   return canonicalAddress(groups.join(':'))!;
 }

@@ -112,7 +112,7 @@ function cidrFilter(text: string): Filter {
 
 /** The address with all bits behind a prefix of its 128 turned to 0. */
 function masked(ip: string, bits: number): string {
-  const bytes = addressBytes(ip);
+  const bytes = addressBytes(ip)!;
   for (let bit = bits; bit < 128; bit++) bytes[bit >> 3]! &= ~(0x80 >> (bit & 7));
   return addressOf(bytes);
 }

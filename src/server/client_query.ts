@@ -97,7 +97,7 @@ export function nativeQuery(query: ClientQuery): NativeClientQuery {
 function networkFilter(ip: string | undefined, cidr: string | undefined) {
   const network = ip !== undefined ? { ip: canonicalAddress(ip)!, bits: undefined } : cidr && parseCidr(cidr);
   if (!network) return { filter: FILTER.all };
-  const prefix = addressBytes(network.ip);
+  const prefix = addressBytes(network.ip)!;
   const bits = network.bits ?? (isIPv6(network.ip) ? 128 : 32);
   return { filter: FILTER.prefix, prefix, prefixBits: isIPv6(network.ip) ? bits : 96 + bits };
 }

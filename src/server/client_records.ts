@@ -97,11 +97,11 @@ export function clientAt(records: Buffer, at: number): ListedClient {
   };
 }
 
-/** Orders of clients, by derper's names. */
-export const CLIENT_SORTS = ['key', 'ip', 'conn', 'connected', 'rx', 'tx', 'rxpkts', 'txpkts'] as const;
+/** Orders of clients, by derper's names; the numbers of `ClientSort` in native/core/client_listing.h are their places. */
+export const CLIENT_SORTS: readonly ClientSort[] = ['key', 'ip', 'conn', 'connected', 'rx', 'tx', 'rxpkts', 'txpkts'];
 
 /** What clients are ordered by: key, address, number, time of connecting, bytes and packets from (`rx`) and to (`tx`) the client. */
-export type ClientSort = (typeof CLIENT_SORTS)[number];
+export type ClientSort = 'key' | 'ip' | 'conn' | 'connected' | 'rx' | 'tx' | 'rxpkts' | 'txpkts';
 
 /** Where the number that an order is by stands; keys and addresses are no numbers. */
 const NUMBERS: Partial<Record<ClientSort, number>> = {
@@ -128,7 +128,7 @@ function compareValues(a: Buffer, b: Buffer, sort: ClientSort): number {
   return families || ips || a.readUInt16LE(AT.port) - b.readUInt16LE(AT.port);
 }
 
-const IPV4_WITHIN_IPV6 = addressBytes('0.0.0.0').subarray(0, 12);
+const IPV4_WITHIN_IPV6 = addressBytes('0.0.0.0')!.subarray(0, 12);
 
 function isIpv4(record: Buffer): boolean {
   return record.subarray(AT.ip, AT.ip + 12).equals(IPV4_WITHIN_IPV6);
@@ -154,7 +154,7 @@ export function recordAt({ sort, value, number }: ClientPlace): Buffer {
   if (value instanceof PublicKey) record.set(value.bytes, AT.key);
   else if (typeof value === 'bigint') record.writeBigUInt64LE(clamped(value), NUMBERS[sort]!);
   else {
-    record.set(addressBytes(value.ip), AT.ip);
+    record.set(addressBytes(value.ip)!, AT.ip);
     record.writeUInt16LE(value.port ?? 0, AT.port);
   }
   return record;
