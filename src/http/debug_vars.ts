@@ -35,11 +35,11 @@ export function readFigures(
   };
 }
 
-/** Names in derper's map `derp`, as they stand there; the drop counters stand beside it. */
+/** Names in derper's map `derp`, as they stand there; the drop counters and that of WebSockets stand beside it. */
 const IN_DERP = new Set(
   METRICS.filter(({ name }) => name.startsWith('derp_'))
     .map(({ name }) => name.slice('derp_'.length))
-    .filter((name) => !name.endsWith('_dropped')),
+    .filter((name) => !name.endsWith('_dropped') && name !== 'websocket_accepts'),
 );
 
 /** Figures of TLS, which derper shows beside its map too. */
@@ -49,14 +49,18 @@ const TLS_NAMES = ['derper_tls_request_version', 'gauge_derper_tls_active_versio
 export function debugVars(figures: Figures, cmdline: readonly string[]): object {
   const { relay = {}, shards, version } = figures;
   const isDerp = (name: string) => IN_DERP.has(name.replace(/^(?:counter|gauge)_/, ''));
-  const { bytes_dropped, packets_dropped, ...rest } = relay;
+  const { bytes_dropped, packets_dropped, websocket_accepts, ...rest } = relay;
   const entries = Object.entries(rest).filter(([name]) => !TLS_NAMES.includes(name));
   const tls = Object.entries(rest).filter(([name]) => TLS_NAMES.includes(name));
   return sorted({
     cmdline,
     counter_uptime_sec: figures.uptime,
     derp: sorted({ ...Object.fromEntries(entries.filter(([name]) => isDerp(name))), version }),
-    ...(figures.relay !== undefined && { derp_bytes_dropped: bytes_dropped, derp_packets_dropped: packets_dropped }),
+    ...(figures.relay !== undefined && {
+      derp_bytes_dropped: bytes_dropped,
+      derp_packets_dropped: packets_dropped,
+      derp_websocket_accepts: websocket_accepts,
+    }),
     derplane: sorted({
       ...Object.fromEntries(entries.filter(([name]) => !isDerp(name))),
       ...certificateVars(figures),

@@ -160,6 +160,11 @@ export const METRICS: readonly Metric[] = [
         ? undefined
         : find(relay, 'rate_limit_per_client_waited'),
   },
+  metric(
+    'derp_',
+    ['websocket_accepts', 'counter', 'Upgrades to WebSocket with the subprotocol of DERP.'],
+    ({ relay }) => find(relay, 'websocket_accepts'),
+  ),
   ...TLS.map((row) => metric('', row, ({ relay }) => find(relay, row[0]))),
   metric(
     '',
@@ -204,6 +209,11 @@ export const METRICS: readonly Metric[] = [
     'derplane_',
     ['closed_connections', 'counter', 'Clients whose connection ended, by reason.', 'reason'],
     ({ relay }) => find(relay, 'closed'),
+  ),
+  ours(
+    'derplane_',
+    ['websockets_failed', 'counter', 'WebSockets refused or closed as their client broke a rule, by rule.', 'reason'],
+    ({ relay }) => find(relay, 'websockets_failed'),
   ),
   ours('derplane_', ['handshakes', 'counter', 'Handshakes that ended, by outcome.', 'outcome'], ({ relay }) =>
     outcomes(relay),

@@ -170,7 +170,7 @@ export function framingOf(head: RequestHead): Framing {
 
 /** Whether the client waits for `100 Continue` before it sends the body. */
 export function expectsContinue(head: RequestHead): boolean {
-  return hasToken([headerOf(head, 'expect') ?? ''], '100-continue');
+  return listsToken([headerOf(head, 'expect') ?? ''], '100-continue');
 }
 
 /**
@@ -179,12 +179,13 @@ export function expectsContinue(head: RequestHead): boolean {
  */
 export function mayKeepAlive(head: RequestHead): boolean {
   const connection = headersNamed(head, 'connection');
-  if (head.method === 'CONNECT' || hasToken(connection, 'close')) return false;
+  if (head.method === 'CONNECT' || listsToken(connection, 'close')) return false;
   if (isAtLeast11(head)) return head.major === 1;
-  return hasToken(connection, 'keep-alive') && headerOf(head, 'transfer-encoding') === undefined;
+  return listsToken(connection, 'keep-alive') && headerOf(head, 'transfer-encoding') === undefined;
 }
 
-function hasToken(values: readonly string[], token: string): boolean {
+/** Whether a header of several values, each a list, holds a token, in any case. */
+export function listsToken(values: readonly string[], token: string): boolean {
   return values.some((value) =>
     value
       .toLowerCase()
@@ -198,7 +199,8 @@ export function headerOf(head: RequestHead, name: string): string | undefined {
   return head.headers.find(([other]) => other.toLowerCase() === name)?.[1];
 }
 
-function headersNamed(head: RequestHead, name: string): string[] {
+/** All values of a header. */
+export function headersNamed(head: RequestHead, name: string): string[] {
   return head.headers.filter(([other]) => other.toLowerCase() === name).map(([, value]) => value);
 }
 

@@ -6,8 +6,10 @@ import type { LimitedLog } from '../log_limit.js';
 import { type ConnectionId, HandshakeStart, type NativeRelay } from '../native.js';
 import { refuseRequest } from '../requests/last_answer.js';
 import { headOf, refusalOf } from '../requests/message.js';
+import { isWebSocketRequest } from '../websocket/upgrade.js';
+import { WebSockets } from '../websocket/web_sockets.js';
 import { refuseUpgrade } from './refusal.js';
-import { remoteOf, takeOver } from './takeover.js';
+import { connectedPair, remoteOf, takeOver } from './takeover.js';
 
 type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
@@ -17,10 +19,12 @@ export class EmbeddedConnections {
   readonly #servers = new Map<HttpServer, OnUpgrade>();
   /** What waits for the end of a connection. */
   readonly #ends = new Map<ConnectionId, () => void>();
+  readonly webSockets: WebSockets;
 
   constructor(relay: NativeRelay, log: LimitedLog) {
     this.#relay = relay;
     this.#log = log;
+    this.webSockets = new WebSockets({ log, connect: (remote) => this.#connect(remote) });
   }
 
   /** Takes a server's DERP upgrades from now on. Idempotent. */
@@ -31,9 +35,12 @@ export class EmbeddedConnections {
       socket.on('error', () => socket.destroy());
       const requestHead = headOf(request);
       const derp = derpRequest(requestHead);
-      const refusal = derp.upgrade ? refusalOf(requestHead) : undefined;
+      const isWebSocket = isWebSocketRequest(requestHead);
+      const refusal = derp.upgrade || isWebSocket ? refusalOf(requestHead) : undefined;
       if (refusal !== undefined) {
         refuseRequest(socket, refusal);
+      } else if (isWebSocket) {
+        this.webSockets.upgrade(requestHead, socket, head, remoteOf(request.socket));
       } else if (derp.upgrade) {
         void this.#upgrade(request, derp, socket, head);
       } else if (httpServer.listenerCount('upgrade') === 1) {
@@ -59,15 +66,26 @@ export class EmbeddedConnections {
   ): Promise<void> {
     try {
       const id = await takeOver(this.#relay, socket, head, remote);
-      const ended = new Promise<void>((resolve) => {
-        this.#ends.set(id, resolve);
-      });
-      this.#relay.startHandshake(id, start, notIdeal);
-      await ended;
+      await this.#begin(id, start, notIdeal);
     } catch (error) {
       // The connection went before a handshake could begin, or there are too many: it is closed, and that is all there is to say.
       this.#log.log('debug', 'embedded', { remote }, `derp: ${remote}: ${(error as Error).message}`);
     }
+  }
+
+  /** Resolves when the connection has ended. */
+  #begin(id: ConnectionId, start: number, notIdeal: boolean): Promise<void> {
+    const ended = new Promise<void>((resolve) => {
+      this.#ends.set(id, resolve);
+    });
+    this.#relay.startHandshake(id, start, notIdeal);
+    return ended;
+  }
+
+  /** A connection for the bytes of a WebSocket. */
+  #connect(remote: string) {
+    const { id, end: pair } = connectedPair(this.#relay, Buffer.alloc(0), remote, false);
+    return { pair, ended: this.#begin(id, HandshakeStart.DERP, false) };
   }
 
   /** Tells who waits that a connection has ended. */

@@ -1,6 +1,7 @@
 /** All figures of a relay: what its shards count, and what is known beside them. */
 import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
 import { EVICTIONS, type NativeRelay } from '../native.js';
+import type { WebSockets } from '../websocket/web_sockets.js';
 import type { Forwarders } from './forwarders.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { type Stats, sumCounters, TLS_ACTIVE } from './stats.js';
@@ -13,6 +14,7 @@ export interface FigureParts {
   counters: readonly BigInt64Array[];
   forwarders: Forwarders;
   tls: TlsListeners;
+  webSockets: WebSockets;
   /** Figures of the receive limit. */
   limits: Stats;
   /** Figures of admission. */
@@ -24,6 +26,7 @@ export function relayFigures({
   counters: ofShards,
   forwarders,
   tls,
+  webSockets,
   limits,
   admission,
 }: FigureParts): ServerStats {
@@ -33,6 +36,8 @@ export function relayFigures({
   const figures: Stats = {
     ...counters,
     accepts: relay.accepts,
+    websocket_accepts: webSockets.accepts,
+    websockets_failed: webSockets.faults,
     ...withOurs('multiforwarder_created', forwarders.multiCreated),
     ...withOurs('multiforwarder_deleted', forwarders.multiDeleted),
     ...withOurs('packet_forwarder_delete_other_value', forwarders.deleteOtherValue),

@@ -3,19 +3,26 @@ import type { Server as HttpServer } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ConnectionId, NativeRelay, NativeTlsSession } from '../native.js';
+import { readHead } from '../requests/head.js';
 import { REFUSE, type Refuser, refuseRequest } from '../requests/last_answer.js';
 import type { RefusalCode } from '../requests/refusal.js';
 import { TlsStream } from '../tls/tls_stream.js';
+import { isWebSocketRequest } from '../websocket/upgrade.js';
+import type { WebSockets } from '../websocket/web_sockets.js';
 import { refuseDerp } from './refusal.js';
+import { remoteOf } from './takeover.js';
 
 export class PageConnections {
   readonly #relay: NativeRelay;
+  readonly #webSockets: WebSockets | undefined;
   /** Who serves each listener's requests, by the listener's tag. */
   readonly #servers: (HttpServer | undefined)[] = [];
   readonly #sockets = new Set<Socket>();
 
-  constructor(relay: NativeRelay) {
+  /** @param webSockets - takes WebSockets of listeners without a server; undefined: DERP is not served */
+  constructor(relay: NativeRelay, webSockets: WebSockets | undefined) {
     this.#relay = relay;
+    this.#webSockets = webSockets;
   }
 
   /**
@@ -32,11 +39,18 @@ export class PageConnections {
     const { stream, bytes } = taken;
     const server = this.#servers[tag];
     if (server === undefined) {
-      refuseDerp(stream);
+      this.#serveAlone(stream, bytes);
       return;
     }
     if (bytes.length > 0) stream.unshift(bytes);
     server.emit('connection', stream);
+  }
+
+  /** Of a listener without pages: `bytes` begin with a whole request head. */
+  #serveAlone(stream: Duplex, bytes: Buffer): void {
+    const found = readHead(bytes, 0);
+    if (this.#webSockets === undefined || found === undefined || !isWebSocketRequest(found.head)) refuseDerp(stream);
+    else this.#webSockets.upgrade(found.head, stream, bytes.subarray(found.end), remoteOf(stream));
   }
 
   /** Answers a malformed request; what was read of the connection is thrown away. */

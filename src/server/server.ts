@@ -147,7 +147,8 @@ export class Server extends ServerEmitter {
           `derper: handshake thread ended: ${error.message}`,
         ),
     });
-    this.#pages = new PageConnections(this.#shards.relay);
+    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog);
+    this.#pages = new PageConnections(this.#shards.relay, this.#options.derp ? this.#embedded.webSockets : undefined);
     this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
     this.#listening = new Listening({
       relay: this.#shards.relay,
@@ -155,7 +156,6 @@ export class Server extends ServerEmitter {
       pages: this.#pages,
       tls: this.#tls,
     });
-    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog);
     this.#checks = new ConsistencyChecks(this.#shards.relay, shards);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#strangersLog);
     this.#traffic = new Traffic(this.#shards.relay, shards);
@@ -419,6 +419,7 @@ export class Server extends ServerEmitter {
     return relayFigures({
       relay,
       counters,
+      webSockets: this.#embedded.webSockets,
       forwarders: this.#forwarders,
       tls: this.#tls,
       limits: this.#limitVars(),
@@ -459,6 +460,7 @@ export class Server extends ServerEmitter {
       this.#tell('drained');
     }
     await meshClosed;
+    this.#embedded.webSockets.close();
     this.#pages.close();
     this.#tls.close();
     await Promise.all([this.#shards.close(), this.#handshakes.close()]);

@@ -53,6 +53,7 @@ export const NUMBER_FIGURES = [
   'sent_pong',
   'turns',
   'unknown_frames',
+  'websocket_accepts',
   'writes',
 ] as const;
 
@@ -68,6 +69,7 @@ export const LABELLED_FIGURES = [
   'evicted_connections',
   'handshakes_failed',
   'refused_connections',
+  'websockets_failed',
 ] as const;
 
 /** Figures by drop reason and kind of packet. */

@@ -82,11 +82,21 @@ function written(socket: Duplex): Promise<void> {
   });
 }
 
+/** A connection of the relay that is one end of a socketpair, and the other end. @throws Error with `code` `budget` */
+export function connectedPair(
+  relay: NativeRelay,
+  head: Uint8Array,
+  remote: string,
+  exempt: boolean,
+): { id: ConnectionId; end: Socket } {
+  const { id, fd } = relay.socketPair(head, remote, exempt);
+  return { id, end: new Socket({ fd, readable: true, writable: true }) };
+}
+
 /** One end of a socketpair is the relay's, the other is piped to the stream in both directions. */
 function bridge(relay: NativeRelay, stream: Duplex, head: Uint8Array, remote: string, exempt: boolean): ConnectionId {
   if (stream.destroyed) throw new Error('the stream is closed');
-  const { id, fd } = relay.socketPair(head, remote, exempt);
-  const end = new Socket({ fd, readable: true, writable: true });
+  const { id, end } = connectedPair(relay, head, remote, exempt);
   // Either side's end or error ends both; the relay sees the end of its socket.
   pipeline(stream, end, () => stream.destroy());
   pipeline(end, stream, () => end.destroy());

@@ -151,6 +151,11 @@ export class TlsStream extends Duplex {
     this.#socket.write(this.#session.takeOutput(), done);
   }
 
+  /** What was written while the socket was busy goes out together, in records as long as they may be. */
+  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    this._write(Buffer.concat(chunks.map(({ chunk }) => chunk)), 'buffer' as BufferEncoding, done);
+  }
+
   override _final(done: (error?: Error | null) => void): void {
     if (!this.#socket.writable) {
       done();
