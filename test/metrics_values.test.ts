@@ -14,6 +14,7 @@ const ELSEWHERE = new Map([
   ['derp_home_moves_in', 'test/native/router_frames_test.cc'],
   ['derp_home_moves_out', 'test/native/router_frames_test.cc'],
   ['derp_sclient_write_timeouts', 'relay_slow_reader.test.ts'],
+  ['derp_websocket_accepts', 'websocket.test.ts'],
   ['derper_tls_active_version', 'metrics_tls.test.ts'],
   ['derper_tls_request_version', 'metrics_tls.test.ts'],
   ['tls_listener_accepted_connections', 'metrics_tls.test.ts'],
@@ -34,6 +35,7 @@ const ELSEWHERE = new Map([
   ['derplane_shard_held_bytes', 'limits_floods.test.ts'],
   ['derplane_shard_lost_wakes_total', 'nowhere: it stays 0, see test/support/relay.ts'],
   ['derplane_shard_ring_full_total', 'test/native/router_rings_test.cc'],
+  ['derplane_websockets_failed_total', 'websocket_faults.test.ts'],
   ['derplane_shard_senders_forgotten_total', 'nowhere: it takes 4,194,304 pairs'],
 ]);
 

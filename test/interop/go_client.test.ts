@@ -23,6 +23,7 @@ const promises: [string, string][] = [
   ['forward', 'forwards with the mesh key'],
   ['forbidden', 'may not forward without the mesh key'],
   ['http', 'works through derphttp'],
+  ['websocket', 'relays packets over WebSocket'],
 ];
 
 describe.skipIf(goMissing !== undefined)('the Go client', () => {

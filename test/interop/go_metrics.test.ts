@@ -55,8 +55,7 @@ async function page(port: number, path: string, options: ConnectionOptions = {})
 const COMPARED = /^(?:derp_|derper_|tls_listener_|uptime_sec|version|process_|node_boot)/;
 
 /** Intended differences: of services that derplane does not have yet; ours besides; what derper never counts. */
-const ONE_SIDED =
-  /^(?:derp_websocket_accepts|process_cpu_(?:user|system)_seconds_total|process_heap_bytes|derp_unknown_frames)/;
+const ONE_SIDED = /^(?:process_cpu_(?:user|system)_seconds_total|process_heap_bytes|derp_unknown_frames)/;
 
 /** Figures whose values depend on the machine and the moment. */
 const VALUE_DIFFERS =
@@ -120,7 +119,7 @@ async function open(port: number, options: Parameters<RawClient['open']>[0] & { 
 
 /** Figures of the JSON page that derper shows only once they moved, and what is of one side only. */
 const NOT_IN_BOTH =
-  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|stun|cmdline)|_dropped|^derp_websocket_accepts|counter_tcp_rtt/;
+  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|stun|cmdline)|_dropped|counter_tcp_rtt/;
 
 async function jsonPaths(port: number): Promise<string[]> {
   const pathsOf = (value: unknown, path: string): string[] =>

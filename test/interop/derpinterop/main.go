@@ -55,6 +55,7 @@ var checks = map[string]func(*relay) error{
 	"forbidden":   checkForwardForbidden,
 	"keepalive":   checkKeepAlive,
 	"http":        checkHTTPClient,
+	"websocket":   checkWebSocket,
 	"disconnect":  checkDisconnect,
 	"region":      checkRegion,
 	"regionsizes": checkRegionSizes,
