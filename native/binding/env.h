@@ -49,7 +49,7 @@ bool boolOf(const Napi::Value& value);
 double numberField(const Napi::Object& object, const char* name);
 bool boolField(const Napi::Object& object, const char* name);
 
-// Calls `function` without arguments from outside JavaScript; what it throws becomes an uncaught exception, as from any
+// Calls `function` with `arguments` from outside JavaScript. An exception that it throws is uncaught, as from any
 // callback.
 void callBack(const Napi::FunctionReference& function, const std::initializer_list<napi_value>& arguments);
 

@@ -130,4 +130,8 @@ struct Client {
   bool waits() const { return blocked_on != kNotBlocked || throttled_until_ms != 0 || paused; }
 };
 
+// What an idle client may cost. A relay holds one of each for every client: raise these knowingly.
+static_assert(sizeof(Client) <= 480);
+static_assert(sizeof(Peer) <= 112);
+
 }  // namespace derplane

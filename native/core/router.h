@@ -197,7 +197,8 @@ class Router {
  private:
   // Control frames of one turn beyond what reads need.
   static constexpr uint32_t kTurnReserve = 1 << 20;
-  // One read makes at most 65,536 / 37 packet pieces and as many control pieces.
+  // A read brings at most 278,528 bytes (a mesh peer over TLS). Its shortest packet frame has 37, so it makes at most
+  // 7,527 packet pieces and as many control pieces.
   static constexpr uint32_t kPieceReserve = 16 << 10;
   // For the keys by which 64 packets of one read grow when they are forwarded.
   static constexpr uint32_t kFrontRoom = 64 * kKeySize;

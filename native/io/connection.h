@@ -22,7 +22,6 @@ class RelayCore;
 // Counts against its relay's limits as long as it lives.
 class Connection {
  public:
-  // `head`: bytes that were read already.
   Connection(std::shared_ptr<RelayCore> relay, Fd fd, Address remote);
   ~Connection();
   Connection(const Connection&) = delete;

@@ -29,7 +29,7 @@ class HandshakeBudget {
  public:
   struct Limits {
     int64_t max = 4096;
-    size_t max_bytes = 64 << 20;
+    size_t max_bytes = 256 << 20;
     uint32_t max_per_source = 256;
   };
 
