@@ -38,7 +38,7 @@ describe.skipIf(pebbleMissing)('against Pebble', () => {
     return { directory: pebble.directory, env: { SSL_CERT_FILE: pebble.rootFile } };
   };
 
-  test("a certificate is asked for at start, validated by TLS-ALPN-01, served, and kept in the reference's files", async () => {
+  test("a certificate is asked for at start, validated by TLS-ALPN-01, served, and kept in derper's files", async () => {
     const source = await rig.source(await start());
     source.start();
     const peer = await rig.sink.handshake(HOST);

@@ -18,7 +18,7 @@ function headscaleNode(node: DerpNode): object {
   );
 }
 
-test('the hint has the members of the reference in their order', () => {
+test('the hint has the members of derper in their order', () => {
   expect(derpNodeHint(NODE)).toBe(`{"Name":"custom","RegionID":900,"HostName":"192.0.2.1","CertName":"${PIN}"}`);
 });
 

@@ -186,7 +186,7 @@ ${(await derplane(['demo', '-help'])).stderr}\`\`\`
     await expect(document).toMatchFileSnapshot('../docs/cli.md');
   });
 
-  test('every flag of the reference and of ours has help, and the usage says what does not work', () => {
+  test('every flag of derper and of ours has help, and the usage says what does not work', () => {
     const text = usage('derplane', FLAGS);
     expect(text).toMatch(/-trust-proxy CIDRs\n.*\[not available yet: proxies in front\]/);
     expect(text).toMatch(/-stun-port int\n.*\[no effect yet: /);

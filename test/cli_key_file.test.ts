@@ -19,7 +19,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 
 const modeOf = async (path: string) => (await stat(path)).mode & 0o777;
 
-test('a missing file is made with its folders, readable by the owner only, in the form of the reference', async () => {
+test('a missing file is made with its folders, readable by the owner only, in the form of derper', async () => {
   const path = join(folder, 'a/b/derper.key');
   const key = await loadKeyFile(path);
   expect(await readFile(path, 'utf8')).toBe(`{\n\t"PrivateKey": "${key.serialize()}"\n}`);

@@ -88,7 +88,7 @@ describe('a relay', () => {
     await expectRelay(`http://${relay.address}/derp`);
   });
 
-  test('takes the queue depth of the reference from the environment', async () => {
+  test('takes the queue depth of derper from the environment', async () => {
     await start([], { TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: '16' });
     const { code, stderr } = await derplane(['-a=127.0.0.1:0', '-c', keyFile], {
       TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: 'deep',

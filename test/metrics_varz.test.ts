@@ -1,4 +1,4 @@
-/** What scrapers and dashboards made for the reference find here. */
+/** What scrapers and dashboards made for derper find here. */
 import { BootstrapDns } from 'derplane';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { METRICS } from '../dist/http/metrics_table.js';
@@ -6,7 +6,7 @@ import { ask, families, samples, withMetrics } from './support/debug_server.js';
 import { type Family, parsePrometheus } from './support/prometheus.js';
 import { patterned, withRelay } from './support/relay.js';
 
-/** Bounds of the reference's histograms. */
+/** Bounds of derper's histograms. */
 const BOUNDS = {
   derp_buffered_write_frames: '0 1 2 3 4 5 6 7 8 9 10 15 20 25 50 100 +Inf',
   derp_mesh_update_batch_size: '0 1 2 5 10 20 50 100 200 500 1000 +Inf',
@@ -14,7 +14,7 @@ const BOUNDS = {
 };
 const REASONS = 'dup_client gone_disconnected queue_head queue_tail unknown_dest unknown_dest_on_fwd write_error';
 
-/** Names and types at the reference's /debug/varz, without those of Go's runtime and of services that are not served yet. */
+/** Names and types at derper's /debug/varz, without those of Go's runtime and of services that are not served yet. */
 const REFERENCE: Record<string, string> = {
   counter: `derp_accepts derp_bytes_received derp_bytes_sent derp_got_ping derp_home_moves_in derp_home_moves_out
     derp_multiforwarder_created derp_multiforwarder_deleted derp_packet_forwarder_delete_other_value derp_packets_forwarded_in
@@ -53,13 +53,13 @@ describe('at /debug/varz', () => {
     list.split(/\s+/).map((name) => [name, type] as const),
   );
 
-  test.each(names)('%s is a %s, as in the reference', (name, type) => {
+  test.each(names)('%s is a %s, as in derper', (name, type) => {
     const family = found.get(name.replace(/\{.*/, ''));
     expect(family?.type).toBe(type);
     expect([...family!.samples.keys()]).toContain(name);
   });
 
-  test.each(Object.entries(BOUNDS))('%s has the bounds of the reference', (name, bounds) => {
+  test.each(Object.entries(BOUNDS))('%s has the bounds of derper', (name, bounds) => {
     const family = found.get(name);
     expect(family?.type).toBe('histogram');
     const expected = bounds.split(' ').map((le) => `${name}_bucket{le="${le}"}`);
@@ -148,7 +148,7 @@ describe('figures', () => {
 });
 
 describe('at /debug/vars', () => {
-  test('the same figures stand as the reference has them', () =>
+  test('the same figures stand as derper has them', () =>
     withRelay({ shards: 2 }, (relay) =>
       withMetrics({ relay: relay.server, version: '1.2.3', cmdline: ['derplane', '-dev'] }, async (port) => {
         const [a, b] = await relay.pair('across shards');

@@ -59,7 +59,7 @@ describe('plain HTTP', () => {
     }
   });
 
-  test('keeps the port of the Host header, as the reference', async () => {
+  test('keeps the port of the Host header, as derper', async () => {
     const { headers } = await ask(await serve(), '/x', 'GET', { Host: '[2001:db8::1]:8080' });
     expect(headers.location).toBe('https://[2001:db8::1]:8080/x');
   });

@@ -1,4 +1,4 @@
-// Why a packet was not delivered. The names are the reference's metric labels.
+// Why a packet was not delivered. The names are derper's metric labels.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Histograms whose buckets stand among a shard's counters. Bounds are upper ones and those of the reference; a value
+// Histograms whose buckets stand among a shard's counters. Bounds are upper ones and those of derper; a value
 // beyond the last falls into one more bucket. Buckets hold their own values only: whoever shows them adds up.
 #pragma once
 

@@ -1,4 +1,4 @@
-// TCP round-trip times as the reference counts them: each measurement in one bucket, and what cannot be measured once
+// TCP round-trip times as derper counts them: each measurement in one bucket, and what cannot be measured once
 // per connection.
 #pragma once
 

@@ -210,7 +210,7 @@ int TlsServer::onClientHello(SSL* ssl, int* alert, void* self) {
 
 int TlsServer::answer(SSL* ssl, int* alert) {
   TlsSession& session = TlsSession::of(ssl);
-  *alert = SSL_AD_INTERNAL_ERROR;  // the reference's answer to a name that it does not serve
+  *alert = SSL_AD_INTERNAL_ERROR;  // derper's answer to a name that it does not serve
   Hello hello;
   if (!readHello(ssl, hello)) {
     *alert = SSL_AD_DECODE_ERROR;

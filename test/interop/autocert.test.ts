@@ -19,7 +19,7 @@ interface Leaves {
   rsa: string;
 }
 
-describe.skipIf(goMissing ?? pebbleMissing)('the folder of the reference', () => {
+describe.skipIf(goMissing ?? pebbleMissing)('the folder of derper', () => {
   let rig: AcmeRig;
   let program: string;
   let pebble: Pebble | undefined;

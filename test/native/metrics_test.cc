@@ -62,7 +62,7 @@ TEST("a batch of presence counts its changes and its rounds, and nothing else mo
   CHECK_EQ(sum, 4 + 1004 + 10);
 }
 
-TEST("a round-trip time falls into the bucket of the reference") {
+TEST("a round-trip time falls into the bucket of derper") {
   const auto name = [](uint64_t microseconds) {
     return std::string(kRttBucketNames[static_cast<uint32_t>(rttBucketOf(microseconds))]);
   };

@@ -1,4 +1,4 @@
-// Command autocertinterop keeps certificates in a folder as the reference does: with Go's autocert.
+// Command autocertinterop keeps certificates in a folder as derper does: with Go's autocert.
 //
 //	autocertinterop read DIR HOST    prints what autocert finds in the folder: a line of JSON
 //	autocertinterop get DIR HOST     prints the port at which it answers TLS-ALPN-01, reads the URL of
