@@ -26,8 +26,9 @@ export async function readAnswer(body: Readable, signal: AbortSignal): Promise<A
     const answer = tryParse(bytes);
     if (answer instanceof Error) throw answer;
     return answer;
-  } catch (error) {
-    throw signal.aborted ? new Error('admission controller: its answer did not end in time', { cause: error }) : error;
+  } catch (cause) {
+    const why = signal.aborted ? 'it did not end in time' : (cause as Error).message;
+    throw new Error(`admission controller: bad answer: ${why}`, { cause });
   } finally {
     signal.removeEventListener('abort', end);
     body.on('error', () => undefined);
