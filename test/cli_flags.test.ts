@@ -167,8 +167,8 @@ known, but end the program with one line when they are set to anything but their
 | 1 | cannot start (port in use, unreadable key file, a flag that is not available yet), or failed; one line says why |
 | 2 | wrong flag, value or argument; the usage follows |
 
-A second SIGTERM or SIGINT ends the program at once. SIGHUP reloads the file of \`-rate-config\`
-and the certificate of \`-certmode manual\`, which is also read again by itself when its files change.
+A second SIGTERM or SIGINT ends the program at once. SIGHUP reloads the files of \`-rate-config\` and
+\`-allow-keys\`, and the certificate of \`-certmode manual\`. The last two are also read again by themselves when their files change.
 
 \`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH\` gives the queue depth where \`-queue-depth\` is not given. With \`-dev\` the mesh key comes
 from \`TAILSCALE_DERPER_MESH_KEY\`, and only then.

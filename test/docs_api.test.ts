@@ -61,9 +61,9 @@ describe('examples', () => {
 
 /** Default of each option that has one number for every machine, by its path. */
 function defaultValues(): Record<string, number> {
-  const { mesh, handshake, timeouts, queues } = resolveOptions({});
+  const { mesh, admission, handshake, timeouts, queues } = resolveOptions({});
   const { threads: _byCores, ...bounds } = handshake;
-  const groups = { mesh: { retryInterval: mesh.retryInterval }, handshake: bounds, timeouts, queues };
+  const groups = { mesh: { retryInterval: mesh.retryInterval }, handshake: bounds, timeouts, queues, admission };
   const paths = Object.entries(groups).flatMap(([group, options]) =>
     Object.entries(options).map(([name, value]) => [`${group}.${name}`, value]),
   );
@@ -94,13 +94,14 @@ describe('it tells of', () => {
   test.each([
     ['ServerOptions', ''],
     ['ServerMeshOptions', 'mesh.'],
+    ['ServerAdmissionOptions', 'admission.', 'src/admission/options.ts'],
     ['ServerHandshakeOptions', 'handshake.'],
     ['ServerTimeoutOptions', 'timeouts.'],
     ['ServerQueueOptions', 'queues.'],
     ['ListenOptions', ''],
-  ])('every option of %s', async (name, prefix) => {
-    const options = await members('src/server/options.ts', `export interface ${name} {`, /^ {2}(\w+)\??:/gm);
-    const groups = new Set(['mesh', 'handshake', 'timeouts', 'queues']);
+  ])('every option of %s', async (name, prefix, file = 'src/server/options.ts') => {
+    const options = await members(file, `export interface ${name} {`, /^ {2}(\w+)\??:/gm);
+    const groups = new Set(['mesh', 'admission', 'handshake', 'timeouts', 'queues']);
     const leaves = options.filter((option) => prefix !== '' || !groups.has(option));
     expect(leaves.length).toBeGreaterThan(2);
     expect(firstCells).toEqual(expect.arrayContaining(leaves.map((option) => `${prefix}${option}`)));

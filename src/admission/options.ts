@@ -26,6 +26,10 @@ export interface ServerAdmissionOptions {
   admitTimeout?: number;
 }
 
+/** With defaults filled in. */
+export type ResolvedAdmission = ServerAdmissionOptions &
+  Required<Pick<ServerAdmissionOptions, 'urlFailOpen' | 'urlCache' | 'admitTimeout'>>;
+
 export const ADMISSION_CHECKS: Checks<ServerAdmissionOptions> = {
   disallowAppNames: arrayOf(checkString),
   keyFile: checkString,

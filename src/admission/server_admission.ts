@@ -8,12 +8,9 @@ import { DisallowedAppNames } from './app_names.js';
 import { AdmissionDesk } from './desk.js';
 import { HookAdmission } from './hook.js';
 import { KeyFile } from './key_file.js';
-import type { ServerAdmissionOptions } from './options.js';
+import type { ResolvedAdmission } from './options.js';
 import { TailscaledAdmission } from './tailscaled.js';
 import { checkAdmissionUrl, UrlAdmission } from './url.js';
-
-/** Milliseconds for a decision of `admit`. */
-const ADMIT_TIMEOUT = 5_000;
 
 /** Milliseconds within which each source but the hook decides: they have 5 s, and the main thread may be busy. */
 const SOURCE_TIME = 6_000;
@@ -45,9 +42,9 @@ export class ServerAdmission {
   readonly #self: AdmissionChain;
 
   /** @throws DerpError `ERR_DERP_BAD_OPTION` for a URL or a key file that cannot be used, `ERR_DERP_CERTIFICATE` */
-  constructor(options: ServerAdmissionOptions, parts: AdmissionParts) {
+  constructor(options: ResolvedAdmission, parts: AdmissionParts) {
     this.#parts = parts;
-    const { disallowAppNames = [], keyFile, tailscaledSocket, url, admit, admitTimeout = ADMIT_TIMEOUT } = options;
+    const { disallowAppNames = [], keyFile, tailscaledSocket, url, admit, admitTimeout } = options;
     const names = disallowAppNames.length === 0 ? undefined : new DisallowedAppNames(disallowAppNames);
     this.#tailscaled = tailscaledSocket === undefined ? undefined : new TailscaledAdmission(tailscaledSocket);
     this.#url = url === undefined ? undefined : this.#makeUrl(url, options);
@@ -112,7 +109,7 @@ export class ServerAdmission {
     this.#desk.close();
   }
 
-  #makeUrl(url: string, { urlFailOpen = true, urlCache = 0 }: ServerAdmissionOptions): UrlAdmission {
+  #makeUrl(url: string, { urlFailOpen, urlCache }: ResolvedAdmission): UrlAdmission {
     checkAdmissionUrl(url, 'admission.url');
     return new UrlAdmission({
       url,
@@ -131,13 +128,7 @@ export class ServerAdmission {
     for (const key of keys) if (this.#keyFile?.has(key) === false) this.#parts.closePeer(key.bytes);
   }
 
-  #summarise({
-    keyFile,
-    tailscaledSocket,
-    url,
-    urlFailOpen = true,
-    admit,
-  }: ServerAdmissionOptions): string | undefined {
+  #summarise({ keyFile, tailscaledSocket, url, urlFailOpen, admit }: ResolvedAdmission): string | undefined {
     const texts = present([
       keyFile !== undefined ? `keys of ${keyFile}` : undefined,
       tailscaledSocket !== undefined ? `nodes that the tailscaled at ${tailscaledSocket} knows` : undefined,

@@ -21,6 +21,9 @@ export const REQUEST_TIMEOUT = 10_000;
 /** Milliseconds for ServerKey to be written and ClientInfo to be read; the reference's. */
 export const CLIENT_INFO_TIMEOUT = 10_000;
 
+/** Milliseconds for a decision of an embedder's hook; as derper gives an admission server. */
+export const ADMIT_TIMEOUT = 5_000;
+
 /** Milliseconds for the first byte of a connection. Clients speak first and at once, so a lost packet may be sent again twice meanwhile. */
 export const FIRST_BYTE_TIMEOUT = 3_000;
 

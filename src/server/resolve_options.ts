@@ -1,5 +1,5 @@
 /** Options of a {@link Server}, checked, and with their defaults filled in. */
-import { ADMISSION_CHECKS, type ServerAdmissionOptions } from '../admission/options.js';
+import { ADMISSION_CHECKS, type ResolvedAdmission, type ServerAdmissionOptions } from '../admission/options.js';
 import { arrayOf, type Checks, checkBoolean, checkLogger, checkOptions, checkString, oneOf } from '../checks.js';
 import { type Logger, silentLogger } from '../log.js';
 import { checkPem } from '../tls/pem_option.js';
@@ -23,7 +23,7 @@ export interface ResolvedOptions {
   readonly logClients: boolean;
   readonly mesh: ServerMeshOptions &
     Required<Pick<ServerMeshOptions, 'with' | 'insecureHttp' | 'retryInterval' | 'dnsInterval'>>;
-  readonly admission: ServerAdmissionOptions;
+  readonly admission: ResolvedAdmission;
   readonly handshake: Required<ServerHandshakeOptions>;
   readonly timeouts: Required<ServerTimeoutOptions>;
   readonly queues: Required<ServerQueueOptions>;
@@ -89,7 +89,7 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
       retryInterval: mesh.retryInterval ?? defaults.MESH_RETRY_INTERVAL,
       dnsInterval: mesh.dnsInterval ?? defaults.MESH_DNS_INTERVAL,
     },
-    admission: options.admission ?? {},
+    admission: { urlFailOpen: true, urlCache: 0, admitTimeout: defaults.ADMIT_TIMEOUT, ...given(options.admission) },
     handshake: resolveHandshake(handshake, threads.handshakeThreads),
     timeouts: {
       write: timeouts.write ?? defaults.WRITE_TIMEOUT,
@@ -102,6 +102,11 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
       ringBytes: queues.ringBytes ?? defaults.RING_BYTES,
     },
   };
+}
+
+/** Without options that are undefined, which would hide a default. */
+function given(options: ServerAdmissionOptions = {}): ServerAdmissionOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }
 
 function resolveHandshake(handshake: ServerHandshakeOptions, threads: number): ResolvedOptions['handshake'] {
