@@ -25,7 +25,7 @@
   'targets': [
     {
       'target_name': 'derplane',
-      'sources': ["<!@(ls native/core/*.cc native/io/*.cc native/tls/*.cc native/binding/*.cc)"],
+      'sources': ["<!@(ls native/core/*.cc native/io/*.cc native/stun/*.cc native/tls/*.cc native/binding/*.cc)"],
     },
   ],
   'conditions': [

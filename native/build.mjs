@@ -18,7 +18,7 @@ const buildFolder = join(root, 'build');
 const stampFile = join(buildFolder, 'derplane-build.json');
 const lockFile = join(buildFolder, 'derplane-build.lock');
 /** The sources of all addons; what node-gyp makes of them lies in build/Release or build/Debug. */
-const SOURCE_FOLDERS = ['native/binding', 'native/core', 'native/io', 'native/tls', 'bench/native'];
+const SOURCE_FOLDERS = ['native/binding', 'native/core', 'native/io', 'native/stun', 'native/tls', 'bench/native'];
 const SOURCE_FILES = ['binding.gyp', 'package-lock.json'];
 
 /** What to install where a tool is missing. */

@@ -29,6 +29,7 @@ export { BootstrapDns, type BootstrapDnsCounts, type BootstrapDnsOptions } from 
 export type { NameResolver } from './http/bootstrap_names.js';
 export { type DebugAccess, debugAccess } from './http/debug_access.js';
 export { type DebugPagesOptions, type DebugSource, debugPages } from './http/debug_pages.js';
+export type { StunSource } from './http/debug_vars.js';
 export { createMetricsServer, type MetricsServerOptions } from './http/metrics_server.js';
 export { createPageServer } from './http/page_server.js';
 export { type PagesOptions, pages } from './http/pages.js';
@@ -56,5 +57,6 @@ export type { ConnectedClient, GoneClient, MeshLinkDown, MeshLinkUp, ServerEvent
 export type { Stats } from './server/stats.js';
 export type { ServerStats, ShardStats } from './server/stats_types.js';
 export type { ConnectionTraffic } from './server/traffic.js';
+export { StunServer, type StunServerOptions, type StunStats } from './stun/stun_server.js';
 export type { Pem } from './tls/pem_option.js';
 export { type Certificate, TlsContext, type TlsContextOptions } from './tls/tls_context.js';

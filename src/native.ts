@@ -388,7 +388,27 @@ export interface NativeLineWriter {
   flush(timeout: number): boolean;
 }
 
+/** native/stun/server.h */
+export interface NativeStunServer {
+  /** `ip:port`; empty once it is closed. */
+  readonly address: string;
+  /** In the order of native/binding/stun_wrap.cc; empty once it is closed. */
+  figures(): number[];
+  /** Of the last read that failed; empty without one. */
+  readonly readError: string;
+  /** The first private address that an answer told, `ip:port`; empty without one. */
+  readonly firstPrivate: string;
+  /** Waits for its thread, which ends at once. */
+  close(): void;
+}
+
 export interface NativeAddon {
+  /** @throws the system's error, with its code */
+  StunServer: new (
+    host: string,
+    port: number,
+    answersPerSecond: number,
+  ) => NativeStunServer;
   /** `maxBytes`: text that may wait to be written; lines beyond it are lost. */
   LineWriter: new (
     fd: number,

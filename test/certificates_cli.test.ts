@@ -154,10 +154,14 @@ describe('an IP address as -hostname', () => {
     expect(relay.stdout()).not.toMatch(/certname/i);
   });
 
-  test('never says that STUN is served, which it is not', async () => {
-    const relay = await start([...manual('127.0.0.1'), '-http-port', '-1', '-stun', '-stun-port', '3478']);
-    await expect.poll(() => relay.stdout()).toContain('        stunport: -1\n');
-    expect(relay.stdout()).toContain('"STUNPort": -1');
+  test('prints maps with the port of STUN, or without STUN', async () => {
+    const without = await start([...manual('127.0.0.1'), '-http-port', '-1']);
+    await expect.poll(() => without.stdout()).toContain('        stunport: -1\n');
+    expect(without.stdout()).toContain('"STUNPort": -1');
+    const relay = await start([...manual('127.0.0.1'), '-http-port', '-1', '-stun', '-stun-port', '0']);
+    const [, port] = /listening on 127\.0\.0\.1:(\d+)/.exec(await relay.line(/STUN server listening on/)) ?? [];
+    await expect.poll(() => relay.stdout()).toContain(`        stunport: ${port}\n`);
+    expect(relay.stdout()).toContain(`"STUNPort": ${port}`);
   });
 
   test('prints the map again when the certificate is another one', async () => {

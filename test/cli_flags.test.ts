@@ -189,7 +189,6 @@ ${(await derplane(['demo', '-help'])).stderr}\`\`\`
   test('every flag of derper and of ours has help, and the usage says what does not work', () => {
     const text = usage('derplane', FLAGS);
     expect(text).toMatch(/-trust-proxy CIDRs\n.*\[not available yet: proxies in front\]/);
-    expect(text).toMatch(/-stun-port int\n.*\[no effect yet: /);
   });
 
   test('-version prints the version alone', async () => {
@@ -281,7 +280,7 @@ describe('what the flags ask for', () => {
 
   test('the defaults of what is not available yet are accepted', () => {
     const args = ['-accept-connection-limit=+Inf', '-trust-proxy='];
-    expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toHaveLength(1);
+    expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toEqual([]);
   });
 
   test.each([
@@ -324,11 +323,34 @@ describe('what the flags ask for', () => {
     });
   });
 
-  test('STUN and -ace get one warning each', () => {
-    expect(config(['-dev', '-ace']).warnings).toEqual([
-      expect.stringContaining('-stun=false'),
-      expect.stringContaining('-ace'),
-    ]);
+  test('-ace gets one warning', () => {
+    expect(config(['-dev', '-ace']).warnings).toEqual([expect.stringContaining('-ace')]);
+  });
+
+  test.each([
+    [[], 'flag -dev, 127.0.0.1:3478'],
+    [['-stun-port=5'], 'flag -dev, 127.0.0.1:5'],
+    [['-stun-addr=192.0.2.1'], 'flag -stun-addr, 192.0.2.1:3478'],
+    [['-stun-addr=192.0.2.1', '-stun-port=5'], 'flag -stun-addr, 192.0.2.1:5'],
+    [['-stun-addr=192.0.2.1:7'], 'flag -stun-addr, 192.0.2.1:7'],
+    [['-stun-addr=2001:db8::1'], 'flag -stun-addr, 2001:db8::1:3478'],
+    [['-stun-addr=[2001:db8::1]'], 'flag -stun-addr, 2001:db8::1:3478'],
+    [['-stun-addr=[2001:db8::1]:7'], 'flag -stun-addr, 2001:db8::1:7'],
+    [['-stun-addr=:7'], 'flag -stun-addr, :7'],
+  ])('STUN with %j listens at: %s', (args, expected) => {
+    const { flag, host, port } = config(['-dev', ...args]).stun!.address;
+    expect(`flag ${flag === '-stun-port' ? '-dev' : flag}, ${host}:${port}`).toBe(expected);
+  });
+
+  test('-stun=false serves no STUN, -stun-rate bounds its answers', () => {
+    expect(config(['-dev', '-stun=false']).stun).toBeUndefined();
+    expect(config(['-dev']).stun?.answersPerSecond).toBe(10_000);
+    expect(config(['-dev', '-stun-rate=0']).stun?.answersPerSecond).toBe(0);
+  });
+
+  test('-stun-addr that is no address, or names a port beside -stun-port, is refused', () => {
+    expect(() => config(['-dev', '-stun-addr=x y:1'])).toThrow('-stun-addr "x y:1": invalid server address');
+    expect(() => config(['-dev', '-stun-addr=:7', '-stun-port=7'])).toThrow('names a port, and so does -stun-port');
   });
 
   test.each(['doctor', 'top'])('the command %s says that it is not there yet', async (command) => {

@@ -158,7 +158,6 @@ describe('-dev', () => {
     running.push(relay);
     expect(relay.address).toBe('127.0.0.1:3340');
     expect(relay.stderr()).toContain('Running in dev mode.');
-    expect(relay.stderr()).toContain('STUN is not available yet');
     const { code, stdout } = await derplane(['demo', '-count', '2']);
     expect(code).toBe(0);
     expect(stdout).toContain('packet 2: ');
@@ -245,7 +244,7 @@ describe('logs', () => {
   });
 
   test('json lines are objects with time, level and msg', async () => {
-    const relay = await start(['-log-format', 'json', '-stun']);
+    const relay = await start(['-log-format', 'json', '-ace']);
     relay.kill('SIGTERM');
     const { stderr } = await relay.ended;
     const entries = stderr
@@ -259,7 +258,7 @@ describe('logs', () => {
         msg: expect.any(String),
       });
     }
-    expect(entries).toContainEqual(expect.objectContaining({ level: 'warn', msg: expect.stringContaining('STUN') }));
+    expect(entries).toContainEqual(expect.objectContaining({ level: 'warn', msg: expect.stringContaining('-ace') }));
     expect(entries).toContainEqual(
       expect.objectContaining({ level: 'info', msg: `derper: serving on ${relay.address}` }),
     );

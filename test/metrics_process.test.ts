@@ -14,7 +14,7 @@ function run<T = Record<string, number>>(script: string): T {
     import { setTimeout as sleep } from 'node:timers/promises';
     const scrape = async () => {
       const { metricsText } = await import(${module('http/metrics_text.js')});
-      const text = await metricsText(readFigures(undefined, '0'));
+      const text = await metricsText(readFigures({ relay: undefined, version: '0' }));
       return Object.fromEntries([...text.matchAll(/^(\\w+) (\\S+)$/gm)].map(([, name, value]) => [name, Number(value)]));
     };
     const block = (ms) => { const end = performance.now() + ms; while (performance.now() < end); };
@@ -94,7 +94,7 @@ describe.skipIf(noPromtool !== undefined)('promtool', () => {
     const { metricsText } = await import('../dist/http/metrics_text.js');
     const server = new Server(PrivateKey.generate(), { shards: 2 });
     const certificates = [{ name: 'derp.example.com', notAfter: new Date(Date.now() + 1e9) }];
-    const text = await metricsText(readFigures(server, '0', certificates));
+    const text = await metricsText(readFigures({ relay: server, version: '0', certificates: () => certificates }));
     await server.close();
     // The others have the names of derper, which keeps to no rule.
     const ours = [...parsePrometheus(text)].filter(([name]) => /^(?:derplane|process|nodejs)_/.test(name));
@@ -107,6 +107,6 @@ describe.skipIf(noPromtool !== undefined)('promtool', () => {
     const { readFigures } = await import('../dist/http/debug_vars.js');
     const { metricsText } = await import('../dist/http/metrics_text.js');
     // Status 3: lint only.
-    expect([0, 3]).toContain(check(await metricsText(readFigures(undefined, '0'))).status);
+    expect([0, 3]).toContain(check(await metricsText(readFigures({ relay: undefined, version: '0' }))).status);
   });
 });

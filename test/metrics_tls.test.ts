@@ -31,7 +31,7 @@ function request(maxVersion: 'TLSv1.2' | 'TLSv1.3'): Promise<number | undefined>
 }
 
 async function varz(): Promise<string[]> {
-  const text = await metricsText(readFigures(server, '0'));
+  const text = await metricsText(readFigures({ relay: server, version: '0' }));
   return text.split('\n').filter((line) => /^(derper_tls|tls_listener)/.test(line));
 }
 
@@ -89,7 +89,7 @@ test('connections beyond the limit of handshakes are counted as rejected', async
 
 test('a relay without TLS shows none of it', async () => {
   const plain = new Server(PrivateKey.generate(), { shards: 1 });
-  const text = await metricsText(readFigures(plain, '0'));
+  const text = await metricsText(readFigures({ relay: plain, version: '0' }));
   expect(text).not.toMatch(/^(derper_tls|tls_listener)/m);
   await plain.close();
 });

@@ -9,6 +9,7 @@
 #include "env.h"
 #include "line_writer_wrap.h"
 #include "relay_wrap.h"
+#include "stun_wrap.h"
 #include "tls_wraps.h"
 #include "worker_wraps.h"
 
@@ -45,6 +46,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("TlsClient", TlsClientWrap::define(env));
   exports.Set("TlsSession", TlsSessionWrap::define(env));
   exports.Set("HandshakeIo", HandshakeIoWrap::define(env));
+  exports.Set("StunServer", StunServerWrap::define(env));
   exports.Set("LineWriter", LineWriterWrap::define(env));
   exports.Set("counterNames", Napi::Function::New(env, counterNames));
   exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));

@@ -4,6 +4,7 @@ import type { ServerAdmissionOptions } from '../admission/options.js';
 import { DEFAULT_SOCKET } from '../admission/tailscaled.js';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
 import { canonicalHost } from '../host_name.js';
+import { canonicalAddress } from '../ip_address.js';
 import { parseMeshEntry } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
@@ -11,6 +12,7 @@ import { StartError } from './exit.js';
 import type { FlagTable, ParsedFlags } from './flag_set.js';
 import { FLAGS } from './flags.js';
 import { defaultMeshKeyFile, MESH_KEY_VARIABLE, type MeshKeySource } from './mesh_key.js';
+import type { StunConfig } from './stun.js';
 
 export interface TlsConfig {
   certificates: CertificateConfig;
@@ -42,6 +44,8 @@ export interface RelayConfig {
   hostname: string;
   /** Undefined: plain HTTP is served. */
   tls: TlsConfig | undefined;
+  /** Undefined: STUN is not served. */
+  stun: StunConfig | undefined;
   server: ServerOptions;
   /** What the operator should know about the flags. */
   warnings: string[];
@@ -84,6 +88,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     meshKey,
     rateConfig: values['rate-config'] === '' ? undefined : values['rate-config'],
     metricsAddress: values['metrics-addr'] === '' ? undefined : parseAddress('-metrics-addr', values['metrics-addr']),
+    stun: stunConfig(flags, address),
     server: {
       ...(values.shards > 0 && { shards: values.shards }),
       logClients: values['log-level'] === 'debug',
@@ -191,6 +196,22 @@ function meshKeySource({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): M
   return file === '' ? undefined : { file };
 }
 
+/** On the IP of `-a` unless the flags name another address. */
+function stunConfig({ values, given }: RelayFlags, listen: Address): StunConfig | undefined {
+  if (!values.stun) return undefined;
+  const answersPerSecond = values['stun-rate'];
+  const text = values['stun-addr'];
+  if (text === '')
+    return { address: { flag: '-stun-port', host: listen.host, port: values['stun-port'] }, answersPerSecond };
+  const ip = canonicalAddress(text.replace(/^\[(.*)\]$/, '$1'));
+  const address =
+    ip === undefined ? parseAddress('-stun-addr', text) : { flag: '-stun-addr', host: ip, port: values['stun-port'] };
+  if (ip === undefined && given.has('stun-port')) {
+    throw new StartError(`-stun-addr ${JSON.stringify(text)} names a port, and so does -stun-port; give one of them`);
+  }
+  return { address, answersPerSecond };
+}
+
 /** The list, each entry of which is right; without the key only an empty one is. */
 function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | undefined): string[] {
   if (values['mesh-with'] === '') return [];
@@ -246,7 +267,6 @@ function warnings({ values, given }: RelayFlags, address: Address): string[] {
       `-certmode ${values.certmode} serves TLS on port 443 only, and this is plain HTTP on ${formatAddress(address)}: nodes need TLS, by "-a :443", "-certmode manual" or a proxy in front`,
     );
   }
-  if (values.stun) found.push('STUN is not available yet and not served; -stun=false silences this warning');
   if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
   if (values.ace) found.push('-ace: the experimental CONNECT service of the reference is not available');
   const isAsked = values['verify-clients'] || values['verify-client-url'] !== '' || values['allow-keys'] !== '';

@@ -1,5 +1,6 @@
 import * as defaults from '../server/defaults.js';
 import { OPTION_RANGES } from '../server/option_ranges.js';
+import { STUN_ANSWER_RATE } from '../stun/defaults.js';
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
 const SECRETS = 'a secret server for the mesh key';
@@ -26,7 +27,7 @@ export const FLAGS = {
   stun: {
     type: 'bool',
     default: true,
-    help: 'serve STUN; a warning says that it is not available yet, -stun=false silences it',
+    help: 'serve STUN over UDP, on the IP of -a; with -derp=false there is STUN without DERP',
   },
   'stun-port': {
     type: 'int',
@@ -34,7 +35,6 @@ export const FLAGS = {
     min: 0,
     max: 65_535,
     help: 'UDP port of STUN',
-    inert: 'STUN is not served',
   },
   c: {
     type: 'string',
@@ -194,6 +194,17 @@ export const FLAGS = {
     default: defaults.QUEUE_DEPTH,
     ...OPTION_RANGES['queues.depth'],
     help: "packets that each of a client's two send queues holds beyond what the kernel took; also TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH",
+  },
+  'stun-addr': {
+    type: 'string',
+    default: '',
+    help: 'listen `address` of STUN in place of the IP of -a and -stun-port: an IP, "ip:port", "[ip]:port" or ":port"',
+  },
+  'stun-rate': {
+    type: 'int',
+    default: STUN_ANSWER_RATE,
+    ...OPTION_RANGES.answersPerSecond,
+    help: 'STUN answers a second that one source gets, an IPv4 /24 or IPv6 /48; 0 for no bound',
   },
   'metrics-addr': {
     type: 'string',

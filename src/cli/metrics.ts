@@ -7,6 +7,7 @@ import { createMetricsServer } from '../http/metrics_server.js';
 import type { Logger } from '../log.js';
 import { type Address, formatAddress } from './address.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
+import type { RunningStun } from './stun.js';
 
 /**
  * What the debug pages show.
@@ -22,6 +23,7 @@ export function debugOptions(
   certificates: (() => CertificateExpiry[]) | undefined,
   logLinesLost: () => number,
   bootstrapDns: BootstrapDns,
+  stun: RunningStun | undefined,
 ): DebugPagesOptions {
   return {
     ...(relay !== undefined && { relay }),
@@ -29,6 +31,7 @@ export function debugOptions(
     hostname,
     logLinesLost,
     bootstrapDns,
+    ...(stun !== undefined && { stun }),
     cmdline: ['derplane', ...shownCommandLine(process.argv.slice(2))],
   };
 }

@@ -23,9 +23,10 @@ import { loadKeyFile } from './key_file.js';
 import type { Log } from './logging.js';
 import { loadMeshKey } from './mesh_key.js';
 import { debugOptions, serveMetrics } from './metrics.js';
+import { startStun } from './stun.js';
 import { derpMaps, isPrinted, openTls, type RelayTls } from './tls.js';
 
-/** Port of STUN in a DERP map of a relay that serves none, as this one: nodes do not look for it then. */
+/** Port of STUN in a DERP map of a relay that serves none: nodes do not look for it then. */
 const NO_STUN = -1;
 
 export interface RunningRelay {
@@ -86,7 +87,7 @@ async function serveAll(
     ip: canonicalHost(config.hostname) ?? config.hostname,
     pin: tls.source.pin,
     port: relay.address.port,
-    stunPort: NO_STUN,
+    stunPort: relay.stunPort ?? NO_STUN,
     port80: plainAddress?.port === 80,
   });
   tls.onPinChange = () => log.print(derpMaps(node()));
@@ -98,7 +99,12 @@ async function serveAll(
 }
 
 /** A relay with its pages, and what the debug pages among them show. */
-type Serving = RunningRelay & { debug: DebugPagesOptions; pages: RequestListener };
+type Serving = RunningRelay & {
+  debug: DebugPagesOptions;
+  pages: RequestListener;
+  /** Undefined: STUN is not served. */
+  stunPort: number | undefined;
+};
 
 /** Adds a listener, which stays to the end: figures tell how far draining is. */
 async function beside(relay: Serving, address: Address, listen: () => Promise<HttpListener>): Promise<Serving> {
@@ -136,8 +142,9 @@ async function serve(
   const { Server } = await import('../server/server.js');
   const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
   const expiry = tls && (() => tls.source.expiry());
+  const stun = config.stun && (await startStun(config.stun, config.hostname, logger));
   const bootstrapDns = new BootstrapDns({ ...config.bootstrapDns, logger });
-  const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost, bootstrapDns);
+  const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost, bootstrapDns, stun);
   if (derp) logger.info({}, `derper: ${admissionLine(server.admission)}`);
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
@@ -158,6 +165,7 @@ async function serve(
       address: { ...address, port },
       debug,
       pages: listener,
+      stunPort: stun?.port,
       reload: () => {
         const certificates = tls?.source.reload;
         const admission = derp && config.server.admission?.keyFile !== undefined;
@@ -168,13 +176,14 @@ async function serve(
       },
       close: async () => {
         bootstrapDns.close();
+        await stun?.close();
         await server.close({ drainTime });
         httpServer.closeAllConnections();
       },
       ended: server.closed,
     };
   } catch (error) {
-    await server.close();
+    await Promise.all([server.close(), stun?.close()]);
     throw isOurs(error) ? error : listenError(address, error);
   }
 }

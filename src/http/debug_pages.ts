@@ -11,7 +11,7 @@ import type { BootstrapDns } from './bootstrap_dns.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
 import { type ClientsSource, sendClients } from './debug_clients.js';
 import { streamTraffic, type TrafficSource } from './debug_traffic.js';
-import { debugVars, type FigureSource, readFigures } from './debug_vars.js';
+import { debugVars, type FigureSource, readFigures, type StunSource } from './debug_vars.js';
 import { sampleEventLoop } from './event_loop_lag.js';
 import type { Figures } from './metrics_table.js';
 import { setSecurityHeaders } from './security_headers.js';
@@ -31,6 +31,8 @@ export interface DebugPagesOptions {
   certificates?: () => readonly CertificateExpiry[];
   /** What answers `/bootstrap-dns`, whose requests are metrics. Default: none. */
   bootstrapDns?: BootstrapDns;
+  /** What answers STUN, a {@link StunServer}, whose requests are metrics. Default: none. */
+  stun?: StunSource;
   /** Lines of the program's log that could not be written, which are a metric. Default: none. */
   logLinesLost?: () => number;
   /** Shown, and the value of the metric `version`. Default: the version of this package. */
@@ -51,6 +53,7 @@ export const DEBUG_CHECKS: Checks<DebugPagesOptions> = {
   version: checkString,
   cmdline: arrayOf(checkString),
   bootstrapDns: having('a BootstrapDns', 'handle', 'counts'),
+  stun: having('a StunServer', 'stats'),
   logLinesLost: checkFunction,
   senderCardinality: checkBoolean,
   access: checkFunction,
@@ -70,8 +73,7 @@ export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   const countsSenders = options.senderCardinality ?? envBoolean(process.env, 'TS_DERP_SENDER_CARDINALITY');
   // From the start on: the first scrape shall tell of the time before it.
   sampleEventLoop();
-  const figures = () =>
-    readFigures(relay, version, options.certificates?.(), options.logLinesLost?.(), options.bootstrapDns?.counts());
+  const figures = () => readFigures({ ...options, relay, version });
   let trafficPages = 0;
   const routes = new Map<string, Page>([
     ['/debug/', (_, response) => sendIndex(response, { ...options, version })],

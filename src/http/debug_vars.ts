@@ -2,7 +2,8 @@
 import { uptime } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
-import type { BootstrapDnsCounts } from './bootstrap_dns.js';
+import type { StunStats } from '../stun/stun_server.js';
+import type { BootstrapDns } from './bootstrap_dns.js';
 import { placeFigures } from './connection_places.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
@@ -12,21 +13,35 @@ export interface FigureSource {
   shardVars(): Stats[];
 }
 
+/** What answers STUN, as the debug pages want it; {@link StunServer} has it. */
+export interface StunSource {
+  /** Undefined: it could not listen. */
+  stats(): StunStats | undefined;
+  /** 1 once clients seem to be hidden by NAT in front of the relay. */
+  hidesClients?(): number;
+}
+
+/** Where figures come from. */
+export interface FigureSources {
+  relay: FigureSource | undefined;
+  version: string;
+  certificates?: (() => readonly CertificateExpiry[]) | undefined;
+  logLinesLost?: (() => number) | undefined;
+  bootstrapDns?: BootstrapDns | undefined;
+  stun?: StunSource | undefined;
+}
+
 /** Reads all figures of this moment. */
-export function readFigures(
-  relay: FigureSource | undefined,
-  version: string,
-  certificates: readonly CertificateExpiry[] = [],
-  logLinesLost?: number,
-  bootstrapDns?: BootstrapDnsCounts,
-): Figures {
+export function readFigures(sources: FigureSources): Figures {
+  const { relay, version, certificates, logLinesLost, bootstrapDns, stun } = sources;
   const now = Date.now() / 1000;
   return {
     relay: relay?.expVar(),
     shards: relay?.shardVars() ?? [],
-    certificates,
-    bootstrapDns,
-    logLinesLost,
+    certificates: certificates?.() ?? [],
+    bootstrapDns: bootstrapDns?.counts(),
+    stun: stun && { stats: stun.stats(), hidesClients: stun.hidesClients?.() ?? 0 },
+    logLinesLost: logLinesLost?.(),
     version,
     uptime: Math.floor(process.uptime()),
     startTime: Math.floor(now - process.uptime()),
@@ -71,6 +86,7 @@ export function debugVars(figures: Figures, cmdline: readonly string[]): object 
     ...Object.fromEntries(
       Object.entries(figures.bootstrapDns ?? {}).map(([name, value]) => [`counter_bootstrap_dns_${name}`, value]),
     ),
+    ...stunVars(figures),
     node_boot_time_seconds: figures.bootTime,
     nodejs_memory: process.memoryUsage(),
     process_start_unix_time: figures.startTime,
@@ -86,6 +102,12 @@ function certificateVars(figures: Figures): Stats {
     return value === undefined ? [] : [[metric.name.replace('derplane_', 'gauge_'), value] as const];
   });
   return Object.fromEntries(found);
+}
+
+function stunVars({ stun }: Figures): object {
+  if (stun?.stats === undefined) return {};
+  const { addrfamily, no_local_addr, requests } = stun.stats;
+  return { stun: { counter_addrfamily: addrfamily, counter_no_local_addr: no_local_addr, counter_requests: requests } };
 }
 
 function sorted(object: object): object {

@@ -2,6 +2,7 @@
 
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
+import type { StunStats } from '../stun/stun_server.js';
 import type { BootstrapDnsCounts } from './bootstrap_dns.js';
 
 /** What metrics are made of. */
@@ -14,6 +15,8 @@ export interface Figures {
   certificates: readonly CertificateExpiry[];
   /** Undefined where nobody answers `/bootstrap-dns`. */
   bootstrapDns: BootstrapDnsCounts | undefined;
+  /** Undefined where no STUN is served. */
+  stun: StunFigures | undefined;
   /** Of the program's log; undefined where somebody else's logger is used. */
   logLinesLost: number | undefined;
   version: string;
@@ -25,6 +28,14 @@ export interface Figures {
   bootTime: number;
   /** Connections of page servers, over the whole process. */
   pages: { refused: number; evicted: number; evictedOfSource: number };
+}
+
+/** What metrics of STUN are made of. */
+export interface StunFigures {
+  /** Undefined: it could not listen. */
+  stats: StunStats | undefined;
+  /** 1 once clients seem to be hidden by NAT in front of the relay. */
+  hidesClients: number;
 }
 
 export interface Metric {
@@ -236,6 +247,7 @@ export const METRICS: readonly Metric[] = [
   ...BOOTSTRAP_DNS.map(([name, help]) =>
     metric('bootstrap_dns_', [name, 'counter', help], ({ bootstrapDns }) => bootstrapDns?.[name]),
   ),
+  ...stunMetrics(),
   metric(
     'derplane_',
     ['log_lines_lost_total', 'counter', 'Log lines that could not be written, or were not read in time.'],
@@ -260,6 +272,57 @@ export const METRICS: readonly Metric[] = [
 function metric(prefix: string, [name, type, help, ...labels]: Row, value: Metric['value']): Metric {
   return { name: prefix + name, type, help, labels, value };
 }
+
+/** Those of derper, and ours. Where STUN could not listen its figures are 0. */
+function stunMetrics(): Metric[] {
+  const figure =
+    (read: (stats: StunStats) => unknown): Metric['value'] =>
+    ({ stun }) =>
+      stun === undefined ? undefined : (read(stun.stats ?? NO_STUN) as Stats | number);
+  return [
+    metric(
+      'stun_',
+      ['addrfamily', 'counter', 'STUN requests by address family.', 'family'],
+      figure((s) => s.addrfamily),
+    ),
+    metric(
+      'stun_',
+      ['no_local_addr', 'counter', 'STUN requests for which the kernel did not tell the address they were sent to.'],
+      figure((s) => s.no_local_addr),
+    ),
+    metric(
+      'stun_',
+      ['requests', 'counter', 'STUN datagrams by what became of them.', 'disposition'],
+      figure((s) => s.requests),
+    ),
+    ours(
+      'derplane_',
+      ['stun_rate_limited', 'counter', 'STUN requests without an answer, since their source asked too often.'],
+      figure((s) => s.rate_limited),
+    ),
+    ours(
+      'derplane_',
+      ['stun_told_private', 'counter', 'STUN answers that told a private address.'],
+      figure((s) => s.told_private),
+    ),
+    ours('derplane_', ['stun_up', 'gauge', 'Whether STUN is served; 0 where its port is unavailable.'], ({ stun }) =>
+      stun === undefined ? undefined : Number(stun.stats !== undefined),
+    ),
+    ours(
+      'derplane_',
+      ['stun_hides_clients', 'gauge', 'Whether NAT in front of the relay seems to hide the addresses of clients.'],
+      ({ stun }) => stun?.hidesClients,
+    ),
+  ];
+}
+
+const NO_STUN: StunStats = {
+  requests: { success: 0, not_stun: 0, read_error: 0, write_error: 0 },
+  addrfamily: { ipv4: 0, ipv6: 0 },
+  no_local_addr: 0,
+  rate_limited: 0,
+  told_private: 0,
+};
 
 /** One of our own: its counters are named as Prometheus wants them, while those of derper keep their names. */
 function ours(prefix: string, [name, type, ...rest]: Row, value: Metric['value']): Metric {

@@ -122,7 +122,7 @@ export async function numericHost(host: string = EVERYWHERE): Promise<string> {
 }
 
 /** What the system said, in the form of Node's own servers. */
-function listenError(cause: unknown, address: string, port: number): DerpError {
+export function listenError(cause: unknown, address: string, port: number): DerpError {
   const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
   const errno = errnoOf(code);
   return new DerpError(code as DerpErrorCode, `listen ${code}: ${message} ${withPort(address, port)}`, {

@@ -34,6 +34,7 @@ export const OPTION_RANGES = {
   'queues.ringBytes': { min: 0, max: MAX_BYTES },
   'admission.urlCache': { min: 0, max: MAX_TIME },
   'admission.admitTimeout': { min: 1, max: MAX_TIME },
+  answersPerSecond: { min: 0, max: 10_000_000 },
   port: { min: 0, max: 65_535 },
   tcpKeepaliveTime: { min: 1_000, max: MAX_TCP_KEEPALIVE },
   tcpUserTimeout: { min: 0, max: MAX_TCP_USER_TIMEOUT },

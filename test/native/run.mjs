@@ -45,7 +45,7 @@ try {
 
 async function main() {
   const core = sources('native/core');
-  const io = [...IO_SOURCES, ...SHARD_SOURCES];
+  const io = [...IO_SOURCES, ...SHARD_SOURCES, ...sources('native/stun')];
   const all = sources('test/native');
   const tests = all.filter((file) => file.endsWith('_test.cc'));
   const support = all.filter((file) => !file.endsWith('_test.cc'));

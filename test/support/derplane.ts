@@ -51,10 +51,14 @@ export interface RelayProcess {
   ended: Promise<Ended>;
 }
 
-/** Starts `derplane ARGS` and resolves once it serves; rejects with what it wrote if it ends before. */
+/**
+ * Starts `derplane ARGS` and resolves once it serves; rejects with what it wrote if it ends before. Without a flag about STUN it serves
+ * none: its port belongs to one relay of the machine.
+ */
 export async function startDerplane(args: string[], env: NodeJS.ProcessEnv = {}): Promise<RelayProcess> {
   const startedAt = performance.now();
-  const child = spawn(process.execPath, [MAIN, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
+  const stun = args.some((arg) => /^--?stun/.test(arg)) ? [] : ['-stun=false'];
+  const child = spawn(process.execPath, [MAIN, ...stun, ...args], { env: { ...process.env, ...env }, stdio: 'pipe' });
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {
     output.stdout += chunk;
