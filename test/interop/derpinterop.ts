@@ -28,6 +28,8 @@ export interface CheckOptions {
   certName?: string;
   /** File with the DERP map that the relay printed. */
   derpMap?: string;
+  /** Comma list of `IP:PORT` of STUN servers. */
+  stun?: string;
   /** PEM file of further roots to trust. */
   trust?: string;
 }
@@ -46,6 +48,7 @@ export async function runCheck(check: string, options: CheckOptions): Promise<vo
   if (options.hostName !== undefined) flags.push('-host-name', options.hostName);
   if (options.certName !== undefined) flags.push('-cert-name', options.certName);
   if (options.derpMap !== undefined) flags.push('-derp-map', options.derpMap);
+  if (options.stun !== undefined) flags.push('-stun', options.stun);
   const env = options.trust === undefined ? process.env : { ...process.env, SSL_CERT_FILE: options.trust };
   try {
     await promisify(execFile)(program, [...flags, check], { env, timeout: CHECK_TIMEOUT });

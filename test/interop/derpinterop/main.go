@@ -1,7 +1,7 @@
 // Command derpinterop drives a DERP relay with Tailscale's own client library and says what it saw.
 //
 //	derpinterop -url http://127.0.0.1:3340/derp [-others URL,...] [-mesh-key HEX] [-keys PRIVKEY,...]
-//		[-host-name NAME] [-cert-name NAME] [-derp-map FILE] CHECK
+//		[-host-name NAME] [-cert-name NAME] [-derp-map FILE] [-stun IP:PORT,...] CHECK
 //	derpinterop -listen 127.0.0.1:0 [-mesh-key HEX] [-keys PRIVKEY] relay
 //
 // It prints one JSON object a line, {"check": ..., "ok": ..., "detail": ...}, and exits with 1 when one of them is not ok.
@@ -35,6 +35,8 @@ type relay struct {
 	hostName, certName string
 	// mapFile holds a DERP map as the relay printed it.
 	mapFile string
+	// stun is a comma list of IP:PORT of STUN servers.
+	stun string
 	// keys are identities to use in this order, so that the caller decides where they live; random ones follow.
 	keys []key.NodePrivate
 }
@@ -61,6 +63,8 @@ var checks = map[string]func(*relay) error{
 	"regionsizes": checkRegionSizes,
 	"derpmap":     checkDERPMap,
 	"printedmap":  checkPrintedMap,
+	"netcheck":    checkNetcheck,
+	"stun":        checkSTUN,
 }
 
 func main() {
@@ -73,6 +77,7 @@ func main() {
 	flag.StringVar(&r.hostName, "host-name", "", "HostName of the relay in a DERP map")
 	flag.StringVar(&r.certName, "cert-name", "", "CertName of the relay in a DERP map: a name, or sha256-raw: and hexadecimal digits")
 	flag.StringVar(&r.mapFile, "derp-map", "", "file with the DERP map that the relay printed: .json for Tailscale, .yaml for headscale")
+	flag.StringVar(&r.stun, "stun", "", "comma list of IP:PORT of STUN servers")
 	flag.StringVar(&listen, "listen", "127.0.0.1:0", "where the relay listens")
 	flag.Parse()
 	if flag.Arg(0) == "relay" {
