@@ -65,7 +65,19 @@ export interface DeparturesLoad {
   departures: number;
 }
 
-export type Load = TrafficLoad | ConnectLoad | IdleLoad | HttpLoad | DeparturesLoad;
+/** STUN requests from one socket, `window` of them outstanding. */
+export interface StunLoad {
+  mode: 'stun';
+  /** UDP port on 127.0.0.1. */
+  port: number;
+  relayPid: number;
+  window: number;
+  /** Milliseconds, as is `duration`. */
+  warmup: number;
+  duration: number;
+}
+
+export type Load = TrafficLoad | ConnectLoad | IdleLoad | HttpLoad | DeparturesLoad | StunLoad;
 
 /** What native/load.h says; all of the measured window only. */
 export interface TrafficResult {
@@ -114,6 +126,17 @@ export interface DeparturesResult {
   longestNanos: number;
 }
 
+export interface StunResult {
+  durationNanos: number;
+  relayCpuNanos: number;
+  loadCpuNanos: number;
+  answers: number;
+  /** Datagrams that answer no request that is outstanding. */
+  wrong: number;
+  /** Requests that were sent again, since no answer came for a while. */
+  lost: number;
+}
+
 export type LoadResult<L extends Load> = L extends TrafficLoad
   ? TrafficResult
   : L extends ConnectLoad
@@ -122,7 +145,9 @@ export type LoadResult<L extends Load> = L extends TrafficLoad
       ? IdleResult
       : L extends DeparturesLoad
         ? DeparturesResult
-        : HttpResult;
+        : L extends StunLoad
+          ? StunResult
+          : HttpResult;
 
 /** What relays serve: ECDSA P-256, self-signed, for 127.0.0.1. */
 export interface BenchCertificate {
@@ -133,7 +158,7 @@ export interface BenchCertificate {
 
 /** The native addon. */
 export interface LoadAddon {
-  run<L extends TrafficLoad | ConnectLoad | IdleLoad | DeparturesLoad>(load: L): Promise<LoadResult<L>>;
+  run<L extends TrafficLoad | ConnectLoad | IdleLoad | DeparturesLoad | StunLoad>(load: L): Promise<LoadResult<L>>;
   /** Starts the bare forwarder on a free port of 127.0.0.1, plain or TLS; it ends with the process. `failed` only ever rejects. */
   forward(publicKey: Uint8Array, tls?: BenchCertificate): { port: number; failed: Promise<never> };
   makeCertificate(): BenchCertificate;

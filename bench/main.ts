@@ -158,7 +158,8 @@ function canRun(peer: Peer, scenario: Scenario): boolean {
   if (scenario.kind === 'http') return peer !== bare;
   // Runs inside of the load, which is the working tree's.
   if (scenario.kind === 'departures') return peer === derplane;
-  return scenario.kind !== 'start' || peer.command !== undefined;
+  const isCommand = scenario.kind === 'start' || scenario.kind === 'stun';
+  return !isCommand || peer.command !== undefined;
 }
 
 function choose(): Scenario[] {

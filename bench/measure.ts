@@ -7,9 +7,21 @@ import { type LoadClient, runLoad, type TrafficResult } from './load.js';
 import type { Peer, RunningRelay } from './peers.js';
 import { nextMessage, spawnPinned, stop } from './process.js';
 import { median } from './results.js';
-import type { ClosedLoop, Connect, Departures, Http, Idle, OpenLoop, Scenario, Silent, Start } from './scenarios.js';
+import type {
+  ClosedLoop,
+  Connect,
+  Departures,
+  Http,
+  Idle,
+  OpenLoop,
+  Scenario,
+  Silent,
+  Start,
+  Stun,
+} from './scenarios.js';
 import type { SilentAttack, SilentReady, SilentResult } from './silent_attack.js';
 import { timeStart } from './start.js';
+import { runStun } from './stun.js';
 
 export interface Latency {
   /** Microseconds, as all here. */
@@ -20,13 +32,13 @@ export interface Latency {
 
 /** What one run found. */
 export interface Figures {
-  /** CPU microseconds of the relay per packet, connect, request or departure; for idle clients resident bytes per client; for a start milliseconds. */
+  /** CPU microseconds of the relay per packet, connect, request, departure or STUN answer; for idle clients resident bytes per client; for a start milliseconds. */
   cost: number;
-  /** Packets, connects or requests per second. */
+  /** Packets, connects, requests or answers per second. */
   perSecond?: number;
   gigabitsPerSecond?: number;
   latency?: Latency;
-  /** Packets that were sent and did not arrive. */
+  /** Packets, or STUN requests, that were sent and did not arrive. */
   lost?: number;
   /** Share of the measured time in which the relay's, and the load's, threads ran; 1 is one core. */
   relayShare?: number;
@@ -74,7 +86,7 @@ export interface MeasureOptions {
 }
 
 const attackEntry = fileURLToPath(new URL('silent_attack.js', import.meta.url));
-const WARMUP = 700;
+export const WARMUP = 700;
 const CONNECT_TIMEOUT = 60_000;
 const CONNECT_CONCURRENCY = 64;
 const IDLE_SETTLE = 2_000;
@@ -86,6 +98,7 @@ const RAMP = { start: 50_000, growth: 1.4, carried: 0.95, maximum: 20_000_000, w
 export async function measure(scenario: Scenario, peer: Peer, options: MeasureOptions): Promise<Figures> {
   if (scenario.kind === 'start') return runStart(scenario, peer, options);
   if (scenario.kind === 'departures') return runDepartures(scenario, options);
+  if (scenario.kind === 'stun') return runStun(scenario, peer, options);
   const relay = await peer.start({
     shards: scenario.shards,
     cores: options.relayCores,
@@ -107,7 +120,7 @@ export async function measure(scenario: Scenario, peer: Peer, options: MeasureOp
 }
 
 function run(
-  scenario: Exclude<Scenario, Start | Departures>,
+  scenario: Exclude<Scenario, Start | Departures | Stun>,
   peer: string,
   relay: RunningRelay,
   options: MeasureOptions,
@@ -326,7 +339,7 @@ async function runSilent(scenario: Silent, relay: RunningRelay, options: Measure
   }
 }
 
-const perSecond = (count: number, nanos: number) => (count * 1e9) / nanos;
+export const perSecond = (count: number, nanos: number) => (count * 1e9) / nanos;
 
 const micros = (latency: { p50: number; p99: number; p999: number }): Latency => ({
   p50: latency.p50 / 1000,
@@ -334,7 +347,7 @@ const micros = (latency: { p50: number; p99: number; p999: number }): Latency =>
   p999: latency.p999 / 1000,
 });
 
-const shares = (result: { durationNanos: number; relayCpuNanos: number; loadCpuNanos: number }) => ({
+export const shares = (result: { durationNanos: number; relayCpuNanos: number; loadCpuNanos: number }) => ({
   relayShare: result.relayCpuNanos / result.durationNanos,
   loadShare: result.loadCpuNanos / result.durationNanos,
 });

@@ -52,6 +52,8 @@ export interface Peer {
   start(options: StartOptions): Promise<RunningRelay>;
   /** Undefined for what is no program of its own. */
   readonly command?: Command;
+  /** Flags of the command with which its STUN answers every request. */
+  readonly stunFlags?: readonly string[];
 }
 
 /** Version of tailscale.com that figures are held against. */
@@ -73,6 +75,8 @@ export function derplaneIn(root: string, name: string): Peer {
     sharded: true,
     start: (options) => startDerplane(name, relay, options),
     command: (port, tls) => [process.execPath, [cli, ...derperArgs(port, tls)]],
+    // derper has no bound.
+    stunFlags: ['-stun-rate', '0'],
   };
 }
 

@@ -76,6 +76,16 @@ const sections: Section[] = [
     columns: [column('us/departure', (f) => f.cost, 2), column('longest step us', (f) => f.longestStep)],
   },
   {
+    title: 'STUN (requests over IPv4, W outstanding, of one client)',
+    kinds: ['stun'],
+    columns: [
+      column('us/answer', (f) => f.cost, 2),
+      column('answers/s', (f) => f.perSecond),
+      column('lost', (f) => f.lost),
+      ...shareColumns,
+    ],
+  },
+  {
     title: 'Silent connections (packets in an open loop, without and with them)',
     kinds: ['silent'],
     columns: [

@@ -105,7 +105,13 @@ export interface Departures extends Common {
   departures: number;
 }
 
-export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start | Silent | Departures;
+/** STUN requests over IPv4, `window` outstanding, to a relay that serves nothing but STUN, without a bound on answers. */
+export interface Stun extends Common {
+  kind: 'stun';
+  window: number;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start | Silent | Departures | Stun;
 
 /** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
 const PACKET_BYTES = 1280;
@@ -209,6 +215,12 @@ const departures = [10_000, 100_000].map((clients): Departures => {
   };
 });
 
+/** With one request outstanding each answer costs system calls of its own; with 64 they can share them. */
+const stun = [1, 64].map((window): Stun => {
+  const name = `stun W=${window}`;
+  return { kind: 'stun', name, clients: 1, shards: 1, window, target: { kind: 'go-ratio', atLeast: 1 } };
+});
+
 const start: Start = {
   kind: 'start',
   name: 'start',
@@ -278,6 +290,7 @@ export const scenarios: Scenario[] = [
   idle,
   start,
   ...departures,
+  ...stun,
   { kind: 'http', name: 'GET /derp/probe', clients: 20, shards: 1, path: '/derp/probe' },
   ...(['pairs', 'any'] as const).flatMap((topology) => [1, 4, 16].map((window) => closedOverTls(topology, window))),
   ...(['pairs', 'any'] as const).flatMap((topology) =>

@@ -12,17 +12,19 @@
 #include "forwarder.h"
 #include "modes.h"
 #include "process_stats.h"
+#include "stun.h"
 
 namespace derplane_load {
 namespace {
 
-enum class Mode { kTraffic, kConnect, kIdle, kDepartures };
+enum class Mode { kTraffic, kConnect, kIdle, kDepartures, kStun };
 
 struct Job {
   Mode mode = Mode::kTraffic;
   FleetConfig fleet;
   TrafficConfig traffic;
   DeparturesConfig departures;
+  StunConfig stun;
   uint32_t connect_warmup = 0;
   int64_t settle = 0;
 };
@@ -101,6 +103,15 @@ Error ReadDepartures(Reader& reader, DeparturesConfig& departures) {
   return reader.error;
 }
 
+Error ReadStun(Reader& reader, StunConfig& stun) {
+  stun.port = static_cast<uint16_t>(reader.Number("port"));
+  stun.window = static_cast<uint32_t>(reader.Number("window"));
+  stun.warmup = reader.Millis("warmup");
+  stun.duration = reader.Millis("duration");
+  stun.server_pid = static_cast<pid_t>(reader.Number("relayPid"));
+  return reader.error;
+}
+
 Error ReadJob(Napi::Object object, Job& job) {
   Reader reader(object);
   const std::string mode = reader.Text("mode");
@@ -108,12 +119,16 @@ Error ReadJob(Napi::Object object, Job& job) {
     job.mode = Mode::kDepartures;
     return ReadDepartures(reader, job.departures);
   }
+  if (mode == "stun") {
+    job.mode = Mode::kStun;
+    return ReadStun(reader, job.stun);
+  }
   if (mode == "connect") {
     job.mode = Mode::kConnect;
   } else if (mode == "idle") {
     job.mode = Mode::kIdle;
   } else if (mode != "traffic") {
-    reader.Missing("mode", "'traffic', 'connect', 'idle' or 'departures'");
+    reader.Missing("mode", "'traffic', 'connect', 'idle', 'departures' or 'stun'");
   }
   job.fleet.port = static_cast<uint16_t>(reader.Number("port"));
   job.fleet.tls = reader.Flag("tls");
@@ -193,6 +208,9 @@ class Run : public Napi::AsyncWorker {
       case Mode::kDepartures:
         error = RunDepartures(job_.departures, departures_);
         break;
+      case Mode::kStun:
+        error = RunStun(job_.stun, stun_);
+        break;
     }
     if (!error.empty()) SetError(error);
   }
@@ -211,6 +229,13 @@ class Run : public Napi::AsyncWorker {
                                {"loadCpuNanos", Real(connect_.load_cpu)}});
       case Mode::kDepartures:
         return Numbers(Env(), {{"cpuNanos", Real(departures_.cpu)}, {"longestNanos", Real(departures_.longest)}});
+      case Mode::kStun:
+        return Numbers(Env(), {{"durationNanos", Real(stun_.duration)},
+                               {"relayCpuNanos", Real(stun_.server_cpu)},
+                               {"loadCpuNanos", Real(stun_.load_cpu)},
+                               {"answers", Real(stun_.answers)},
+                               {"wrong", Real(stun_.wrong)},
+                               {"lost", Real(stun_.lost)}});
       case Mode::kIdle:
         break;
     }
@@ -225,6 +250,7 @@ class Run : public Napi::AsyncWorker {
   ConnectResult connect_;
   IdleResult idle_;
   DeparturesResult departures_;
+  StunResult stun_;
 };
 
 Napi::Value StartRun(const Napi::CallbackInfo& info) {
