@@ -101,6 +101,8 @@ export type RelayEvent =
       /** Those of the connections that lie behind the beginning of the page. */
       behind: number;
     }
+  /** A client's label found no number, as there are too many; sent once. */
+  | { type: 'labels-full'; label: string }
   /** A handshake failed. Sent for connections that came from `importFd` or `socketPair`, and for all when `logClients` is on. */
   | {
       type: 'failed';
@@ -328,6 +330,10 @@ export interface NativeRelay {
    * that no shard has as clients yet.
    */
   readonly tlsCounts: Record<'accepted' | 'rejected' | 'upgrades12' | 'upgrades13' | 'greeted12' | 'greeted13', number>;
+  /** Labels of clients, by the numbers of their counters from 1 on. */
+  readonly labels: string[];
+  /** Clients since start that are counted under `other` as there were too many labels. */
+  readonly labelsRefused: number;
   /** Failed handshakes since start, by the index that the handshake threads gave. */
   readonly failures: number[];
   /** Closes every connection that no shard owns, and lets go of the rings: all shards' threads must have ended. Idempotent. */

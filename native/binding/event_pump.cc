@@ -74,6 +74,10 @@ Napi::Object eventValue(Napi::Env env, const Event& event) {
       object.Set("keys", Napi::Number::New(env, static_cast<double>(event.keys)));
       object.Set("behind", Napi::Number::New(env, static_cast<double>(event.behind)));
       break;
+    case Event::Kind::kLabelsFull:
+      object.Set("type", "labels-full");
+      object.Set("label", event.text);
+      break;
     case Event::Kind::kCheck: {
       object.Set("type", "check");
       object.Set("ticket", Napi::Number::New(env, event.ticket));

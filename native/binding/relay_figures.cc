@@ -60,6 +60,17 @@ Napi::Value RelayWrap::getFailures(const Napi::CallbackInfo& info) {
   return counts;
 }
 
+Napi::Value RelayWrap::getLabels(const Napi::CallbackInfo& info) {
+  const std::vector<std::string> labels = core_->labels();
+  const auto list = Napi::Array::New(info.Env(), labels.size());
+  for (uint32_t i = 0; i < labels.size(); ++i) list.Set(i, labels[i]);
+  return list;
+}
+
+Napi::Value RelayWrap::getLabelsRefused(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->labels_refused.load(std::memory_order_relaxed)));
+}
+
 Napi::Value RelayWrap::getLostEvents(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->lost_events.load(std::memory_order_relaxed)));
 }

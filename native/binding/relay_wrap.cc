@@ -32,6 +32,8 @@ Napi::Function RelayWrap::define(Napi::Env env) {
                       InstanceAccessor("waitingHandshakes", &RelayWrap::getWaitingHandshakes, nullptr),
                       InstanceAccessor("accepts", &RelayWrap::getAccepts, nullptr),
                       InstanceAccessor("tlsCounts", &RelayWrap::getTlsCounts, nullptr),
+                      InstanceAccessor("labels", &RelayWrap::getLabels, nullptr),
+                      InstanceAccessor("labelsRefused", &RelayWrap::getLabelsRefused, nullptr),
                       InstanceAccessor("failures", &RelayWrap::getFailures, nullptr),
                       InstanceMethod("listen", &RelayWrap::listen),
                       InstanceMethod("importFd", &RelayWrap::importFd),

@@ -50,6 +50,8 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value consistencyCheck(const Napi::CallbackInfo& info);
   Napi::Value traffic(const Napi::CallbackInfo& info);
   Napi::Value clients(const Napi::CallbackInfo& info);
+  Napi::Value getLabels(const Napi::CallbackInfo& info);
+  Napi::Value getLabelsRefused(const Napi::CallbackInfo& info);
   Napi::Value setLogClients(const Napi::CallbackInfo& info);
   Napi::Value setClientEvents(const Napi::CallbackInfo& info);
   Napi::Value endLink(const Napi::CallbackInfo& info);

@@ -193,6 +193,11 @@ Napi::Value HandshakeIoWrap::adopt(const Napi::CallbackInfo& info) {
   adoption.version =
       static_cast<int64_t>(std::clamp(numberField(options, "version"), -kMaxSafeInteger, kMaxSafeInteger));
   adoption.app_name = textOf(options.Get("appName"));
+  if (!adoption.mesh) {
+    adoption.label = io_->core().labelNumber(textOf(options.Get("label")));
+    adoption.receive_rate =
+        static_cast<uint64_t>(std::clamp(numberField(options, "receiveRate"), 0.0, kMaxSafeInteger));
+  }
   const bool ok = io_->adopt(idOf(info[0]), adoption, std::vector<uint8_t>(first, first + size));
   return Napi::Boolean::New(env, ok);
 }

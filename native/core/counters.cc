@@ -23,7 +23,15 @@ void counterName(uint32_t i, char* out, uint32_t size) {
       DERPLANE_COUNTERS(DERPLANE_X)
 #undef DERPLANE_X
   };
-  if (i < kDropPacketsBase) {
+  static constexpr const char* kLabelNames[] = {
+#define DERPLANE_X(name, help) #name,
+      DERPLANE_LABEL_COUNTERS(DERPLANE_X)
+#undef DERPLANE_X
+  };
+  if (i >= kLabelBase) {
+    const uint32_t n = i - kLabelBase;
+    std::snprintf(out, size, "label.%u.%s", n / kLabelCounters + 1, kLabelNames[n % kLabelCounters]);
+  } else if (i < kDropPacketsBase) {
     std::snprintf(out, size, "%s", kNames[i]);
   } else if (i < kCloseBase) {
     const bool bytes = i >= kDropBytesBase;

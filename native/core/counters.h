@@ -67,14 +67,39 @@ enum class Counter : uint32_t {
 };
 
 // After the named counters: packets_dropped and bytes_dropped by reason and kind, clients closed by reason, round-trip
-// times, histograms.
+// times, histograms, figures of labels.
 inline constexpr uint32_t kDropKinds = 2;  // other, disco
 inline constexpr uint32_t kDropPacketsBase = static_cast<uint32_t>(Counter::count);
 inline constexpr uint32_t kDropBytesBase = kDropPacketsBase + kDropReasons * kDropKinds;
 inline constexpr uint32_t kCloseBase = kDropBytesBase + kDropReasons * kDropKinds;
 inline constexpr uint32_t kRttBase = kCloseBase + kCloseReasons;
 inline constexpr uint32_t kHistogramBase = kRttBase + kRttBuckets;
-inline constexpr uint32_t kCounterCount = kHistogramBase + histogramOffset(kHistograms);
+inline constexpr uint32_t kLabelBase = kHistogramBase + histogramOffset(kHistograms);
+
+// What is counted of the clients that admission gave a label. Names are metrics.
+#define DERPLANE_LABEL_COUNTERS(X)                                                                       \
+  X(clients, "gauge: clients")                                                                           \
+  X(packets_received, "packets that they sent")                                                          \
+  X(bytes_received, "payload bytes of those")                                                            \
+  X(packets_sent, "packets sent to them")                                                                \
+  X(bytes_sent, "payload bytes of those")                                                                \
+  X(packets_dropped, "packets from them without a destination, and to them that they were too slow for") \
+  X(bytes_dropped, "payload bytes of those")                                                             \
+  X(limit_waited, "frames of theirs that had to wait for the receive limit")
+
+enum class LabelCounter : uint32_t {
+#define DERPLANE_X(name, help) name,
+  DERPLANE_LABEL_COUNTERS(DERPLANE_X)
+#undef DERPLANE_X
+      count
+};
+
+// Labels are numbers from 1 on; 0 is a client without one. The last stands for all that found no number.
+inline constexpr uint8_t kMaxLabels = 64;
+inline constexpr uint8_t kNoLabel = 0;
+inline constexpr uint8_t kOtherLabel = kMaxLabels;
+inline constexpr uint32_t kLabelCounters = static_cast<uint32_t>(LabelCounter::count);
+inline constexpr uint32_t kCounterCount = kLabelBase + kMaxLabels * kLabelCounters;
 
 class Counters {
  public:
@@ -82,7 +107,15 @@ class Counters {
 
   void add(Counter c, int64_t n = 1) { bump(static_cast<uint32_t>(c), n); }
 
-  void drop(DropReason reason, bool disco, uint32_t payload_bytes) {
+  // Of a client's label, if it has one.
+  void label(uint8_t label, LabelCounter c, int64_t n = 1) {
+    if (label != kNoLabel) bump(kLabelBase + (label - 1u) * kLabelCounters + static_cast<uint32_t>(c), n);
+  }
+
+  // `label`: of the client whose packet it is, or which was too slow for it.
+  void drop(DropReason reason, bool disco, uint32_t payload_bytes, uint8_t label_of = kNoLabel) {
+    label(label_of, LabelCounter::packets_dropped);
+    label(label_of, LabelCounter::bytes_dropped, payload_bytes);
     const uint32_t i = static_cast<uint32_t>(reason) * kDropKinds + (disco ? 1 : 0);
     bump(kDropPacketsBase + i, 1);
     bump(kDropBytesBase + i, payload_bytes);
@@ -104,6 +137,9 @@ class Counters {
   void set(Counter c, int64_t value) { __atomic_store_n(values_ + static_cast<uint32_t>(c), value, __ATOMIC_RELAXED); }
 
   int64_t get(Counter c) const { return values_[static_cast<uint32_t>(c)]; }
+  int64_t get(uint8_t label, LabelCounter c) const {
+    return values_[kLabelBase + (label - 1u) * kLabelCounters + static_cast<uint32_t>(c)];
+  }
   int64_t dropped(DropReason reason, bool disco) const {
     return values_[kDropPacketsBase + static_cast<uint32_t>(reason) * kDropKinds + (disco ? 1 : 0)];
   }
@@ -124,8 +160,8 @@ class Counters {
 };
 
 // Name of counter i, as the control plane and the metrics know it: `packets_dropped.queue_head.disco`,
-// `closed.bad_ping`, `tcp_rtt.10ms`; of histograms `buffered_write_frames.le.25`, `.le.+Inf` and `.sum`. Writes at most
-// `size` bytes, terminated.
+// `closed.bad_ping`, `tcp_rtt.10ms`; of histograms `buffered_write_frames.le.25`, `.le.+Inf` and `.sum`; of labels
+// `label.1.packets_sent`. Writes at most `size` bytes, terminated.
 void counterName(uint32_t i, char* out, uint32_t size);
 
 }  // namespace derplane

@@ -33,7 +33,7 @@
 
 namespace derplane {
 
-enum class RecordKind : uint16_t {
+enum class RecordKind : uint8_t {
   kPad,           // skip to the next record
   kPacket,        // RingRecord followed by a whole RecvPacket frame
   kNotHere,       // to the sender's shard: PeerGone(not here) about `destination`; no frame follows
@@ -53,6 +53,7 @@ enum class RecordKind : uint16_t {
 struct RingRecord {
   uint32_t size;  // of the whole record, a multiple of 8
   RecordKind kind;
+  uint8_t label;               // kPacket: the sender's
   uint8_t wants_reply;         // kPacket: the sender may be told that the destination is not here
   uint8_t forwarded;           // kPacket: came from a mesh peer, never forwarded again
   uint32_t client_slot;        // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: who is told;

@@ -66,6 +66,10 @@ Client* Router::adopt(const Adoption& adoption, const uint8_t* first_output, uin
   client->notify = adoption.notify;
   client->connected_ns = adoption.connected_ns;
   client->number = adoption.number;
+  client->receive_rate = adoption.receive_rate;
+  client->label = adoption.label;
+  client->queue.setLabel(adoption.label);
+  counters_.label(client->label, LabelCounter::clients);
   if (adoption.version != ClientNote::kUsualVersion || !adoption.app_name.empty()) {
     client->note.reset(new ClientNote{adoption.version, adoption.app_name.substr(0, ClientNote::kMaxAppName)});
   }
@@ -96,6 +100,7 @@ void Router::close(Client& client, CloseReason reason) {
   if (reason == CloseReason::write_timeout) counters_.add(Counter::sclient_write_timeouts);
   if (client.watching) unwatch(client);
   leaveBlocked(client);
+  forgetSlowed(client);
   if (client.link != nullptr) {
     orphanKeys(client);
     --link_count_;
@@ -110,6 +115,7 @@ void Router::close(Client& client, CloseReason reason) {
 
 void Router::leavePeer(Client& client) {
   counters_.add(Counter::current_connections, -1);
+  counters_.label(client.label, LabelCounter::clients, -1);
   if (client.not_ideal) counters_.add(Counter::current_notideal_connections, -1);
   if (client.preferred) counters_.add(Counter::current_home_connections, -1);
   Peer* peer = client.peer;
@@ -201,6 +207,7 @@ void Router::armKeepAlive(Client& client) {
 }
 
 void Router::tick() {
+  tellNoLongerSlowed();
   timers_.advance(now_ms_, [this](Client& client) {
     if (client.link != nullptr) {
       tickLink(client);
@@ -280,7 +287,7 @@ ParseResult Router::consumeFrames(Client& client, uint8_t* data, uint32_t size) 
     if (!client.header_counted) {
       client.header_counted = true;
       if (client.peer->connection_count > 1) duplicates_.spoke(*client.peer, client);
-      if (rate_bytes_per_second_ != 0 && !client.mesh && !mayReceive(client, length))
+      if ((rate_bytes_per_second_ | client.receive_rate) != 0 && !client.mesh && !mayReceive(client, length))
         return {at, ParseStatus::kThrottled};
     }
     bool bad;
@@ -365,7 +372,7 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
     std::memcpy(key, client.peer->key.bytes, kKeySize);
     frame[0] = static_cast<uint8_t>(FrameType::kRecvPacket);
     if (record == nullptr) {
-      dropPacket(DropReason::queue_tail, frame, size);
+      dropPacket(DropReason::queue_tail, frame, size, client.label);
     } else {
       commitPacket(client, shard, record, destination, hash, client.peer->hash, frame, size, false);
     }
@@ -380,7 +387,7 @@ bool Router::handlePacket(Client& client, uint8_t* frame, uint32_t size) {
   DropReason why;
   if (deliver(peer, frame, size, client.peer->hash, false, &why)) return true;
   const bool disco = looksLikeDisco(frame + kPacketFrameFixed, size - kPacketFrameFixed);
-  dropPacket(why, frame, size);
+  dropPacket(why, frame, size, client.label);
   if (why == DropReason::unknown_dest && disco) answerNotHere(client, destination);
   return true;
 }
@@ -389,6 +396,8 @@ void Router::countReceived(Client& client, const uint8_t* frame, uint32_t size) 
   const uint32_t payload = size - kPacketFrameFixed;
   ++client.received_packets;
   client.received_bytes += payload;
+  counters_.label(client.label, LabelCounter::packets_received);
+  counters_.label(client.label, LabelCounter::bytes_received, payload);
   counters_.add(Counter::packets_received);
   counters_.add(Counter::bytes_received, payload);
   counters_.add(looksLikeDisco(frame + kPacketFrameFixed, payload) ? Counter::packets_received_disco
@@ -417,9 +426,9 @@ bool Router::deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t s
   return forwardNow(*peer, frame + kFrameHeaderSize, frame + kPacketFrameFixed, size - kPacketFrameFixed, why);
 }
 
-void Router::dropPacket(DropReason reason, const uint8_t* frame, uint32_t size) {
+void Router::dropPacket(DropReason reason, const uint8_t* frame, uint32_t size, uint8_t sender_label) {
   const uint32_t payload = size - kPacketFrameFixed;
-  counters_.drop(reason, looksLikeDisco(frame + kPacketFrameFixed, payload), payload);
+  counters_.drop(reason, looksLikeDisco(frame + kPacketFrameFixed, payload), payload, sender_label);
 }
 
 void Router::answerNotHere(Client& client, const Key& destination) {

@@ -96,6 +96,8 @@ class Router {
     uint64_t connected_ns = 0;  // Unix time
     uint64_t number = 0;        // how many upgrades to DERP the relay had seen with this one
     int64_t version = ClientNote::kUsualVersion;
+    uint8_t label = kNoLabel;
+    uint64_t receive_rate = 0;  // bytes per second that the client may send at most; 0: no limit of its own
     std::string app_name = {};  // what is longer than ClientNote::kMaxAppName is cut off
   };
   // Enters a client in the tables; `first_output` (whole frames) is the first thing it will read. Null when memory ran
@@ -250,7 +252,7 @@ class Router {
   void deliverTo(Client& client, const uint8_t* frame, uint32_t size, uint64_t source_hash);
   // Delivers a RecvPacket frame to the key's client or its JavaScript forwarder; false with the reason why not.
   bool deliver(Peer* peer, const uint8_t* frame, uint32_t size, uint64_t source_hash, bool forwarded, DropReason* why);
-  void dropPacket(DropReason reason, const uint8_t* frame, uint32_t size);
+  void dropPacket(DropReason reason, const uint8_t* frame, uint32_t size, uint8_t sender_label);
   // A token bucket kept as the time at which it is full again: three answers fit while that is at most 2 s ahead.
   bool mayAnswerNotHere(const Client& client) const { return client.not_here_ms <= now_ms_ + 2000; }
   void answerNotHere(Client& client, const Key& destination);
@@ -333,7 +335,15 @@ class Router {
   void takeAbsent(const RingRecord& record);
 
   // router_limit.cc
+  struct Limit {
+    uint64_t bytes_per_second;  // 0: none
+    uint64_t burst;
+  };
+  Limit limitOf(const Client& client) const;
   bool mayReceive(Client& client, uint32_t length);
+  void tellSlowed(Client& client, uint64_t bytes_per_second);
+  void forgetSlowed(Client& client);
+  void tellNoLongerSlowed();
 
   RouterConfig config_;
   Counters counters_;
@@ -388,6 +398,7 @@ class Router {
   uint64_t rate_bytes_per_second_ = 0;
   uint64_t rate_burst_ = 0;
   uint32_t rate_epoch_ = 1;
+  LinkedList<Client, &Client::slowed_links> slowed_;  // told that their limit slows them down, longest not slowed first
 };
 
 }  // namespace derplane

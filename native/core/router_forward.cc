@@ -43,7 +43,7 @@ bool Router::forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uin
     countReceived(client, frame, size);
     DropReason why;
     if (!forwardNow(peer, client.key.bytes, packet, packet_size, &why)) {
-      counters_.drop(why, looksLikeDisco(packet, packet_size), packet_size);
+      counters_.drop(why, looksLikeDisco(packet, packet_size), packet_size, client.label);
     }
     return true;
   }
@@ -52,7 +52,7 @@ bool Router::forwardPacket(Client& client, Peer& peer, const uint8_t* frame, uin
   if (record == nullptr && !drop_when_full_) return false;
   countReceived(client, frame, size);
   if (record == nullptr) {
-    counters_.drop(DropReason::queue_tail, looksLikeDisco(packet, packet_size), packet_size);
+    counters_.drop(DropReason::queue_tail, looksLikeDisco(packet, packet_size), packet_size, client.label);
     return true;
   }
   commitForward(record, first, client.key.bytes, peer.key, packet, packet_size);
@@ -173,7 +173,7 @@ void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, 
     countForwardedIn(client, size - kFrameHeaderSize - kForwardPacketFixed);
     const uint8_t* recv = rewriteForward(frame, size);
     if (record == nullptr) {
-      dropPacket(DropReason::queue_tail, recv, recv_size);
+      dropPacket(DropReason::queue_tail, recv, recv_size, client.label);
     } else {
       commitPacket(client, shard, record, destination, hash, source_hash, recv, recv_size, true);
     }
@@ -185,7 +185,7 @@ void Router::handleForwardPacket(Client& client, uint8_t* frame, uint32_t size, 
   client.last_destination = peers_.find(hash, destination.bytes);
   if (deliver(client.last_destination, recv, recv_size, source_hash, true, &why)) return;
   const bool disco = looksLikeDisco(recv + kPacketFrameFixed, recv_size - kPacketFrameFixed);
-  dropPacket(why, recv, recv_size);
+  dropPacket(why, recv, recv_size, client.label);
   if (why == DropReason::unknown_dest_on_fwd && disco) answerNotHere(client, destination);
 }
 

@@ -32,6 +32,7 @@ RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame
 void Router::commitPacket(const Client& client, uint32_t shard, RingRecord* record, const Key& destination,
                           uint64_t hash, uint64_t source_hash, const uint8_t* frame, uint32_t size, bool forwarded) {
   record->kind = RecordKind::kPacket;
+  record->label = client.label;
   record->wants_reply =
       mayAnswerNotHere(client) && looksLikeDisco(frame + kPacketFrameFixed, size - kPacketFrameFixed) ? 1 : 0;
   record->forwarded = forwarded ? 1 : 0;
@@ -128,7 +129,7 @@ void Router::takePacket(uint32_t from, RingRecord& record) {
   Peer* peer = peers_.find(record.destination_hash, record.destination.bytes);
   DropReason why;
   if (deliver(peer, frame, size, record.source_hash, record.forwarded != 0, &why)) return;
-  dropPacket(why, frame, size);
+  dropPacket(why, frame, size, record.label);
   if (record.wants_reply == 0 || (why != DropReason::unknown_dest && why != DropReason::unknown_dest_on_fwd)) return;
   // An answer that finds no room is dropped: the sender asks again.
   RingRecord* answer = rings_[from].reserve(sizeof(RingRecord));

@@ -36,6 +36,8 @@ void SendQueue::countPackets(Counters& counters, uint32_t packets, uint32_t byte
   sent_bytes_ += bytes;
   counters.add(Counter::packets_sent, packets);
   counters.add(Counter::bytes_sent, bytes);
+  counters.label(label_, LabelCounter::packets_sent, packets);
+  counters.label(label_, LabelCounter::bytes_sent, bytes);
 }
 
 void SendQueue::countSent(Counters& counters, const uint8_t* frame) {
@@ -196,7 +198,7 @@ void SendQueue::giveBack(QueueShared& shared, Block* block) {
 
 void SendQueue::dropBlock(QueueShared& shared, Block* block, DropReason reason) {
   if (isPacket(block->bytes())) {
-    shared.counters.drop(reason, isDisco(block->bytes()), payloadBytes(block->bytes()));
+    shared.counters.drop(reason, isDisco(block->bytes()), payloadBytes(block->bytes()), label_);
   }
   giveBack(shared, block);
 }
@@ -224,7 +226,7 @@ bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size
   BlockList& queue = b.queue[disco ? 1 : 0];
   if (queue.count >= shared.depth) {
     if (queue.empty()) {  // a depth of 0 keeps nothing
-      shared.counters.drop(DropReason::queue_head, disco, payloadBytes(frame));
+      shared.counters.drop(DropReason::queue_head, disco, payloadBytes(frame), label_);
       return true;
     }
     shared.durations.waited(shared.now_ms - queue.head->queued_ms);
@@ -232,7 +234,7 @@ bool SendQueue::enqueue(QueueShared& shared, const uint8_t* frame, uint32_t size
   }
   Block* block = shared.bytes + memoryOf(size) <= shared.max_bytes ? copy(shared, frame, size) : nullptr;
   if (block == nullptr) {
-    shared.counters.drop(DropReason::queue_tail, disco, payloadBytes(frame));
+    shared.counters.drop(DropReason::queue_tail, disco, payloadBytes(frame), label_);
     return true;
   }
   queue.push(block);
@@ -286,7 +288,7 @@ void SendQueue::clear(QueueShared& shared, DropReason reason) {
         continue;
       }
       taken = 0;
-      if (isPacket(frame)) shared.counters.drop(reason, isDisco(frame), payloadBytes(frame));
+      if (isPacket(frame)) shared.counters.drop(reason, isDisco(frame), payloadBytes(frame), label_);
     }
   }
   turn_first_ = turn_last_ = kNoPiece;

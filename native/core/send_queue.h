@@ -100,6 +100,8 @@ class SendQueue {
   // Drops everything, counted under `reason`.
   void clear(QueueShared& shared, DropReason reason);
 
+  // Whose packets these are counted as.
+  void setLabel(uint8_t label) { label_ = label; }
   // Gives a mesh peer its larger bound.
   void allowMeshControl() { max_control_bytes_ = kMaxMeshControlBytes; }
   // Bytes of control frames in the backlog.
@@ -141,6 +143,7 @@ class SendQueue {
   uint32_t turn_bytes_ = 0;  // of the first piece, already taken by the kernel
   uint32_t pongs_waiting_ = 0;
   uint32_t max_control_bytes_ = kMaxControlBytes;
+  uint8_t label_ = kNoLabel;
   uint64_t sent_packets_ = 0;
   uint64_t sent_bytes_ = 0;
   std::unique_ptr<Backlog> backlog_;

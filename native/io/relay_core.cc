@@ -178,6 +178,31 @@ bool RelayCore::provesMeshKey(const std::string& offered) {
   return difference == 0 && !zero;
 }
 
+uint8_t RelayCore::labelNumber(const std::string& label) {
+  static const std::string kOther = "other";
+  if (label.empty()) return kNoLabel;
+  if (label == kOther) return kOtherLabel;
+  {
+    const std::lock_guard lock(labels_mutex_);
+    for (size_t i = 0; i < labels_.size(); ++i) {
+      if (labels_[i] == label) return static_cast<uint8_t>(i + 1);
+    }
+    if (labels_.size() + 1 < kMaxLabels) {
+      labels_.push_back(label);
+      return static_cast<uint8_t>(labels_.size());
+    }
+  }
+  if (labels_refused.fetch_add(1, std::memory_order_relaxed) == 0) {
+    emit({.kind = Event::Kind::kLabelsFull, .text = label});
+  }
+  return kOtherLabel;
+}
+
+std::vector<std::string> RelayCore::labels() {
+  const std::lock_guard lock(labels_mutex_);
+  return labels_;
+}
+
 void RelayCore::setEventSink(std::function<void()> notify) {
   const std::lock_guard lock(events_mutex_);
   notify_ = std::move(notify);

@@ -61,7 +61,19 @@ struct Mail {
 
 // What a shard tells the control plane.
 struct Event {
-  enum class Kind { kClosed, kForward, kCheck, kFailed, kHttp, kLink, kTraffic, kWanted, kConnected, kClients };
+  enum class Kind {
+    kClosed,
+    kForward,
+    kCheck,
+    kFailed,
+    kHttp,
+    kLink,
+    kTraffic,
+    kWanted,
+    kConnected,
+    kClients,
+    kLabelsFull
+  };
   Kind kind;
   uint64_t id = 0;                        // kClosed, kFailed, kHttp, kLink
   Key key = {};                           // kClosed; kForward: source
@@ -207,6 +219,13 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   // Compares in constant time; an all-zero key proves nothing.
   bool provesMeshKey(const std::string& offered);
 
+  // The number of a label, from 1 on: kOtherLabel when there are too many, which an event tells once. Empty: kNoLabel.
+  uint8_t labelNumber(const std::string& label);
+  // Labels in the order of their numbers.
+  std::vector<std::string> labels();
+  // Clients counted as kOtherLabel as their label found no number.
+  std::atomic<uint64_t> labels_refused{0};
+
   // Events: `notify` is called (any thread, under the lock) when the first event of a batch came.
   void setEventSink(std::function<void()> notify);
   void emit(Event event);
@@ -228,6 +247,9 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   std::vector<HandshakeRequest> unassigned_;  // at most the budget's handshakes, and the relay's own
   size_t next_inbox_ = 0;
   bool handshakes_ended_ = false;
+
+  std::mutex labels_mutex_;
+  std::vector<std::string> labels_;  // at most kMaxLabels - 1
 
   std::mutex mesh_key_mutex_;
   std::string mesh_key_;

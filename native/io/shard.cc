@@ -257,6 +257,10 @@ void Shard::adopt(Mail& mail) {
     links_[client->id] = client;
   } else {
     emitConnected(mail.adoption);
+    // Those in slots that the announcement has not come to yet are told by it.
+    if (drain_.start_ms != 0 && (drain_.all_announced || client->slot < drain_.announced)) {
+      router_.announceRestart(client->slot, 1, drain_.reconnect_ms, drain_.try_ms);
+    }
   }
   mail.connection->fd.release();
   if (mail.connection->tls != nullptr) startTls(*client, *mail.connection);

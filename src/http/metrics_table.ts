@@ -140,6 +140,22 @@ const SHARD: Row[] = [
   ['writes', 'counter', 'Writes to sockets.'],
 ];
 
+/** Ours, by the label that admission gave, without their prefix `derplane_label_`; there are such figures only where there are labels. */
+const LABEL: Row[] = [
+  ['clients', 'gauge', 'Clients with the label.'],
+  ['packets_received', 'counter', 'Packets that clients with the label sent.'],
+  ['bytes_received', 'counter', 'Payload bytes of packets that clients with the label sent.'],
+  ['packets_sent', 'counter', 'Packets sent to clients with the label.'],
+  ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients with the label.'],
+  [
+    'packets_dropped',
+    'counter',
+    'Packets of clients with the label dropped: nobody to send to, or too slow to receive.',
+  ],
+  ['bytes_dropped', 'counter', 'Payload bytes of packets of clients with the label dropped.'],
+  ['limit_waited', 'counter', 'Frames of clients with the label that waited for a receive limit.'],
+];
+
 /** The names of derper for TLS; there are such figures only where it is served. */
 const TLS: Row[] = [
   ['derper_tls_active_version', 'gauge', 'Clients over TLS, and requests being answered, by version.', 'version'],
@@ -238,6 +254,14 @@ export const METRICS: readonly Metric[] = [
     'derplane_',
     ['certificate_remaining_seconds', 'gauge', 'Seconds until a certificate expires; below 0 once it has.', 'name'],
     ({ certificates }) => certificateFigures(certificates, ({ notAfter }) => (notAfter.getTime() - Date.now()) / 1000),
+  ),
+  ...LABEL.map((row) =>
+    ours('derplane_label_', [row[0], row[1], row[2], 'label'], ({ relay }) => find(relay, `label_${row[0]}`)),
+  ),
+  ours(
+    'derplane_',
+    ['label_overflow', 'counter', 'Clients counted under label other, as there were too many labels.'],
+    ({ relay }) => find(relay, 'label_overflow'),
   ),
   ...SHARD.map((row) =>
     ours('derplane_shard_', [row[0], row[1], row[2], 'shard'], ({ shards }) =>

@@ -8,6 +8,7 @@ import type { Clients } from './clients.js';
 import type { ConsistencyChecks } from './consistency_checks.js';
 import type { EmbeddedConnections } from './embedded.js';
 import type { Forwarders } from './forwarders.js';
+import { MAX_LABELS } from './labels.js';
 import type { Mesh } from './mesh.js';
 import type { PageConnections } from './page_connections.js';
 import type { ServerEvents } from './server_events.js';
@@ -62,6 +63,14 @@ function handle(event: RelayEvent, hearers: Hearers): void {
       break;
     case 'clients':
       hearers.clients.take(event);
+      break;
+    case 'labels-full':
+      hearers.log.log(
+        'warn',
+        'labels',
+        { label: event.label },
+        `derper: more than ${MAX_LABELS} labels of clients; label ${JSON.stringify(event.label)} and further ones are counted as "other"`,
+      );
       break;
     case 'http':
       handleHttp(event, hearers);

@@ -3,6 +3,7 @@ import { HANDSHAKE_FAILURES } from '../handshake/messages.js';
 import { EVICTIONS, type NativeRelay } from '../native.js';
 import type { WebSockets } from '../websocket/web_sockets.js';
 import type { Forwarders } from './forwarders.js';
+import { labelFigures } from './labels.js';
 import { fileDescriptors, MEMORY_AT_START } from './process_stats.js';
 import { type Stats, sumCounters, TLS_ACTIVE } from './stats.js';
 import type { ServerStats } from './stats_types.js';
@@ -43,6 +44,7 @@ export function relayFigures({
     ...withOurs('packet_forwarder_delete_other_value', forwarders.deleteOtherValue),
     ...limits,
     ...admission,
+    ...labelFigures(relay, ofShards),
     ...tls.vars(relay, tlsClients as Stats),
     gauge_current_file_descriptors: fileDescriptors(),
     gauge_memstats_sys0: MEMORY_AT_START,

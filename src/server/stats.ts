@@ -70,7 +70,7 @@ function pathOf(name: string): string[] {
 export function sumCounters(shards: readonly BigInt64Array[]): Stats {
   const stats: Stats = {};
   NAMES.forEach((name, index) => {
-    if (name === AVERAGE) return;
+    if (name === AVERAGE || name.startsWith('label.')) return; // of labels: see labels.ts
     const sum = shards.reduce((total, counters) => total + Number(Atomics.load(counters, index)), 0);
     const path = PATHS[index]!;
     let at = stats;
