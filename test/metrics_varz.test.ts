@@ -74,8 +74,9 @@ describe('at /debug/varz', () => {
   });
 
   test('no figure of the relay is missing, and each says what it means', () => {
-    // Those of TLS are only where it is served, that of the log only in the program: metrics_tls.test.ts, log_sinks.test.ts.
-    const here = METRICS.filter(({ name }) => !/^(?:derper_tls|tls_listener|derplane_log)_/.test(name));
+    // Those of TLS are only where it is served, that of the log only in the program, those of labels only where clients have some:
+    // metrics_tls.test.ts, log_sinks.test.ts, client_limits.test.ts.
+    const here = METRICS.filter(({ name }) => !/^(?:derper_tls|tls_listener|derplane_log|derplane_label)_/.test(name));
     for (const { name, type, help } of here) expect(found.get(name)).toMatchObject({ type, help });
   });
 

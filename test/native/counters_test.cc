@@ -36,7 +36,9 @@ TEST("drops are named by reason and kind, closes by reason") {
   CHECK_EQ(name(kRttBase - 1), "closed.no_memory");
   CHECK_EQ(name(kRttBase), "tcp_rtt.10ms");
   CHECK_EQ(name(kHistogramBase), "buffered_write_frames.le.0");
-  CHECK_EQ(name(kCounterCount - 1), "mesh_update_loop_count.sum");
+  CHECK_EQ(name(kLabelBase - 1), "mesh_update_loop_count.sum");
+  CHECK_EQ(name(kLabelBase), "label.1.clients");
+  CHECK_EQ(name(kCounterCount - 1), "label.64.limit_waited");
 }
 
 TEST("a name never leaves the room that it is given") {
