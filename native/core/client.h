@@ -137,7 +137,7 @@ struct Client {
 };
 
 // What an idle client may cost. A relay holds one of each for every client: raise these knowingly.
-static_assert(sizeof(Client) <= 480);
+static_assert(sizeof(Client) <= 520);
 static_assert(sizeof(Peer) <= 112);
 
 }  // namespace derplane
