@@ -3,7 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { ManualCertificate } from '../dist/certificates/manual.js';
+import { filesOf, ManualCertificate } from '../dist/certificates/manual.js';
 import { formatPin } from '../dist/tls/pin.js';
 import { makeCertificate, makeChain, type TestCertificate } from './support/certificates.js';
 import { LogWatch } from './support/log_watch.js';
@@ -37,7 +37,13 @@ function put(keyPem: string, ...chain: TestCertificate[]): void {
 
 function start(): { manual: ManualCertificate; log: LogWatch; sink: RecordingSink } {
   const [log, sink] = [new LogWatch(), new RecordingSink()];
-  const manual = new ManualCertificate({ folder, hostname: HOST, sink, logger: log, pollInterval: 1e9 });
+  const manual = new ManualCertificate({
+    files: filesOf(folder, HOST),
+    hostname: HOST,
+    sink,
+    logger: log,
+    pollInterval: 1e9,
+  });
   open.push(manual);
   return { manual, log, sink };
 }

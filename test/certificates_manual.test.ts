@@ -66,7 +66,13 @@ async function start(hostname = HOST): Promise<CertificateSource> {
 
 /** One that looks at its files every few milliseconds. */
 function startQuick(): ManualCertificate {
-  const manual = new ManualCertificate({ folder, hostname: HOST, sink, logger, pollInterval: 10 });
+  const manual = new ManualCertificate({
+    files: filesOf(folder, HOST),
+    hostname: HOST,
+    sink,
+    logger,
+    pollInterval: 10,
+  });
   open.push(manual);
   return manual;
 }

@@ -263,7 +263,7 @@ describe('what the flags ask for', () => {
     expect(() => config(['-dev'], env)).toThrow(`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH="${text}": must be`);
   });
 
-  test.each([['-secrets-url=x'], ['-accept-connection-limit=1'], ['-trust-proxy=x']])(
+  test.each([['-accept-connection-limit=1'], ['-trust-proxy=x']])(
     '%s is known and says that it is not available yet',
     (flag) => {
       const name = flag.split('=')[0];

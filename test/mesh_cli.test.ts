@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { relayConfig } from '../dist/cli/config.js';
 import { parseFlags } from '../dist/cli/flag_set.js';
 import { FLAGS } from '../dist/cli/flags.js';
-import { loadMeshKey } from '../dist/cli/mesh_key.js';
+import { loadMeshKey, type MeshKeySource } from '../dist/cli/mesh_key.js';
 import { derplane, type RelayProcess, startDerplane } from './support/derplane.js';
 import { RawClient } from './support/raw_client.js';
 
@@ -32,7 +32,7 @@ describe('the mesh key', () => {
   test('is read from its file, white space trimmed, in either case', () => {
     const { meshKey } = config(['-a=:1', '-mesh-psk-file', pskFile]);
     expect(meshKey).toEqual({ file: pskFile });
-    expect(loadMeshKey(meshKey!)).toBe(KEY);
+    expect(loadMeshKey(meshKey as MeshKeySource)).toBe(KEY);
   });
 
   test('is looked for in $HOME where no file is given', async () => {
@@ -50,7 +50,7 @@ describe('the mesh key', () => {
     const env = { TAILSCALE_DERPER_MESH_KEY: KEY };
     const { meshKey } = config(['-dev', '-mesh-psk-file', pskFile], env);
     expect(meshKey).toEqual({ variable: 'TAILSCALE_DERPER_MESH_KEY', text: KEY });
-    expect(loadMeshKey(meshKey!)).toBe(KEY);
+    expect(loadMeshKey(meshKey as MeshKeySource)).toBe(KEY);
     expect(config(['-dev', '-mesh-psk-file', pskFile]).meshKey).toBeUndefined();
     expect(config(['-a=:1'], env).meshKey).toBeUndefined();
   });

@@ -1,11 +1,11 @@
 /** Asks an admission server by HTTP, by derper's rules. */
-import { readFileSync } from 'node:fs';
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import type { Readable } from 'node:stream';
 import { createSecureContext } from 'node:tls';
-import type { Axios, AxiosError } from 'axios';
+import type { AxiosError } from 'axios';
 import { badOption } from '../checks.js';
+import { httpClient, isHttpUrl, isLoopback, userAgent } from '../http_client.js';
 import { canonicalAddress } from '../ip_address.js';
 import { rootsPem } from '../tls/roots.js';
 import { type Admission, type AdmissionRequest, type AdmissionSource, ALLOWED } from './decision.js';
@@ -34,8 +34,7 @@ export interface UrlOptions {
 
 /** @throws DerpError `ERR_DERP_BAD_OPTION` */
 export function checkAdmissionUrl(url: string, name: string): void {
-  const protocol = URL.canParse(url) ? new URL(url).protocol : '';
-  if (protocol !== 'http:' && protocol !== 'https:') throw badOption(`${name}: must be an http:// or https:// URL`);
+  if (!isHttpUrl(url)) throw badOption(`${name}: must be an http:// or https:// URL`);
 }
 
 export class UrlAdmission implements AdmissionSource {
@@ -45,7 +44,6 @@ export class UrlAdmission implements AdmissionSource {
   readonly #httpAgent = new HttpAgent({ keepAlive: true });
   readonly #httpsAgent: HttpsAgent;
   readonly #cache = new Map<string, { decision: Admission; until: number }>();
-  #client: Promise<Axios> | undefined;
   #failedOpen = 0;
 
   /** @throws DerpError `ERR_DERP_CERTIFICATE` when a file of roots that the environment names is unreadable */
@@ -96,8 +94,7 @@ export class UrlAdmission implements AdmissionSource {
 
   /** @throws AxiosError when there is no answer */
   async #ask(request: AdmissionRequest, ip: string, signal: AbortSignal): Promise<Answer> {
-    this.#client ??= import('axios').then(({ default: axios }) => axios.create({ adapter: 'http' }));
-    const client = await this.#client;
+    const client = await httpClient();
     const question = {
       url: this.#options.url,
       method: 'POST',
@@ -150,22 +147,8 @@ interface Answer {
 
 const FRESH_HTTP = new HttpAgent({ keepAlive: false });
 
-/** As Go has it, what is on this machine is asked without a proxy. */
-function isLoopback(url: string): boolean {
-  const host = new URL(url).hostname.replace(/^\[|\]$/g, '');
-  const address = canonicalAddress(host);
-  return host === 'localhost' || address === '::1' || address?.startsWith('127.') === true;
-}
-
 /** Of `ip:port`; empty for anything else. */
 export function ipOf(address: string): string {
   const [, bracketed, plain] = /^(?:\[(.*)\]|([^[\]:]*)):\d+$/.exec(address) ?? [];
   return canonicalAddress(bracketed ?? plain ?? '') ?? '';
-}
-
-let agentText: string | undefined;
-
-function userAgent(): string {
-  agentText ??= `derplane/${(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version}`;
-  return agentText;
 }

@@ -1,4 +1,4 @@
-/** `-certmode manual`: a certificate that somebody else puts into a folder, and replaces there. */
+/** `-certmode manual`: a certificate that somebody else puts into files, and replaces there. */
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DerpError } from '../errors.js';
@@ -12,7 +12,7 @@ import type { CertificateLife } from './expiry.js';
 import { checkName, type KeyPair, type PairFiles, readKeyPair } from './key_pair.js';
 
 export interface ManualOptions {
-  folder: string;
+  files: PairFiles;
   /** DNS name or IP address. */
   hostname: string;
   sink: CertificateSink;
@@ -56,7 +56,7 @@ export class ManualCertificate {
   /** @throws {@link DerpError} `ERR_DERP_CERTIFICATE` when there is no valid pair */
   constructor(options: ManualOptions) {
     this.#options = options;
-    this.#files = filesOf(options.folder, options.hostname);
+    this.#files = options.files;
     this.#settled = this.#state();
     this.#pair = this.#load();
     this.#tellFaults();

@@ -6,6 +6,7 @@ import type { Logger } from '../log.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 import type { AcmeOptions } from './acme.js';
 import { type CertificateExpiry, ExpiryWatch } from './expiry.js';
+import type { PairFiles } from './key_pair.js';
 import { filesOf, ManualCertificate, type ManualOptions } from './manual.js';
 import { makePair, SelfSignedCare } from './self_signed.js';
 
@@ -16,8 +17,12 @@ export interface CertificateConfig {
   mode: CertificateMode;
   /** Of certificates and keys. */
   folder: string;
+  /** With `manual`: these files in place of the folder's; they are never made. */
+  files?: PairFiles;
   /** DNS name or IP address that clients know the relay by. */
   hostname: string;
+  /** Whether clients that ask for another name, or for none, get the certificate of `hostname` too. */
+  anyName?: boolean;
   /** What an ACME authority is asked with. */
   acme: Pick<AcmeOptions, 'directory' | 'email' | 'eab' | 'ipCertificates' | 'httpChallenge'>;
 }
@@ -81,25 +86,24 @@ async function acmeSource(
 }
 
 async function manualSource(
-  { folder, hostname }: CertificateConfig,
+  { folder, hostname, files: given }: CertificateConfig,
   sink: CertificateSink,
   logger: Logger,
   onPinChange: () => void,
 ): Promise<CertificateSource> {
   const ip = addressOf(hostname);
+  const files = given ?? filesOf(folder, hostname);
+  const made = given === undefined ? ip : undefined;
   const onChange = () => {
     watch.check();
     if (ip !== undefined && certificate.pin !== pin) onPinChange();
     pin = certificate.pin;
   };
-  const certificate = await openManual({ folder, hostname, sink, logger, onChange }, ip);
+  const certificate = await openManual({ files, hostname, sink, logger, onChange }, made, given);
   let { pin } = certificate;
   const watch = new ExpiryWatch(() => certificate.expiry(), logger, 'put a new one in its place');
   watch.check();
-  const care =
-    ip === undefined
-      ? undefined
-      : new SelfSignedCare(filesOf(folder, hostname), ip, logger, () => certificate.reload());
+  const care = made === undefined ? undefined : new SelfSignedCare(files, made, logger, () => certificate.reload());
   return {
     expiry: () => certificate.expiry(),
     get pin() {
@@ -115,16 +119,29 @@ async function manualSource(
   };
 }
 
-async function openManual(options: ManualOptions, ip: string | undefined): Promise<ManualCertificate> {
+/**
+ * @param made - the IP address whose pair is made when it is missing
+ * @param given - the files, if flags name them
+ */
+async function openManual(
+  options: ManualOptions,
+  made: string | undefined,
+  given: PairFiles | undefined,
+): Promise<ManualCertificate> {
   try {
-    if (ip !== undefined) await makePair(filesOf(options.folder, options.hostname), ip, options.logger);
+    if (made !== undefined) await makePair(options.files, made, options.logger);
     return new ManualCertificate(options);
   } catch (error) {
     if (!(error instanceof DerpError)) throw error;
+    const where = given === undefined ? '-certmode manual takes it from -certdir' : givenText(given);
     throw new DerpError(
       error.code,
-      `can not load x509 key pair for hostname ${JSON.stringify(options.hostname)}: ${error.message}; -certmode manual takes it from -certdir`,
+      `can not load x509 key pair for hostname ${JSON.stringify(options.hostname)}: ${error.message}; ${where}`,
       { cause: error },
     );
   }
+}
+
+function givenText({ cert, key }: PairFiles): string {
+  return `the files are those of -cert ${cert} and -key ${key}, for the host of -hostname`;
 }

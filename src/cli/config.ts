@@ -1,10 +1,13 @@
 /** From flags and environment to what the relay is started with. */
-import { isAbsolute, join } from 'node:path';
+import { isAbsolute, join, posix } from 'node:path';
 import type { ServerAdmissionOptions } from '../admission/options.js';
 import { DEFAULT_SOCKET } from '../admission/tailscaled.js';
+import type { PairFiles } from '../certificates/key_pair.js';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
 import { canonicalHost } from '../host_name.js';
+import { isHttpUrl } from '../http_client.js';
 import { canonicalAddress } from '../ip_address.js';
+import type { SecretSource } from '../secrets/mesh_secret.js';
 import { parseMeshEntry } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
@@ -28,6 +31,8 @@ export interface RelayConfig {
   keyFile: string | undefined;
   derp: boolean;
   home: string;
+  /** Whether the public listeners have the debug pages. */
+  publicDebugPages: boolean;
   bootstrapDns: { names: string; unpublishedNames: string };
   /** Milliseconds. */
   tcpKeepaliveTime: number;
@@ -37,7 +42,7 @@ export interface RelayConfig {
   metricsAddress: Address | undefined;
   /** Milliseconds over which clients are let go at the end. */
   drainTime: number;
-  meshKey: MeshKeySource | undefined;
+  meshKey: MeshKeySource | SecretSource | undefined;
   /** File of rate limits. */
   rateConfig: string | undefined;
   /** `-hostname`. */
@@ -78,6 +83,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     keyFile: values.dev ? undefined : keyFile(values.c, isRoot),
     derp: values.derp,
     home: values.home,
+    publicDebugPages: values['debug-pages'],
     bootstrapDns: {
       names: values['bootstrap-dns-names'],
       unpublishedNames: values['unpublished-bootstrap-dns-names'],
@@ -116,18 +122,35 @@ function refusePending({ values }: RelayFlags, version: string): void {
 }
 
 /** HTTPS is served on port 443 and, by the reference's rule, wherever certificates are given by hand. */
-function tlsConfig({ values, given }: RelayFlags, env: NodeJS.ProcessEnv, address: Address): TlsConfig | undefined {
-  if (address.port !== 443 && values.certmode !== 'manual') return undefined;
+function tlsConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, address: Address): TlsConfig | undefined {
+  const { values, given } = flags;
+  const files = certificateFiles(flags);
+  const certmode = files !== undefined && !given.has('certmode') ? 'manual' : values.certmode;
+  if (address.port !== 443 && certmode !== 'manual') return undefined;
   const plainPort = values['http-port'];
   return {
     certificates: {
-      mode: certificateMode(values.certmode, values['acme-ip-certs']),
-      folder: certificateFolder(given.has('certdir') ? values.certdir : defaultCertificateFolder(env)),
+      mode: certificateMode(certmode, values['acme-ip-certs']),
+      folder: files ? '' : certificateFolder(given.has('certdir') ? values.certdir : defaultCertificateFolder(env)),
+      ...(files && { files }),
+      ...(values.sni === 'any' && { anyName: true }),
       hostname: certificateHost(values.hostname),
       acme: acmeConfig(values, plainPort >= 0),
     },
     plainAddress: plainPort < 0 ? undefined : { flag: '-http-port', host: address.host, port: plainPort },
   };
+}
+
+/** Both or none. */
+function certificateFiles({ values, given }: RelayFlags): PairFiles | undefined {
+  const { cert, key, certmode } = values;
+  if (cert === '' && key === '') return undefined;
+  if (cert === '') throw new StartError(`-key ${key}: needs -cert FILE too`);
+  if (key === '') throw new StartError(`-cert ${cert}: needs -key FILE too`);
+  if (given.has('certmode') && certmode !== 'manual') {
+    throw new StartError(`-cert ${cert}: needs -certmode manual, and -certmode is ${certmode}`);
+  }
+  return { cert, key };
 }
 
 function certificateMode(certmode: string, ipCertificates: boolean): CertificateMode {
@@ -186,14 +209,28 @@ function isSet(env: NodeJS.ProcessEnv, name: string): boolean {
   throw new StartError(`${name}=${JSON.stringify(text)}: must be true or false`);
 }
 
-/** With -dev the variable alone counts; else the flag, else the file at its usual place. */
-function meshKeySource({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): MeshKeySource | undefined {
+/** With -dev the variable alone counts; else the secret server, else the flag, else the file at its usual place. */
+function meshKeySource(
+  { values, given }: RelayFlags,
+  env: NodeJS.ProcessEnv,
+): MeshKeySource | SecretSource | undefined {
   if (values.dev) {
     const text = env[MESH_KEY_VARIABLE] ?? '';
     return text === '' ? undefined : { variable: MESH_KEY_VARIABLE, text };
   }
+  if (values['secrets-url'] !== '') return secretSource(values, env);
   const file = given.has('mesh-psk-file') ? values['mesh-psk-file'] : (defaultMeshKeyFile(env.HOME) ?? '');
   return file === '' ? undefined : { file };
+}
+
+function secretSource(values: RelayFlags['values'], { HOME: home = '' }: NodeJS.ProcessEnv): SecretSource {
+  const url = values['secrets-url'];
+  if (!isHttpUrl(url)) throw new StartError('-secrets-url: must be an http:// or https:// URL');
+  return {
+    secretsUrl: url,
+    secret: posix.join(values['secrets-path-prefix'], 'meshkey'),
+    cacheFile: values['secrets-cache-dir'] || join(home, '.cache', 'derper-secrets'),
+  };
 }
 
 /** On the IP of `-a` unless the flags name another address. */
@@ -213,7 +250,7 @@ function stunConfig({ values, given }: RelayFlags, listen: Address): StunConfig 
 }
 
 /** The list, each entry of which is right; without the key only an empty one is. */
-function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | undefined): string[] {
+function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | SecretSource | undefined): string[] {
   if (values['mesh-with'] === '') return [];
   const hosts = values['mesh-with'].split(',');
   if (meshKey === undefined) {
@@ -233,8 +270,7 @@ function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | undefined): s
 function admissionOptions({ values, given }: RelayFlags): ServerAdmissionOptions {
   const url = values['verify-client-url'];
   if (url !== '') {
-    const protocol = URL.canParse(url) ? new URL(url).protocol : '';
-    if (!/^https?:$/.test(protocol)) throw new StartError('-verify-client-url: must be an http:// or https:// URL');
+    if (!isHttpUrl(url)) throw new StartError('-verify-client-url: must be an http:// or https:// URL');
   }
   return {
     ...(given.has('disallow-app-names') &&
@@ -257,17 +293,20 @@ function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): numb
 }
 
 /** Flags by which an operator says that the relay should serve TLS. */
-const TLS_FLAGS = ['certmode', 'certdir', 'hostname', 'acme-email', 'acme-ip-certs', 'acme-directory'];
+const TLS_FLAGS = ['certmode', 'certdir', 'sni', 'hostname', 'acme-email', 'acme-ip-certs', 'acme-directory'];
 
 function warnings({ values, given }: RelayFlags, address: Address): string[] {
   const found: string[] = [];
-  const isPlain = address.port !== 443 && values.certmode !== 'manual' && !values.dev;
+  const isPlain = address.port !== 443 && values.certmode !== 'manual' && values.cert === '' && !values.dev;
   if (isPlain && TLS_FLAGS.some((name) => given.has(name))) {
     found.push(
       `-certmode ${values.certmode} serves TLS on port 443 only, and this is plain HTTP on ${formatAddress(address)}: nodes need TLS, by "-a :443", "-certmode manual" or a proxy in front`,
     );
   }
   if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
+  if (!values['debug-pages'] && values['metrics-addr'] === '') {
+    found.push('-debug-pages=false without -metrics-addr: metrics and debug pages are served nowhere');
+  }
   if (values.ace) found.push('-ace: the experimental CONNECT service of the reference is not available');
   const isAsked = values['verify-clients'] || values['verify-client-url'] !== '' || values['allow-keys'] !== '';
   if (!values.derp && isAsked) found.push('admission of clients has no effect with -derp=false');

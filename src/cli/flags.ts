@@ -3,8 +3,6 @@ import { OPTION_RANGES } from '../server/option_ranges.js';
 import { STUN_ANSWER_RATE } from '../stun/defaults.js';
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
-const SECRETS = 'a secret server for the mesh key';
-
 /** Every flag of `derplane`: the reference's first, then ours. */
 export const FLAGS = {
   dev: {
@@ -51,6 +49,18 @@ export const FLAGS = {
     default: '',
     help: "`folder` of certificates; if not given, tailscale/derper-certs in the user's cache folder",
   },
+  cert: {
+    type: 'string',
+    default: '',
+    help: '`file` of the certificate of -hostname and its intermediates, with -key in place of the files in -certdir; implies -certmode manual',
+  },
+  key: { type: 'string', default: '', help: '`file` of the private key of -cert' },
+  sni: {
+    type: 'string',
+    default: 'match',
+    choices: ['match', 'any'],
+    help: 'whom TLS serves when -hostname is a DNS name: match (clients that ask for that name) or any (also clients that ask for another name or none)',
+  },
   hostname: {
     type: 'string',
     default: 'derp.tailscale.com',
@@ -84,14 +94,21 @@ export const FLAGS = {
     default: '',
     help: 'relays to mesh with, `hosts` separated by commas without spaces: [https://]HOST[:PORT][/DIALHOST][/derp], dialled over TLS, or the same with http:// without TLS; this relay itself may be among them. [HOST/]dns:NAME[:PORT] links to every address of the DNS name NAME and follows its records; certificates must be for HOST, or -hostname without it',
   },
-  'secrets-url': { type: 'string', default: '', help: '`URL` of a secret server', pending: SECRETS },
+  'secrets-url': {
+    type: 'string',
+    default: '',
+    help: '`URL` of a setec server that has the mesh key, in place of -mesh-psk-file; asked once, until it answers, before the relay listens',
+  },
   'secrets-path-prefix': {
     type: 'string',
     default: 'prod/derp',
-    help: 'prefix of secret names',
-    inert: 'it needs -secrets-url',
+    help: "prefix of the secret's name at -secrets-url: the mesh key is PREFIX/meshkey",
   },
-  'secrets-cache-dir': { type: 'string', default: '', help: 'cache of secrets', inert: 'it needs -secrets-url' },
+  'secrets-cache-dir': {
+    type: 'string',
+    default: '',
+    help: '`file` in which the answer of -secrets-url is kept; what it holds is used without asking. If not given, $HOME/.cache/derper-secrets',
+  },
   'bootstrap-dns-names': {
     type: 'string',
     default: '',
@@ -165,8 +182,7 @@ export const FLAGS = {
   ace: {
     type: 'bool',
     default: false,
-    help: "the reference's experimental CONNECT service",
-    inert: 'a warning says so',
+    help: "derper's experimental CONNECT service, which derplane does not have: a warning says so",
   },
 
   shards: {
@@ -210,6 +226,11 @@ export const FLAGS = {
     type: 'string',
     default: '',
     help: 'listen `address` of metrics and debug pages over plain HTTP, beside those at /debug/; with an IP anyone who reaches it is let in, without one (":port", "0.0.0.0:port") loopback and Tailscale addresses are',
+  },
+  'debug-pages': {
+    type: 'bool',
+    default: true,
+    help: 'serve the pages below /debug/ on the public listeners too; if not, only -metrics-addr has them',
   },
   'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
   'allow-keys': {

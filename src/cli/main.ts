@@ -73,7 +73,11 @@ async function runRelay(config: ReturnType<typeof relayConfig>, log: Log): Promi
   let reload = () => logger.info({}, 'SIGHUP: still starting, there is nothing to reload');
   process.on('SIGHUP', () => reload());
   const { startRelay } = await import('./relay.js');
-  const relay = await startRelay(config, log);
+  const relay = await Promise.race([startRelay(config, log), stop]);
+  if (typeof relay === 'string') {
+    logger.info({}, `${relay}: ended before it served`);
+    process.exit(0);
+  }
   reload = relay.reload;
   if (relay.derpNode !== undefined) log.print((await import('./tls.js')).derpMaps(relay.derpNode));
   if (config.dev && config.tls === undefined) log.print(nextSteps(formatAddress(relay.address)));

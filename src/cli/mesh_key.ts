@@ -3,7 +3,9 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { readBounded } from '../bounded_file.js';
 import { reasonOf } from '../errors.js';
+import type { Logger } from '../log.js';
 import { isMeshKey } from '../protocol/mesh_key.js';
+import type { SecretSource } from '../secrets/mesh_secret.js';
 import { StartError } from './exit.js';
 
 /** Bytes of a mesh key's file; real ones have 65. */
@@ -20,6 +22,14 @@ export function defaultMeshKeyFile(home: string | undefined): string | undefined
   const candidates = ['/home/derp/keys/derp-mesh.key'];
   if (home !== undefined && home !== '') candidates.push(join(home, 'keys/derp-mesh.key'));
   return candidates.find((path) => existsSync(path));
+}
+
+/** A source that is read without waiting: of a secret server what it answered. */
+export async function fetchMeshKey(source: MeshKeySource | SecretSource, logger: Logger): Promise<MeshKeySource> {
+  if (!('secretsUrl' in source)) return source;
+  const { readSecret } = await import('../secrets/mesh_secret.js');
+  const { text, from } = await readSecret(source, logger);
+  return { variable: from, text };
 }
 
 /**

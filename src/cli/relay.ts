@@ -21,7 +21,7 @@ import { StartError } from './exit.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
 import { loadKeyFile } from './key_file.js';
 import type { Log } from './logging.js';
-import { loadMeshKey } from './mesh_key.js';
+import { fetchMeshKey, loadMeshKey, type MeshKeySource } from './mesh_key.js';
 import { debugOptions, serveMetrics } from './metrics.js';
 import { startStun } from './stun.js';
 import { derpMaps, isPrinted, openTls, type RelayTls } from './tls.js';
@@ -52,8 +52,9 @@ export async function startRelay(config: RelayConfig, log: Log): Promise<Running
   if (config.dev) logger.info({}, 'Running in dev mode.');
   for (const warning of config.warnings) logger.warn({}, warning);
   const key = config.keyFile === undefined ? PrivateKey.generate() : await loadKeyFile(config.keyFile);
+  const meshKey = config.derp && config.meshKey ? await fetchMeshKey(config.meshKey, logger) : undefined;
   const tls = config.tls && (await openTls(config.tls.certificates, log));
-  const relay = await serveAll(config, key, tls, log).catch(async (error: unknown) => {
+  const relay = await serveAll({ ...config, meshKey }, key, tls, log).catch(async (error: unknown) => {
     await tls?.source.close();
     throw error;
   });
@@ -65,13 +66,11 @@ export async function startRelay(config: RelayConfig, log: Log): Promise<Running
   return relay;
 }
 
+/** A configuration whose mesh key is here. */
+type Ready = RelayConfig & { meshKey: MeshKeySource | undefined };
+
 /** The relay, and the listeners beside it. */
-async function serveAll(
-  config: RelayConfig,
-  key: PrivateKey,
-  tls: RelayTls | undefined,
-  log: Log,
-): Promise<RunningRelay> {
+async function serveAll(config: Ready, key: PrivateKey, tls: RelayTls | undefined, log: Log): Promise<RunningRelay> {
   const { logger } = log;
   let relay = await serve(config, key, tls, log);
   const { metricsAddress } = config;
@@ -121,11 +120,14 @@ async function servePlain(
   address: Address,
   { pages }: Serving,
   { source }: RelayTls,
-  { tcpKeepaliveTime, home }: RelayConfig,
+  { tcpKeepaliveTime, home, publicDebugPages }: RelayConfig,
   logger: Logger,
 ): Promise<HttpListener> {
   const hidden = home === 'none';
-  const server = boundedServer(plainPages({ pages, challenge: source.challenge, hidden }), { hidden });
+  const server = boundedServer(
+    plainPages({ pages, challenge: source.challenge, hidden, ...(!publicDebugPages && { access: () => false }) }),
+    { hidden },
+  );
   server.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
   const listener = await listenHttp(server, address, logger);
   logger.info({}, `derper: serving plain HTTP on ${formatAddress(listener.address)}`);
@@ -133,7 +135,7 @@ async function servePlain(
 }
 
 async function serve(
-  config: RelayConfig,
+  config: Ready,
   key: PrivateKey,
   tls: RelayTls | undefined,
   { logger, linesLost }: Log,
@@ -149,7 +151,13 @@ async function serve(
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
     if (applyLimits !== undefined) startWithLimits(applyLimits, rateConfig!);
-    const listener = pages({ home, derpEnabled: derp, debug: debugPages(debug), bootstrapDns, logger });
+    const listener = pages({
+      home,
+      derpEnabled: derp,
+      ...(config.publicDebugPages && { debug: debugPages(debug) }),
+      bootstrapDns,
+      logger,
+    });
     const httpServer = boundedServer(listener, { hidden: home === 'none' });
     const host = await listenHost(address);
     const { port } = await server.listen({
@@ -197,7 +205,7 @@ function admissionLine(summary: string | undefined): string {
 /** Pages alone: as few threads as can be. */
 const NO_DERP: ServerOptions = { derp: false, shards: 1, handshake: { threads: 1 } };
 
-function derpOptions({ server, meshKey: source }: RelayConfig, logger: Logger): ServerOptions {
+function derpOptions({ server, meshKey: source }: Ready, logger: Logger): ServerOptions {
   const meshKey = source && loadMeshKey(source);
   logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
   const { shards, handshakeThreads, text } = planThreads({

@@ -1,4 +1,5 @@
 /** The relay's TLS: its certificates, and what answers handshakes with them. */
+import { forAnyName } from '../certificates/any_name.js';
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
 import { addressOf, canonicalHost } from '../host_name.js';
@@ -21,7 +22,8 @@ export interface RelayTls {
 export async function openTls(config: CertificateConfig, log: Log): Promise<RelayTls> {
   let source: CertificateSource | undefined;
   const context = new TlsContext({ onWanted: (name) => source?.wanted?.(name) });
-  source = await certificateSource(config, context, log.logger, () => {
+  const sink = config.anyName ? forAnyName(context, config.hostname) : context;
+  source = await certificateSource(config, sink, log.logger, () => {
     printHint(config, tls.source, log);
     tls.onPinChange();
   });
