@@ -90,7 +90,19 @@ void Listener::watch() {
   });
 }
 
+void Listener::rest() {
+  uv_poll_stop(&poll_);
+  uv_timer_start(
+      &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); },
+      kRestMs, 0);
+}
+
 void Listener::acceptBatch() {
+  // A thread that is being replaced needs descriptors to start. Connections that nobody serves must not hold them.
+  if (!core_->hasHandshakeThread()) {
+    rest();
+    return;
+  }
   const char* trouble = nullptr;
   for (int i = 0; i < kBatch; ++i) {
     sockaddr_storage from{};
@@ -101,10 +113,7 @@ void Listener::acceptBatch() {
       if (errno == EAGAIN || errno == EWOULDBLOCK) break;
       trouble = uv_err_name(uv_translate_sys_error(errno));
       if (errno == EMFILE || errno == ENFILE) core_->budget.freeDescriptors(kBatch);
-      uv_poll_stop(&poll_);
-      uv_timer_start(
-          &rest_, [](uv_timer_t* handle) { static_cast<Listener*>(static_cast<LoopUser*>(handle->data))->watch(); },
-          kRestMs, 0);
+      rest();
       break;
     }
     const Address remote = toAddress(from);

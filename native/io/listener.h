@@ -35,7 +35,8 @@ class Listener final : public LoopUser {
  private:
   static constexpr int kBatch = 64;
   static constexpr int kBacklog = 4096;
-  // After a failed accept (no descriptors left) the listener rests, instead of failing at full speed.
+  // After a failed accept (no descriptors left), and while no handshake thread runs, the listener rests, instead of
+  // failing at full speed. Clients wait in the kernel meanwhile.
   static constexpr uint64_t kRestMs = 100;
 
   Listener(std::shared_ptr<RelayCore> core, OnTrouble on_trouble)
@@ -43,6 +44,7 @@ class Listener final : public LoopUser {
 
   int listen(const ListenOptions& options);
   void watch();
+  void rest();
   void acceptBatch();
   void inherited(int fd);
   void onClose() override;

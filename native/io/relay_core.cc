@@ -135,6 +135,11 @@ void RelayCore::startHandshake(HandshakeRequest request) {
   }
 }
 
+bool RelayCore::hasHandshakeThread() {
+  const std::lock_guard lock(handshakes_mutex_);
+  return !inboxes_.empty();
+}
+
 void RelayCore::addInbox(std::shared_ptr<HandshakeInbox> inbox) {
   const std::lock_guard lock(handshakes_mutex_);
   for (const HandshakeRequest& request : unassigned_) inbox->push(request);

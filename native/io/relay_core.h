@@ -207,6 +207,8 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
 
   // Handshakes: connections go to the threads in turn, and wait while there is none.
   void startHandshake(HandshakeRequest request);
+  // Whether a handshake thread takes connections.
+  bool hasHandshakeThread();
   void addInbox(std::shared_ptr<HandshakeInbox> inbox);
   void removeInbox(const std::shared_ptr<HandshakeInbox>& inbox);
   // Connections that no handshake thread has taken up yet.

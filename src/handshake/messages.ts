@@ -25,6 +25,9 @@ export interface HandshakeThreadData {
   admissionTimeout: number;
 }
 
+/** What a thread sends to the control plane once it takes connections and has all the files that it needs. */
+export const THREAD_READY = 'handshake thread ready';
+
 /** How handshakes fail: names of counters, known to the native side by their index. */
 export const HANDSHAKE_FAILURES = [
   'closed',

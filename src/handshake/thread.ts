@@ -1,4 +1,5 @@
 /** A handshake thread: takes a connection from its first byte to the sealed, unsent ServerInfo. Many at once; all waiting is native. */
+import { parentPort } from 'node:worker_threads';
 import { workerData } from 'piscina';
 import { type Admission, ALLOWED } from '../admission/decision.js';
 import { DerpError } from '../errors.js';
@@ -18,7 +19,13 @@ import { RefusedRequest } from '../requests/refusal.js';
 import { threadName } from '../thread_name.js';
 import { AdmissionAsker } from './admission.js';
 import { HANDSHAKE_NICE, READ_AHEAD } from './limits.js';
-import { HANDSHAKE_FAILURES, type HandshakeFailure, type HandshakeTask, type HandshakeThreadData } from './messages.js';
+import {
+  HANDSHAKE_FAILURES,
+  type HandshakeFailure,
+  type HandshakeTask,
+  type HandshakeThreadData,
+  THREAD_READY,
+} from './messages.js';
 import { type DerpRequest, derpRequest } from './request.js';
 
 const {
@@ -70,6 +77,7 @@ const ended = new Promise<undefined>((resolve) => {
 export default function serve(task: HandshakeTask): Promise<undefined> {
   if (task.admission !== undefined) admission = new AdmissionAsker(task.admission);
   io = new native.HandshakeIo(relayId, onRequests);
+  parentPort?.postMessage(THREAD_READY);
   return ended;
 }
 

@@ -139,13 +139,7 @@ export class Server extends ServerEmitter {
       admissionTimeout: this.#admission.timeout,
       connectAdmission: () => this.#admission.connect(),
       threads: handshake.threads,
-      onLost: (error) =>
-        this.#strangersLog.log(
-          'error',
-          'handshake thread',
-          { error: error.message },
-          `derper: handshake thread ended: ${error.message}`,
-        ),
+      onTrouble: (message) => this.#strangersLog.log('error', 'handshake thread', {}, `derper: ${message}`),
     });
     this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog);
     this.#pages = new PageConnections(this.#shards.relay, this.#options.derp ? this.#embedded.webSockets : undefined);
@@ -313,6 +307,7 @@ export class Server extends ServerEmitter {
 
   /**
    * Listens for DERP and HTTP, or HTTPS, on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
+   * Listening begins once the handshake threads run, or have failed to start.
    * @throws DerpError `ERR_DERP_BAD_OPTION`; with the system's code (`EADDRINUSE`, `EACCES`, ...), `syscall`, `address`, `port` and
    *   `errno` when the address is unavailable; `ERR_DERP_CLOSED` after close()
    */
@@ -321,6 +316,8 @@ export class Server extends ServerEmitter {
     this.#assertOpen();
     const host = await numericHost(options.host);
     if (options.tls !== undefined) await this.#tls.prepare(options.tls);
+    // A thread opens files as it starts. Connections must not take the last descriptors before.
+    await this.#handshakes.ready;
     this.#assertOpen();
     const listener = this.#listening.open(options, host);
     if (options.httpServer !== undefined) this.attach(options.httpServer);
