@@ -67,6 +67,8 @@ void HandshakeIo::onClose() {
     drop(ConnectionTable::instance().remove(id));
   }
   jobs_.clear();
+  deadlines_.clear();
+  want_certificate_.clear();
 }
 
 void HandshakeIo::drop(const std::unique_ptr<Connection>& connection) {
@@ -83,7 +85,7 @@ bool HandshakeIo::open(uint64_t id, uint64_t timeout_ms) {
   Job* job = find(id);
   if (job == nullptr) job = watch(id);
   if (job == nullptr) return false;
-  job->deadline_ms = uv_now(loop_) + timeout_ms;
+  setDeadline(*job, timeout_ms);
   return job->connection->beginTls();
 }
 
@@ -109,11 +111,18 @@ HandshakeIo::Job* HandshakeIo::watch(uint64_t id) {
   return jobs_.emplace(id, std::move(job)).first->second.get();
 }
 
+void HandshakeIo::setDeadline(Job& job, uint64_t timeout_ms) {
+  deadlines_.erase({job.deadline_ms, job.id});
+  job.deadline_ms = uv_now(loop_) + timeout_ms;
+  job.expired = false;
+  deadlines_.emplace(job.deadline_ms, job.id);
+}
+
 // Who says nothing costs no JavaScript and no TLS session.
 void HandshakeIo::awaitFirstByte(uint64_t id) {
   if (Job* job = watch(id)) {
     job->mute = true;
-    job->deadline_ms = uv_now(loop_) + core_->config.first_byte_timeout_ms;
+    setDeadline(*job, core_->config.first_byte_timeout_ms);
   } else {
     // Gone, which JavaScript then finds out; or it could not be watched, which JavaScript counts.
     arrived_.push_back({id, HandshakeStart::kRequest});
@@ -131,7 +140,7 @@ void HandshakeIo::endMute(Job& job, const char* why) {
 void HandshakeIo::setTimeout(uint64_t id, uint64_t timeout_ms) {
   Job* job = find(id);
   if (job == nullptr) return;
-  job->deadline_ms = uv_now(loop_) + timeout_ms;
+  setDeadline(*job, timeout_ms);
   core_->budget.step(*job->connection);
 }
 
@@ -175,21 +184,31 @@ void HandshakeIo::onEvent(Job& job, const Poller::Event& event) {
 
 void HandshakeIo::tick() {
   const uint64_t now = uv_now(loop_);
-  std::vector<Job*> mute;
-  for (const auto& [id, job] : jobs_) {
-    if (now >= job->deadline_ms) {
-      if (job->mute) {
-        mute.push_back(job.get());
-      } else {
-        finish(*job, IoOutcome::kTimeout);
-      }
-    } else if (job->wants_certificate && job->connection->tls_server->version() != job->certificates_seen) {
-      tryRead(*job);
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Job& job = *find(deadlines_.begin()->second);
+    deadlines_.erase(deadlines_.begin());
+    if (job.mute) {
+      core_->budget.countMute();
+      endMute(job, "it sent nothing");
+    } else {
+      job.expired = true;
+      finish(job, IoOutcome::kTimeout);
     }
   }
-  for (Job* job : mute) {
-    core_->budget.countMute();
-    endMute(*job, "it sent nothing");
+  retryCertificates();
+}
+
+void HandshakeIo::retryCertificates() {
+  if (want_certificate_.empty()) return;
+  const std::vector<uint64_t> ids(want_certificate_.begin(), want_certificate_.end());
+  for (const uint64_t id : ids) {
+    Job& job = *find(id);
+    if (job.expired || !job.wants_certificate) {
+      want_certificate_.erase(id);
+    } else if (job.connection->tls_server->version() != job.certificates_seen) {
+      want_certificate_.erase(id);
+      tryRead(job);
+    }
   }
 }
 
@@ -232,6 +251,8 @@ void HandshakeIo::watchEnd(uint64_t id, OnWrite done) {
     done(IoOutcome::kDiscarded);
   } else if (job->connection->evicted()) {
     done(IoOutcome::kEvicted);
+  } else if (job->expired) {
+    done(IoOutcome::kTimeout);
   } else {
     job->on_end = std::move(done);
   }
@@ -250,6 +271,10 @@ void HandshakeIo::read(uint64_t id, size_t min, size_t max, OnRead done) {
   }
   if (job->connection->evicted()) {
     done(IoOutcome::kEvicted, nullptr, 0);
+    return;
+  }
+  if (job->expired) {
+    done(IoOutcome::kTimeout, nullptr, 0);
     return;
   }
   job->min = min;
@@ -302,6 +327,7 @@ void HandshakeIo::noteTls(Job& job) {
 void HandshakeIo::awaitCertificate(Job& job) {
   Connection& connection = *job.connection;
   job.wants_certificate = true;
+  want_certificate_.insert(job.id);
   const std::string& name = connection.tls->wanted();
   if (!connection.tls_server->askFor(name)) return;
   core_->emit({.kind = Event::Kind::kWanted, .listener = connection.listener, .text = name});
@@ -319,6 +345,10 @@ void HandshakeIo::write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite 
   }
   if (job->connection->evicted()) {
     done(IoOutcome::kEvicted);
+    return;
+  }
+  if (job->expired) {
+    done(IoOutcome::kTimeout);
     return;
   }
   if (!job->connection->write(bytes, size)) {
@@ -351,6 +381,8 @@ bool HandshakeIo::tryWrite(Job& job) {
 void HandshakeIo::stopWatching(Job& job) {
   poller_.remove(job.connection->fd.get());
   finish(job, IoOutcome::kDiscarded);
+  deadlines_.erase({job.deadline_ms, job.id});
+  want_certificate_.erase(job.id);
   jobs_.erase(job.id);
   if (jobs_.empty()) uv_timer_stop(&timer_);
 }

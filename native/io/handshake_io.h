@@ -7,7 +7,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <set>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "connection.h"
@@ -77,6 +80,7 @@ class HandshakeIo final : public LoopUser {
     OnWrite on_end = nullptr;
     uint64_t certificates_seen = 0;  // version of the TLS server's certificates of which none would do
     bool wants_certificate = false;
+    bool expired = false;      // its deadline passed; JavaScript has yet to end it
     bool mute = false;         // it sent nothing yet, and JavaScript does not know of it
     bool established = false;  // its TLS handshake is done
   };
@@ -86,11 +90,13 @@ class HandshakeIo final : public LoopUser {
   void onClose() override;
   Job* find(uint64_t id);
   Job* watch(uint64_t id);
+  void setDeadline(Job& job, uint64_t timeout_ms);
   void awaitFirstByte(uint64_t id);
   void endMute(Job& job, const char* why);
   void pollOnce();
   void onEvent(Job& job, const Poller::Event& event);
   void tick();
+  void retryCertificates();
   void tryRead(Job& job);
   bool tryWrite(Job& job);
   void awaitCertificate(Job& job);
@@ -110,6 +116,9 @@ class HandshakeIo final : public LoopUser {
   OnRequests on_requests_;
   Poller poller_;
   std::unordered_map<uint64_t, std::unique_ptr<Job>> jobs_;
+  // Jobs by their deadline, except those that expired; a tick looks at those that are due only.
+  std::set<std::pair<uint64_t, uint64_t>> deadlines_;
+  std::unordered_set<uint64_t> want_certificate_;  // those that may
   std::vector<HandshakeRequest> arrived_;  // for on_requests_
   uv_loop_t* loop_ = nullptr;
   uv_poll_t poll_ = {};
