@@ -105,7 +105,10 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
         dnsInterval: values['mesh-dns-interval'],
       },
       admission: admissionOptions(flags),
-      handshake: values['handshake-threads'] > 0 ? { threads: values['handshake-threads'] } : {},
+      handshake: {
+        ...(values['handshake-threads'] > 0 && { threads: values['handshake-threads'] }),
+        ...(values['handshakes-per-source'] > 0 && { maxPendingPerSource: values['handshakes-per-source'] }),
+      },
       timeouts: { write: values['tcp-write-timeout'], ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
       queues: { depth: queueDepth(flags, env), ringBytes: values['ring-bytes'] },
     },

@@ -199,6 +199,13 @@ export const FLAGS = {
     orZero: true,
     help: 'threads that do handshakes; 0 for a quarter of these CPUs, 1 to 8',
   },
+  'handshakes-per-source': {
+    type: 'int',
+    default: 0,
+    ...OPTION_RANGES['handshake.maxPendingPerSource'],
+    orZero: true,
+    help: `connections in handshake of one source (an IPv4 address, an IPv6 /64) before its newcomers replace its own silent ones; 0 for ${Math.floor(defaults.MAX_HANDSHAKES * defaults.SOURCE_SHARE)}`,
+  },
   'ring-bytes': {
     type: 'int',
     default: defaults.RING_BYTES,
