@@ -7,7 +7,7 @@ import { DerpError, type DerpErrorCode, errnoOf, systemDetail } from '../errors.
 import { withPort } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import type { NativeListener, NativeRelay } from '../native.js';
-import { TlsContext } from '../tls/tls_context.js';
+import { nativeOf, TlsContext } from '../tls/tls_context.js';
 import * as defaults from './defaults.js';
 import { numberOption } from './option_ranges.js';
 import type { Listener, ListenOptions } from './options.js';
@@ -45,6 +45,12 @@ export interface ListeningOptions {
   tls: TlsListeners;
 }
 
+/** A native listener, and the address that it took. */
+interface Bound {
+  native: NativeListener;
+  address: string;
+}
+
 export class Listening {
   readonly #options: ListeningOptions;
   readonly #listeners = new Set<Listener>();
@@ -59,7 +65,17 @@ export class Listening {
    * @throws DerpError with the system's code
    */
   open(options: ListenOptions, host: string): Listener {
-    const { native, address } = this.#bind(options, host);
+    const { pages, tls } = this.#options;
+    const tag = pages.addServer(options.httpServer);
+    let bound: Bound;
+    try {
+      bound = this.#bind(options, host, tag);
+    } catch (error) {
+      pages.removeServer(tag);
+      throw error;
+    }
+    if (options.tls !== undefined) tls.bind(tag, options.tls, options.httpServer);
+    const { native, address } = bound;
     const close = () => {
       native.close();
       this.#listeners.delete(listener);
@@ -79,13 +95,12 @@ export class Listening {
     for (const listener of [...this.#listeners]) listener.close();
   }
 
-  #bind(options: ListenOptions, host: string): { native: NativeListener; address: string } {
-    const { port, httpServer } = options;
+  #bind(options: ListenOptions, host: string, tag: number): Bound {
+    const { port } = options;
     const { tcpKeepaliveTime = defaults.TCP_KEEPALIVE_TIME, tcpUserTimeout = defaults.TCP_USER_TIMEOUT } = options;
-    const { relay, logger, pages, tls: contexts } = this.#options;
-    const tag = pages.addServer(httpServer);
+    const { relay, logger } = this.#options;
     const trouble = new AcceptTrouble(logger, 'accept', 'connections wait');
-    const tls = options.tls === undefined ? {} : { tls: contexts.bind(tag, options.tls, httpServer) };
+    const tls = options.tls === undefined ? {} : { tls: nativeOf(options.tls) };
     const listenAt = (address: string) => ({
       native: relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, (code) =>
         trouble.failed(code),

@@ -57,6 +57,8 @@ export class Mesh {
   readonly #running = new Map<MeshTarget, Promise<void>>();
   readonly #names = new Set<MeshDns>();
   #waiting: (RelayAddress | MeshName)[] = [];
+  /** Servers that this relay is attached to and whose listening it waits for. */
+  readonly #awaited = new Set<HttpServer>();
   /** Why there are no links any more. */
   #closed: DerpError | undefined;
 
@@ -108,12 +110,23 @@ export class Mesh {
   /** This relay can be reached once somebody's server listens. Idempotent. */
   beginWith(httpServer: HttpServer): void {
     if (httpServer.listening) this.begin();
-    else if (this.#waiting.length > 0) httpServer.once('listening', () => this.begin());
+    else if (this.#waiting.length > 0 && !this.#awaited.has(httpServer)) {
+      this.#awaited.add(httpServer);
+      httpServer.once('listening', this.#onListening);
+    }
   }
 
   /** This relay can be reached. Idempotent. */
   begin(): void {
+    this.#forgetServers();
     for (const host of this.#waiting.splice(0)) this.add(host);
+  }
+
+  readonly #onListening = () => this.begin();
+
+  #forgetServers(): void {
+    for (const server of this.#awaited) server.off('listening', this.#onListening);
+    this.#awaited.clear();
   }
 
   /** A link has been up for about a second, and brought so many keys. */
@@ -138,6 +151,7 @@ export class Mesh {
   /** No more attempts and redials; links that are up are the shards' to close. Resolves when no attempt is under way. Idempotent. */
   async close(): Promise<void> {
     this.#closed ??= new DerpError('ERR_DERP_CLOSED', 'the relay was closed');
+    this.#forgetServers();
     const names = [...this.#names].map((name) => name.close());
     for (const target of this.#running.keys()) target.ending.abort(this.#closed);
     const end = { reason: this.#closed.message, byOther: false, peers: 0 };

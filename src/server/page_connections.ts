@@ -15,8 +15,9 @@ import { remoteOf } from './takeover.js';
 export class PageConnections {
   readonly #relay: NativeRelay;
   readonly #webSockets: WebSockets | undefined;
-  /** Who serves each listener's requests, by the listener's tag. */
-  readonly #servers: (HttpServer | undefined)[] = [];
+  /** Who serves each listener's requests, by the listener's tag. Connections may come after their listener closed. */
+  readonly #servers = new Map<number, HttpServer | undefined>();
+  #nextTag = 0;
   readonly #sockets = new Set<Socket>();
 
   /** @param webSockets - takes WebSockets of listeners without a server; undefined: DERP is not served */
@@ -30,14 +31,26 @@ export class PageConnections {
    * @returns the tag of a listener whose requests it serves
    */
   addServer(server: HttpServer | undefined): number {
-    return this.#servers.push(server) - 1;
+    const tag = this.#nextTag++;
+    this.#servers.set(tag, server);
+    return tag;
+  }
+
+  /** For a listener that never accepted a connection. */
+  removeServer(tag: number): void {
+    this.#servers.delete(tag);
+  }
+
+  /** Listeners that it knows. */
+  get size(): number {
+    return this.#servers.size;
   }
 
   serve(id: ConnectionId, tag: number): void {
     const taken = this.#take(id);
     if (taken === undefined) return;
     const { stream, bytes } = taken;
-    const server = this.#servers[tag];
+    const server = this.#servers.get(tag);
     if (server === undefined) {
       this.#serveAlone(stream, bytes);
       return;
@@ -57,7 +70,7 @@ export class PageConnections {
   refuse(id: ConnectionId, tag: number, code: RefusalCode): void {
     const stream = this.#take(id)?.stream;
     if (stream === undefined) return;
-    const server = this.#servers[tag] as Partial<Refuser> | undefined;
+    const server = this.#servers.get(tag) as Partial<Refuser> | undefined;
     if (server?.[REFUSE] === undefined) refuseRequest(stream, code);
     else server[REFUSE](stream, code);
   }

@@ -1,6 +1,6 @@
 /** TLS of a relay's listeners: their contexts tell the relay's key in a meta certificate, and hear which certificates are wanted. */
 import type { Server as HttpServer } from 'node:http';
-import type { NativeRelay, NativeTlsServer } from '../native.js';
+import type { NativeRelay } from '../native.js';
 import type { PublicKey } from '../protocol/key.js';
 import { META_CERTIFICATE_RENEWAL, makeMetaCertificate } from '../tls/meta_certificate.js';
 import { nativeOf, type TlsContext, tellWanted } from '../tls/tls_context.js';
@@ -29,13 +29,12 @@ export class TlsListeners {
   }
 
   /**
-   * @param tag - the listener's number
+   * @param tag - the number of a listener that listens
    * @param pages - serves its requests
    */
-  bind(tag: number, context: TlsContext, pages: HttpServer | undefined): NativeTlsServer {
+  bind(tag: number, context: TlsContext, pages: HttpServer | undefined): void {
     this.#contexts.set(tag, context);
     if (pages !== undefined) this.#requests.watch(pages);
-    return nativeOf(context);
   }
 
   /** Figures that there are only where TLS is served. */
