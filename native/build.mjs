@@ -19,7 +19,8 @@ const stampFile = join(buildFolder, 'derplane-build.json');
 const lockFile = join(buildFolder, 'derplane-build.lock');
 /** The sources of all addons; what node-gyp makes of them lies in build/Release or build/Debug. */
 const SOURCE_FOLDERS = ['native/binding', 'native/core', 'native/io', 'native/stun', 'native/tls', 'bench/native'];
-const SOURCE_FILES = ['binding.gyp', 'package-lock.json'];
+/** An installed package has no package-lock.json. */
+const SOURCE_FILES = ['binding.gyp', 'package-lock.json'].filter((file) => existsSync(join(root, file)));
 
 /** What to install where a tool is missing. */
 const INSTALL =

@@ -6,8 +6,8 @@
 
 #include <functional>
 #include <memory>
-#include <string>
 #include <set>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -119,7 +119,7 @@ class HandshakeIo final : public LoopUser {
   // Jobs by their deadline, except those that expired; a tick looks at those that are due only.
   std::set<std::pair<uint64_t, uint64_t>> deadlines_;
   std::unordered_set<uint64_t> want_certificate_;  // those that may
-  std::vector<HandshakeRequest> arrived_;  // for on_requests_
+  std::vector<HandshakeRequest> arrived_;          // for on_requests_
   uv_loop_t* loop_ = nullptr;
   uv_poll_t poll_ = {};
   uv_timer_t timer_ = {};
