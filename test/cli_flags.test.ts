@@ -220,6 +220,8 @@ describe('what the flags ask for', () => {
       '3',
       '-handshake-threads',
       '2',
+      '-handshakes-per-source',
+      '5',
       '-ring-bytes',
       '1048576',
       '-tcp-write-timeout',
@@ -228,7 +230,7 @@ describe('what the flags ask for', () => {
     const { server } = config([...args, '-queue-depth', '7']);
     expect(server).toMatchObject({
       shards: 3,
-      handshake: { threads: 2 },
+      handshake: { threads: 2, maxPendingPerSource: 5 },
       timeouts: { write: 3000 },
       queues: { depth: 7, ringBytes: 1048576 },
     });
@@ -242,9 +244,9 @@ describe('what the flags ask for', () => {
     expect({ tcpKeepaliveTime, tcpUserTimeout }).toEqual({ tcpKeepaliveTime: 60_000, tcpUserTimeout: 0 });
   });
 
-  test('the default numbers of threads are left to the server', () => {
+  test('the default numbers of threads and handshakes are left to the server', () => {
     expect(Object.keys(config(['-dev']).server)).not.toContain('shards');
-    expect(config(['-dev']).server.handshake).not.toHaveProperty('threads');
+    expect(config(['-dev']).server.handshake).toEqual({});
   });
 
   test.each([

@@ -89,12 +89,14 @@ export class Handshakes {
 
   #awaitReady(): Promise<void> {
     return new Promise((resolve) => {
-      const late = globalThis.setTimeout(() => {
-        this.#onTrouble(
-          `handshake threads not running ${READY_TIMEOUT / 1_000} seconds after the start: ${this.#unready}; until one runs, connections wait`,
-        );
-        resolve();
-      }, READY_TIMEOUT).unref();
+      const late = globalThis
+        .setTimeout(() => {
+          this.#onTrouble(
+            `handshake threads not running ${READY_TIMEOUT / 1_000} seconds after the start: ${this.#unready}; until one runs, connections wait`,
+          );
+          resolve();
+        }, READY_TIMEOUT)
+        .unref();
       this.#markReady = () => {
         clearTimeout(late);
         resolve();

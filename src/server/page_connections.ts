@@ -41,11 +41,6 @@ export class PageConnections {
     this.#servers.delete(tag);
   }
 
-  /** Listeners that it knows. */
-  get size(): number {
-    return this.#servers.size;
-  }
-
   serve(id: ConnectionId, tag: number): void {
     const taken = this.#take(id);
     if (taken === undefined) return;
