@@ -27,10 +27,10 @@ test('a failed listen with TLS leaves no listener at its HTTP server, and no fig
     const tls = new TlsContext();
     await expect(relay.listen({ host: HOST, port, tls, httpServer: pages })).rejects.toThrow('EADDRINUSE');
     expect(listeners()).toEqual(before);
-    expectrelay.expVar().not.toHaveProperty('tls_listener');
+    expect(relay.expVar()).not.toHaveProperty('tls_listener');
 
     const next = await relay.listen({ host: HOST, port: 0, tls, httpServer: pages });
-    expectrelay.expVar().toHaveProperty('tls_listener');
+    expect(relay.expVar()).toHaveProperty('tls_listener');
     next.close();
   } finally {
     await other.close();
