@@ -334,7 +334,7 @@ describe('a start error of one line, exit code 1:', () => {
   test('a folder that is a file', async () => {
     rmSync(folder, { recursive: true });
     writeFileSync(folder, '');
-    expect(await failing('127.0.0.1')).toContain('cannot be made: ');
+    expect(await failing('127.0.0.1')).toContain('cannot be created: ');
     rmSync(folder);
     mkdirSync(folder);
   });

@@ -189,7 +189,7 @@ describe('of what is there', () => {
 describe('where files cannot be made', () => {
   test('a file in the place of a folder is a clear error', async () => {
     writeFileSync(join(parent, 'a'), '');
-    await expect(open()).rejects.toThrow(/192\.0\.2\.1\.key: cannot be made: (?:ENOTDIR|EEXIST): /);
+    await expect(open()).rejects.toThrow(/192\.0\.2\.1\.key: cannot be created: (?:ENOTDIR|EEXIST): /);
   });
 
   const tmpfs = process.getuid?.() === 0 && spawnSync('unshare', ['-m', 'true']).status === 0;
@@ -212,20 +212,20 @@ describe('where files cannot be made', () => {
 
   test.skipIf(!tmpfs)('a full disk is a clear error, and nothing half-written is left', () => {
     const full = `mount -t tmpfs -o size=4096 none ${folder} && { head -c 4096 /dev/zero > ${folder}/filler; }`;
-    expect(openIn(full)).toEqual([expect.stringMatching(/^ERR_DERP_CERTIFICATE .*\.key: cannot be made: ENOSPC: /)]);
+    expect(openIn(full)).toEqual([expect.stringMatching(/^ERR_DERP_CERTIFICATE .*\.key: cannot be created: ENOSPC: /)]);
   });
 
   test.skipIf(!tmpfs)('a disk that is full after the key keeps the key for the next start', () => {
     const full = `mount -t tmpfs -o size=8192 none ${folder} && { head -c 4096 /dev/zero > ${folder}/filler; }`;
     expect(openIn(full)).toEqual([
-      expect.stringMatching(/^ERR_DERP_CERTIFICATE .*\.crt: cannot be made: ENOSPC: /),
+      expect.stringMatching(/^ERR_DERP_CERTIFICATE .*\.crt: cannot be created: ENOSPC: /),
       `${IP}.key`,
     ]);
   });
 
   test.skipIf(!tmpfs)('a read-only disk is a clear error', () => {
     expect(openIn(`mount -t tmpfs -o ro none ${folder}`)).toEqual([
-      expect.stringMatching(/^ERR_DERP_CERTIFICATE .*\.key: cannot be made: EROFS: read-only file system/),
+      expect.stringMatching(/^ERR_DERP_CERTIFICATE .*\.key: cannot be created: EROFS: read-only file system/),
     ]);
   });
 });

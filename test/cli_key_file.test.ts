@@ -80,7 +80,7 @@ test('a folder, a file that is too big and a link to nowhere are refused', async
   await writeFile(join(folder, 'big'), ' '.repeat(70_000));
   expect(await messageOf(loadKeyFile(join(folder, 'big')))).toContain('70000 bytes are too many (65536 at most)');
   await symlink(join(folder, 'nowhere'), join(folder, 'link'));
-  expect(await messageOf(loadKeyFile(join(folder, 'link')))).toContain('cannot be made: EEXIST');
+  expect(await messageOf(loadKeyFile(join(folder, 'link')))).toContain('cannot be created: EEXIST');
 });
 
 test('a file where a folder should be is refused', async () => {

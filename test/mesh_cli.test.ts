@@ -56,7 +56,7 @@ describe('the mesh key', () => {
   });
 
   test.each([
-    ['0'.repeat(64), 'all zeros, which is as good as none'],
+    ['0'.repeat(64), 'all zeros, which never matches'],
     [KEY.slice(1), '63 characters, needs 64 hexadecimal'],
     [`${KEY}0`, '65 characters, needs 64 hexadecimal'],
     [`${KEY.slice(1)}g`, '64 characters, needs 64 hexadecimal'],

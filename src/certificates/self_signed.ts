@@ -163,6 +163,8 @@ async function write(make: (file: FileContent) => Promise<unknown>, file: FileCo
   try {
     await make(file);
   } catch (error) {
-    throw new DerpError('ERR_DERP_CERTIFICATE', `${file.path}: cannot be made: ${reasonOf(error)}`, { cause: error });
+    throw new DerpError('ERR_DERP_CERTIFICATE', `${file.path}: cannot be created: ${reasonOf(error)}`, {
+      cause: error,
+    });
   }
 }

@@ -7,16 +7,16 @@ import { StartError } from './exit.js';
 
 /** Where to listen. */
 export interface Address {
-  /** The flag that says so, for errors. */
+  /** The flag that gave the address, for errors. */
   flag: string;
-  /** IP address or name, as it was written; empty for all interfaces. */
+  /** IP address or name, as written; empty for all interfaces. */
   host: string;
   port: number;
 }
 
-/** Where the system keeps names of ports. */
+/** The system's list of port names. */
 const SERVICES_FILE = '/etc/services';
-/** Names that are known without that file. */
+/** Port names that work without that file. */
 const SERVICES = new Map([
   ['http', 80],
   ['https', 443],
@@ -45,7 +45,7 @@ function portOf(text: string): number | undefined {
   return Number(text) <= 65_535 ? Number(text) : undefined;
 }
 
-/** The TCP port that the system knows by a name, or by an alias of it. */
+/** The TCP port with this name or alias on this system. */
 function systemService(name: string): number | undefined {
   if (!/^[A-Za-z][\w.-]*$/.test(name)) return undefined;
   for (const line of servicesFile().split('\n')) {
@@ -60,7 +60,7 @@ function servicesFile(): string {
   try {
     return readFileSync(SERVICES_FILE, 'latin1');
   } catch {
-    return ''; // small containers have none: only the names above are known
+    return ''; // small containers have no such file: only the names above work
   }
 }
 
@@ -81,7 +81,7 @@ export function formatAddress({ host, port }: Pick<Address, 'host' | 'port'>): s
 }
 
 /**
- * The IP address to listen on. Of a name it is one of its addresses, an IPv4 one if there is any.
+ * The IP address to listen on. For a name it is one of its addresses, preferably IPv4.
  *
  * @returns `undefined`: all interfaces of both families
  * @throws {@link StartError} when a name has no address
@@ -89,7 +89,7 @@ export function formatAddress({ host, port }: Pick<Address, 'host' | 'port'>): s
 export async function listenHost(address: Address): Promise<string | undefined> {
   const { host } = address;
   if (isUnspecified(host)) return undefined;
-  if (isIP(host) !== 0) return canonicalAddress(host) ?? host; // with a zone there is no other way to write it
+  if (isIP(host) !== 0) return canonicalAddress(host) ?? host; // an address with a zone has only one spelling
   try {
     const found = await lookup(host, { all: true });
     return (found.find(({ family }) => family === 4) ?? found[0])?.address;
@@ -98,18 +98,18 @@ export async function listenHost(address: Address): Promise<string | undefined> 
   }
 }
 
-/** What the system says when it cannot listen, in words. */
+/** The system's errors of listening, in words. */
 const LISTEN_ERRORS = new Map([
   ['EADDRINUSE', 'address already in use'],
   ['EACCES', 'permission denied (ports below 1024 need root or CAP_NET_BIND_SERVICE)'],
   ['EADDRNOTAVAIL', 'address not available on this machine'],
-  ['EAFNOSUPPORT', 'this machine has no such address family'],
+  ['EAFNOSUPPORT', 'this machine does not support the address family'],
   ['EINVAL', 'not an address to listen on (a link-local one needs its zone, as in [fe80::1%eth0]:443)'],
   ['ENOTFOUND', 'no such host'],
   ['EAI_AGAIN', 'the name server does not answer'],
 ]);
 
-/** Names the flag, its address, and why nothing can listen there. */
+/** Names the flag, its address, and why derplane cannot listen there. */
 export function listenError(address: Address, error: unknown): StartError {
   const reason = LISTEN_ERRORS.get((error as NodeJS.ErrnoException).code ?? '') ?? (error as Error).message;
   return new StartError(`${address.flag} ${formatAddress(address)}: ${reason}`, { cause: error });

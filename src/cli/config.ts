@@ -1,4 +1,4 @@
-/** From flags and environment to what the relay is started with. */
+/** Turns flags and environment variables into the relay's configuration. */
 import { isAbsolute, join, posix } from 'node:path';
 import type { ServerAdmissionOptions } from '../admission/options.js';
 import { DEFAULT_SOCKET } from '../admission/tailscaled.js';
@@ -19,15 +19,15 @@ import type { StunConfig } from './stun.js';
 
 export interface TlsConfig {
   certificates: CertificateConfig;
-  /** Where plain HTTP is served beside HTTPS. */
+  /** Listen address of plain HTTP beside HTTPS. */
   plainAddress: Address | undefined;
 }
 
 export interface RelayConfig {
   address: Address;
-  /** Loopback, and a key that is never kept. */
+  /** Development mode: loopback only, and a key that is never saved. */
   dev: boolean;
-  /** Where the key is kept; with `dev` nowhere. */
+  /** The key file; undefined with `dev`. */
   keyFile: string | undefined;
   derp: boolean;
   home: string;
@@ -38,9 +38,9 @@ export interface RelayConfig {
   tcpKeepaliveTime: number;
   /** Milliseconds. */
   tcpUserTimeout: number;
-  /** Where metrics and debug pages have a listener of their own. */
+  /** Listen address of the separate listener for metrics and debug pages. */
   metricsAddress: Address | undefined;
-  /** Milliseconds over which clients are let go at the end. */
+  /** Milliseconds over which clients are disconnected when the relay ends. */
   drainTime: number;
   meshKey: MeshKeySource | SecretSource | undefined;
   /** File of rate limits. */
@@ -56,7 +56,7 @@ export interface RelayConfig {
   warnings: string[];
 }
 
-/** Turns off that round-trip times are measured; the reference's. */
+/** Turns off the measurement of round-trip times; derper's. */
 const NO_RTT_VARIABLE = 'TS_DERP_DISABLE_RTT_STATS';
 
 export type RelayFlags = ParsedFlags<typeof FLAGS>;
@@ -68,7 +68,7 @@ const QUEUE_DEPTH_VARIABLE = 'TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH';
 /**
  * @param version - of derplane, for messages
  * @param isRoot - whether root runs the program
- * @throws {@link StartError} when the flags ask for what cannot be done
+ * @throws {@link StartError} when the flags are invalid or contradict each other
  */
 export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: string, isRoot: boolean): RelayConfig {
   const { values } = flags;
@@ -116,7 +116,7 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
   };
 }
 
-/** A flag that does nothing must not look as if it did: an operator may rely on it. */
+/** Rejects flags that do nothing yet: an operator may rely on them. */
 function refusePending({ values }: RelayFlags, version: string): void {
   for (const [name, spec] of Object.entries(FLAGS as FlagTable)) {
     if (spec.pending === undefined || values[name as keyof typeof values] === spec.default) continue;
@@ -124,7 +124,7 @@ function refusePending({ values }: RelayFlags, version: string): void {
   }
 }
 
-/** HTTPS is served on port 443 and, by the reference's rule, wherever certificates are given by hand. */
+/** HTTPS is served on port 443 and, as in derper, on any port with manual certificates. */
 function tlsConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, address: Address): TlsConfig | undefined {
   const { values, given } = flags;
   const files = certificateFiles(flags);
@@ -186,11 +186,11 @@ function certificateFolder(folder: string): string {
 function certificateHost(hostname: string): string {
   if (canonicalHost(hostname) !== undefined) return hostname;
   throw new StartError(
-    `-hostname ${JSON.stringify(hostname)}: not a DNS name or IP address; TLS needs the one that clients know the relay by`,
+    `-hostname ${JSON.stringify(hostname)}: not a DNS name or IP address; TLS needs the one by which clients know the relay`,
   );
 }
 
-/** In the user's cache folder, by Go's rule; empty when the environment names none. */
+/** In the user's cache folder, by Go's rule; empty if the environment names no folder. */
 function defaultCertificateFolder({ XDG_CACHE_HOME: cache = '', HOME: home = '' }: NodeJS.ProcessEnv): string {
   const folder = cache !== '' ? cache : home === '' ? '' : join(home, '.cache');
   return isAbsolute(folder) ? join(folder, 'tailscale', 'derper-certs') : '';
@@ -199,12 +199,10 @@ function defaultCertificateFolder({ XDG_CACHE_HOME: cache = '', HOME: home = '' 
 function keyFile(c: string, isRoot: boolean): string {
   if (c !== '') return c;
   if (isRoot) return ROOT_KEY_FILE;
-  throw new StartError(
-    '-c is missing: without root there is no default place for the key file; give -c FILE, or -dev to try it out',
-  );
+  throw new StartError('-c is missing: only root has a default key file; give -c FILE, or -dev to try derplane');
 }
 
-/** Whether a variable of the reference's kind is on: Go's boolean texts. */
+/** Whether a boolean variable is on, by Go's boolean texts. */
 function isSet(env: NodeJS.ProcessEnv, name: string): boolean {
   const text = env[name] ?? '';
   if (/^(?:|0|f|F|false|FALSE|False)$/.test(text)) return false;
@@ -269,7 +267,7 @@ function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | SecretSource 
   return hosts;
 }
 
-/** Who may use the relay; an embedder's hook apart, all that a server can ask. */
+/** Who may use the relay: every check of a server except an embedder's hook. */
 function admissionOptions({ values, given }: RelayFlags): ServerAdmissionOptions {
   const url = values['verify-client-url'];
   if (url !== '') {
@@ -284,7 +282,7 @@ function admissionOptions({ values, given }: RelayFlags): ServerAdmissionOptions
   };
 }
 
-/** The flag; without it the reference's variable, in which 0 and less stand for the default. */
+/** The flag; without it derper's variable, where 0 and less mean the default. */
 function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): number {
   const text = env[QUEUE_DEPTH_VARIABLE];
   if (given.has('queue-depth') || text === undefined || text === '') return values['queue-depth'];
@@ -303,14 +301,14 @@ function warnings({ values, given }: RelayFlags, address: Address): string[] {
   const isPlain = address.port !== 443 && values.certmode !== 'manual' && values.cert === '' && !values.dev;
   if (isPlain && TLS_FLAGS.some((name) => given.has(name))) {
     found.push(
-      `-certmode ${values.certmode} serves TLS on port 443 only, and this is plain HTTP on ${formatAddress(address)}: nodes need TLS, by "-a :443", "-certmode manual" or a proxy in front`,
+      `-certmode ${values.certmode} serves TLS on port 443 only, and this is plain HTTP on ${formatAddress(address)}: nodes need TLS; use "-a :443", "-certmode manual" or a proxy in front`,
     );
   }
   if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
   if (!values['debug-pages'] && values['metrics-addr'] === '') {
     found.push('-debug-pages=false without -metrics-addr: metrics and debug pages are served nowhere');
   }
-  if (values.ace) found.push('-ace: the experimental CONNECT service of the reference is not available');
+  if (values.ace) found.push("-ace: derper's experimental CONNECT service is not available");
   const isAsked = values['verify-clients'] || values['verify-client-url'] !== '' || values['allow-keys'] !== '';
   if (!values.derp && isAsked) found.push('admission of clients has no effect with -derp=false');
   return found;

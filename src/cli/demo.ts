@@ -1,4 +1,4 @@
-/** `derplane demo`: two clients exchange packets through a running relay and tell what they saw. */
+/** `derplane demo`: two clients exchange packets through a running relay and print the results. */
 import { RelayClient } from '../client/relay_client.js';
 import { DerpError } from '../errors.js';
 import { PrivateKey, type PublicKey } from '../protocol/key.js';
@@ -11,12 +11,12 @@ export const DEMO_FLAGS = {
   'cert-name': {
     type: 'string',
     default: '',
-    help: '`name` or IP address that the certificate of an https relay must be for, or its pin, "sha256-raw:" and 64 hexadecimal digits: the CertName of a DERP map; if not given, the host of -url',
+    help: '`name` or IP address that the certificate of an https relay must cover, or its pin, "sha256-raw:" and 64 hexadecimal digits: the CertName of a DERP map; if not given, the host of -url',
   },
   count: { type: 'int', default: 10, min: 1, max: 1_000_000, help: 'packets to send' },
 } as const satisfies FlagTable;
 
-/** Milliseconds that an answer may take. */
+/** Milliseconds to wait for an answer. */
 const ANSWER_LIMIT = 5_000;
 
 export interface DemoOptions {
@@ -28,7 +28,7 @@ export interface DemoOptions {
 /**
  * Sends `count` packets from one new client to another, which answers each, and prints every round trip.
  *
- * @throws {@link StartError} when no relay answers at `url`, or an answer stays away
+ * @throws {@link StartError} when no relay answers at `url`, or an answer does not come
  */
 export async function demo({ url, count, 'cert-name': certName }: DemoOptions): Promise<number> {
   const keys = { a: PrivateKey.generate(), b: PrivateKey.generate() };
@@ -55,7 +55,7 @@ export async function demo({ url, count, 'cert-name': certName }: DemoOptions): 
   }
 }
 
-/** Client b: answers every packet until the client is closed. Rejects when the relay goes away. */
+/** Client b: answers every packet until the client is closed. Rejects when the connection to the relay ends. */
 async function answerAll(client: RelayClient): Promise<never> {
   for (;;) {
     const message = await client.recv();
@@ -64,7 +64,7 @@ async function answerAll(client: RelayClient): Promise<never> {
   }
 }
 
-/** Sends one packet, waits for its answer, prints both; milliseconds between. */
+/** Sends one packet, waits for its answer and prints both. Returns the milliseconds between them. */
 async function roundTrip(client: RelayClient, peer: PublicKey, number: number): Promise<number> {
   const text = `hello ${number}`;
   const start = performance.now();
@@ -102,7 +102,7 @@ function unreachable(url: string, error: unknown): Error {
   if (code === 'ERR_DERP_BAD_OPTION') return error as DerpError;
   if (code === 'ERR_DERP_TLS' || code === 'ERR_DERP_CERTIFICATE') {
     const hint =
-      'if the relay made its certificate itself, give -cert-name the CertName of the DERP map that it printed';
+      'if the relay has a self-signed certificate, give -cert-name the CertName of the DERP map that the relay printed';
     return new StartError(`${url} answers, but TLS fails: ${told}; ${hint}`, { cause: error });
   }
   const { message } = error instanceof DerpError && error.cause instanceof Error ? error.cause : (error as Error);

@@ -1,6 +1,6 @@
 /**
  * Flags in the style of Go's `flag` package: `-f v`, `-f=v`, `--f v`, `--f=v`; booleans `-b`, `-b=false`; `--` or the first
- * argument that is no flag ends them. A program's flags are one table; its types follow from it.
+ * argument that is not a flag ends them. A program's flags are one table; its types follow from it.
  */
 import { parseArgs } from 'node:util';
 import { rangeText } from '../checks.js';
@@ -8,15 +8,15 @@ import { formatDuration, parseDuration } from '../duration.js';
 import { UsageError } from './exit.js';
 
 interface FlagBase {
-  /** What it does, for the usage; a word in backquotes names the value. */
+  /** Help text; a word in backquotes names the value. */
   help: string;
-  /** What has to be built before the flag works; until then only its default is accepted. */
+  /** The missing feature that the flag needs; until it exists only the default is accepted. */
   pending?: string;
-  /** Why the flag, though accepted, changes nothing yet. */
+  /** Why the flag is accepted but has no effect yet. */
   inert?: string;
 }
 
-/** Go's `math.MaxInt`, as near as a number comes. */
+/** Go's `math.MaxInt`, as near as a double can get. */
 export const MAX_INT = 2 ** 63;
 
 /** One row of a table of flags; durations are in milliseconds. */
@@ -24,7 +24,7 @@ export type FlagSpec = FlagBase &
   (
     | { type: 'bool'; default: boolean }
     | { type: 'string'; default: string; choices?: readonly string[] }
-    /** `orZero`: 0 is allowed below `min`, and stands for what the help says. */
+    /** `orZero`: 0 is allowed although it is below `min`; the help says what it means. */
     | { type: 'int' | 'duration'; default: number; min?: number; max?: number; orZero?: true }
     | { type: 'float'; default: number }
   );
@@ -42,11 +42,11 @@ type ValueOf<S extends FlagSpec> = S extends { choices: readonly (infer Choice)[
 export interface ParsedFlags<T extends FlagTable> {
   /** The value of every flag, defaults included. */
   values: { [K in keyof T]: ValueOf<T[K]> };
-  /** Names of the flags that the command line has. */
+  /** Names of the flags on the command line. */
   given: Set<string>;
-  /** What follows the flags. */
+  /** Arguments after the flags. */
   rest: string[];
-  /** Whether `-h` or `-help` was met. */
+  /** Whether `-h` or `-help` was given. */
   help: boolean;
 }
 
@@ -64,14 +64,14 @@ export function parseFlags<T extends FlagTable>(table: T, args: readonly string[
 
   const values: Record<string, boolean | number | string> = {};
   for (const [name, spec] of Object.entries(table)) {
-    // As in Go every value must be right, and the last one counts.
+    // As in Go, every value must be valid, and the last one counts.
     values[name] =
       (given[name] as string[] | undefined)?.map((text) => parseValue(name, spec, text)).at(-1) ?? spec.default;
   }
   return { values: values as ParsedFlags<T>['values'], given: new Set(Object.keys(given)), rest, help };
 }
 
-/** Brings Go's forms to the one of `parseArgs` that leaves no doubt: `--name=value`. */
+/** Rewrites Go's forms to the unambiguous one of `parseArgs`: `--name=value`. */
 function normalise(table: FlagTable, args: readonly string[]): { flags: string[]; rest: string[]; help: boolean } {
   const flags: string[] = [];
   let index = 0;
@@ -114,7 +114,7 @@ function parseValue(name: string, spec: FlagSpec, text: string): boolean | numbe
     case 'float':
       return parseFloatText(text) ?? invalid(name, text, 'parse error');
     case 'duration': {
-      const needsUnit = 'parse error (a duration has units, such as 10s, 1m30s or 500ms)';
+      const needsUnit = 'parse error (a duration needs units, such as 10s, 1m30s or 500ms)';
       return inRange(name, spec, text, parseDuration(text) ?? invalid(name, text, needsUnit), {
         format: formatDuration,
         kind: 'a duration',

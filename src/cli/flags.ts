@@ -3,12 +3,12 @@ import { OPTION_RANGES } from '../server/option_ranges.js';
 import { STUN_ANSWER_RATE } from '../stun/defaults.js';
 import { type FlagTable, MAX_INT } from './flag_set.js';
 
-/** Every flag of `derplane`: the reference's first, then ours. */
+/** Every flag of `derplane`: derper's first, then ours. */
 export const FLAGS = {
   dev: {
     type: 'bool',
     default: false,
-    help: 'development on this machine: plain HTTP on 127.0.0.1:3340, overriding -a, with a new key each time',
+    help: 'development mode: plain HTTP on 127.0.0.1:3340, overriding -a, with a new key at each start',
   },
   version: { type: 'bool', default: false, help: 'print the version and exit' },
   a: {
@@ -20,12 +20,12 @@ export const FLAGS = {
     type: 'int',
     default: 80,
     max: 65_535,
-    help: 'port of plain HTTP beside HTTPS, for the captive portal check, ACME validations and the way to HTTPS; -1 turns it off',
+    help: 'port of plain HTTP beside HTTPS, for the captive portal check, ACME validation and redirects to HTTPS; -1 turns it off',
   },
   stun: {
     type: 'bool',
     default: true,
-    help: 'serve STUN over UDP, on the IP of -a; with -derp=false there is STUN without DERP',
+    help: 'serve STUN over UDP, on the IP of -a; also with -derp=false',
   },
   'stun-port': {
     type: 'int',
@@ -37,12 +37,12 @@ export const FLAGS = {
   c: {
     type: 'string',
     default: '',
-    help: "key `file`, made when missing; needed unless -dev is given or root runs it (root's default: /var/lib/derper/derper.key)",
+    help: 'key `file`, created if missing; required unless -dev is given or derplane runs as root (default for root: /var/lib/derper/derper.key)',
   },
   certmode: {
     type: 'string',
     default: 'letsencrypt',
-    help: 'where certificates come from: manual (HTTPS on any port, with HOST.crt and HOST.key of -hostname in -certdir, read again when they change; for an IP address they are made), letsencrypt or gcp (asked for by ACME, and renewed; on port 443 only)',
+    help: 'source of certificates. manual: HTTPS on any port, with HOST.crt and HOST.key for -hostname in -certdir, reloaded when they change; for an IP address derplane creates a self-signed pair. letsencrypt or gcp: issued and renewed through ACME, on port 443 only',
   },
   certdir: {
     type: 'string',
@@ -59,12 +59,12 @@ export const FLAGS = {
     type: 'string',
     default: 'match',
     choices: ['match', 'any'],
-    help: 'whom TLS serves when -hostname is a DNS name: match (clients that ask for that name) or any (also clients that ask for another name or none)',
+    help: 'which clients TLS accepts when -hostname is a DNS name: match (clients that ask for that name) or any (also clients that ask for another name or none)',
   },
   hostname: {
     type: 'string',
     default: 'derp.tailscale.com',
-    help: 'TLS `name` or IP address. With a name clients must ask for it, else the handshake fails. Case, a trailing dot and the form of an international name make no difference',
+    help: 'TLS `name` or IP address. Clients must ask for the name (SNI), or the handshake fails. Case, a trailing dot and the form of an international name do not matter',
   },
   'acme-eab-kid': { type: 'string', default: '', help: 'ACME account binding, for -certmode gcp: key `id`' },
   'acme-eab-key': {
@@ -72,32 +72,32 @@ export const FLAGS = {
     default: '',
     help: 'ACME account binding, for -certmode gcp: `key`, base64url, or base64 with padding',
   },
-  'acme-email': { type: 'string', default: '', help: 'ACME account: email `address`; -certmode gcp needs it' },
+  'acme-email': { type: 'string', default: '', help: 'ACME account: email `address`; required with -certmode gcp' },
   'acme-ip-certs': {
     type: 'bool',
     default: false,
     help: 'with -certmode letsencrypt: short-lived certificates for the IP addresses that clients connect to',
   },
-  derp: { type: 'bool', default: true, help: 'serve DERP; if not, only the other endpoints' },
+  derp: { type: 'bool', default: true, help: 'serve DERP; if false, serve only the other endpoints' },
   home: {
     type: 'string',
     default: '',
-    help: 'what is served at /: empty for the default page, "blank", an http(s) `URL` to redirect to, or "none": the connection closes without an answer, for malformed requests and every other unknown request too',
+    help: 'what is served at /: empty for the default page, "blank", an http(s) `URL` to redirect to, or "none": close the connection without an answer, also after malformed and unknown requests',
   },
   'mesh-psk-file': {
     type: 'string',
     default: '',
-    help: '`file` of the mesh key, 64 hexadecimal digits; if not given, the first that exists of /home/derp/keys/derp-mesh.key and $HOME/keys/derp-mesh.key',
+    help: '`file` of the mesh key, 64 hexadecimal digits; if not given, the first existing file of /home/derp/keys/derp-mesh.key and $HOME/keys/derp-mesh.key',
   },
   'mesh-with': {
     type: 'string',
     default: '',
-    help: 'relays to mesh with, `hosts` separated by commas without spaces: [https://]HOST[:PORT][/DIALHOST][/derp], dialled over TLS, or the same with http:// without TLS; this relay itself may be among them. [HOST/]dns:NAME[:PORT] links to every address of the DNS name NAME and follows its records; certificates must be for HOST, or -hostname without it',
+    help: 'relays to mesh with, `hosts` separated by commas without spaces: [https://]HOST[:PORT][/DIALHOST][/derp], dialled over TLS, or with http:// over plain TCP; the list may contain this relay itself. [HOST/]dns:NAME[:PORT] links to every address of the DNS name NAME and follows its records; certificates must be for HOST (default: -hostname)',
   },
   'secrets-url': {
     type: 'string',
     default: '',
-    help: '`URL` of a setec server that has the mesh key, in place of -mesh-psk-file; asked once, until it answers, before the relay listens',
+    help: '`URL` of a setec server that has the mesh key, in place of -mesh-psk-file. derplane asks it once, with retries, before the relay listens',
   },
   'secrets-path-prefix': {
     type: 'string',
@@ -107,7 +107,7 @@ export const FLAGS = {
   'secrets-cache-dir': {
     type: 'string',
     default: '',
-    help: '`file` in which the answer of -secrets-url is kept; what it holds is used without asking. If not given, $HOME/.cache/derper-secrets',
+    help: 'cache `file` for the answer of -secrets-url; a key in the cache is used without asking the server. If not given, $HOME/.cache/derper-secrets',
   },
   'bootstrap-dns-names': {
     type: 'string',
@@ -122,7 +122,7 @@ export const FLAGS = {
   'verify-clients': {
     type: 'bool',
     default: false,
-    help: 'admit only nodes that the local tailscaled knows; of several ways to admit, all must agree',
+    help: 'admit only nodes that the local tailscaled knows; if several admission flags are set, all must agree',
   },
   socket: {
     type: 'string',
@@ -142,12 +142,12 @@ export const FLAGS = {
   'disallow-app-names': {
     type: 'string',
     default: '',
-    help: 'refuse clients that say that they are one of these programs, `names` separated by commas without spaces; an empty name ("a,") stands for clients that give none',
+    help: 'refuse clients that report one of these program `names`, separated by commas without spaces; an empty name ("a,") stands for clients that report none',
   },
   'accept-connection-limit': {
     type: 'float',
     default: Infinity,
-    help: 'connections accepted a second',
+    help: 'connections accepted per second',
     pending: 'limits on accepting',
   },
   'accept-connection-burst': {
@@ -159,7 +159,7 @@ export const FLAGS = {
   'rate-config': {
     type: 'string',
     default: '',
-    help: 'JSON `file` of what each client may send, read again on SIGHUP: {"PerClientRateLimitBytesPerSec":N,"PerClientRateBurstBytes":N}',
+    help: 'JSON `file` with the send limit of each client, reloaded on SIGHUP: {"PerClientRateLimitBytesPerSec":N,"PerClientRateBurstBytes":N}',
   },
   'tcp-keepalive-time': {
     type: 'duration',
@@ -177,12 +177,12 @@ export const FLAGS = {
     type: 'duration',
     default: defaults.WRITE_TIMEOUT,
     ...OPTION_RANGES['timeouts.write'],
-    help: "how long a client's socket may refuse output before the client is closed; 0 for ever",
+    help: "how long a client's socket may accept no output before the connection is closed; 0: no limit",
   },
   ace: {
     type: 'bool',
     default: false,
-    help: "derper's experimental CONNECT service, which derplane does not have: a warning says so",
+    help: "derper's experimental CONNECT service, which derplane does not support; derplane logs a warning",
   },
 
   shards: {
@@ -190,14 +190,14 @@ export const FLAGS = {
     default: 0,
     ...OPTION_RANGES.shards,
     orZero: true,
-    help: 'threads that move packets; 0 for one per CPU that the affinity and the CPU quota allow, as far as -ring-bytes and the memory limit do',
+    help: 'threads that move packets; 0: one per CPU, within the CPU affinity, the CPU quota, -ring-bytes and the memory limit',
   },
   'handshake-threads': {
     type: 'int',
     default: 0,
     ...OPTION_RANGES['handshake.threads'],
     orZero: true,
-    help: 'threads that do handshakes; 0 for a quarter of these CPUs, 1 to 8',
+    help: 'threads for handshakes; 0: one per four of these CPUs, at least 1 and at most 8',
   },
   'handshakes-per-source': {
     type: 'int',
@@ -210,13 +210,13 @@ export const FLAGS = {
     type: 'int',
     default: defaults.RING_BYTES,
     ...OPTION_RANGES['queues.ringBytes'],
-    help: 'memory of all rings between shards together, in `bytes`; each ring has at least 256 KiB, so that 64 MiB are enough for 16 shards',
+    help: 'total memory of the rings between shards, in `bytes`; each ring has at least 256 KiB, so 64 MiB is enough for 16 shards',
   },
   'queue-depth': {
     type: 'int',
     default: defaults.QUEUE_DEPTH,
     ...OPTION_RANGES['queues.depth'],
-    help: "packets that each of a client's two send queues holds beyond what the kernel took; also TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH",
+    help: "packets that each of a client's two send queues holds, not counting the kernel's buffer; also set by TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH",
   },
   'stun-addr': {
     type: 'string',
@@ -232,30 +232,30 @@ export const FLAGS = {
   'metrics-addr': {
     type: 'string',
     default: '',
-    help: 'listen `address` of metrics and debug pages over plain HTTP, beside those at /debug/; with an IP anyone who reaches it is let in, without one (":port", "0.0.0.0:port") loopback and Tailscale addresses are',
+    help: 'listen `address` for metrics and debug pages over plain HTTP, in addition to /debug/. With an IP, anyone who can connect has access; without one (":port", "0.0.0.0:port"), only loopback and Tailscale addresses',
   },
   'debug-pages': {
     type: 'bool',
     default: true,
-    help: 'serve the pages below /debug/ on the public listeners too; if not, only -metrics-addr has them',
+    help: 'serve the pages below /debug/ on the public listeners too; if false, only -metrics-addr serves them',
   },
   'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
   'allow-keys': {
     type: 'string',
     default: '',
-    help: '`file` of admitted keys, read again when it changes and on SIGHUP: lines "nodekey:HEX [label=NAME] [rate=BYTES/S]", "#" begins a comment',
+    help: '`file` of admitted keys, reloaded when it changes and on SIGHUP: lines "nodekey:HEX [label=NAME] [rate=BYTES/S]", "#" starts a comment',
   },
   'verify-cache': {
     type: 'duration',
     default: 0,
     ...OPTION_RANGES['admission.urlCache'],
-    help: 'how long an answer of -verify-client-url that admits a key from an address is kept; 0 to ask at each connect',
+    help: 'how long to cache an answer of -verify-client-url that admits a key from an address; 0: ask at each connect',
   },
   'drain-time': {
     type: 'duration',
     default: 1_500,
     ...OPTION_RANGES.drainTime,
-    help: 'time over which clients are let go one after another on SIGTERM or SIGINT; 0 for all at once',
+    help: 'time over which clients are disconnected one after another on SIGTERM or SIGINT; 0: all at once',
   },
   'acme-directory': {
     type: 'string',
@@ -265,22 +265,27 @@ export const FLAGS = {
   'mesh-insecure-http': {
     type: 'bool',
     default: false,
-    help: 'allow http:// hosts off loopback in -mesh-with, although whoever controls the network in between can then learn the mesh key',
+    help: 'allow http:// hosts off loopback in -mesh-with; anyone who controls the network in between can then learn the mesh key',
   },
   'mesh-dns-interval': {
     type: 'duration',
     default: defaults.MESH_DNS_INTERVAL,
     ...OPTION_RANGES['mesh.dnsInterval'],
-    help: 'time between two DNS lookups of a dns: entry of -mesh-with',
+    help: 'interval between DNS lookups of a dns: entry of -mesh-with',
   },
-  'log-format': { type: 'string', default: 'text', choices: ['text', 'json'], help: 'form of log lines: text or json' },
+  'log-format': {
+    type: 'string',
+    default: 'text',
+    choices: ['text', 'json'],
+    help: 'format of log lines: text or json',
+  },
   'log-level': {
     type: 'string',
     default: 'info',
     choices: ['debug', 'info', 'warn', 'error'],
-    help: 'least level that is logged: debug, info, warn or error',
+    help: 'minimum log level: debug, info, warn or error',
   },
 } as const satisfies FlagTable;
 
-/** Commands that derplane will have and does not have yet. */
+/** Planned commands that derplane does not have yet. */
 export const PENDING_COMMANDS = ['doctor', 'top'];

@@ -5,13 +5,13 @@ import type { Logger } from '../log.js';
 import { type Address, formatAddress, listenError, listenHost } from './address.js';
 
 export interface HttpListener {
-  /** With the port that was taken where it was 0. */
+  /** With the actual port if 0 was asked for. */
   address: Address;
   close(): Promise<void>;
 }
 
 /**
- * Listens. When connections cannot be accepted later (no file descriptors left, for instance), the log tells of the begin and the end.
+ * Listens. If accepting fails later, for instance without free file descriptors, the log has a line at the start and at the end.
  *
  * @throws {@link StartError} when `server` cannot listen there
  */
@@ -20,7 +20,7 @@ export async function listenHttp(server: HttpServer, wanted: Address, logger: Lo
   return new Promise((resolve, reject) => {
     const refuse = (error: Error) => reject(listenError(wanted, error));
     server.once('error', refuse);
-    // Without a host Node listens on both families, and on IPv4 alone where there is no IPv6.
+    // Without a host, Node listens on both families, or on IPv4 only if the machine has no IPv6.
     server.listen({ ...(host !== undefined && { host }), port: wanted.port }, () => {
       const address = { ...wanted, port: (server.address() as { port: number }).port };
       server.off('error', refuse);

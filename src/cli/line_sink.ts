@@ -1,20 +1,20 @@
-/** Where the running relay's lines go. A sink that fails or stalls costs lines, never the relay. */
+/** The output of the running relay's log lines. A sink that fails or stalls loses lines, but never delays the relay. */
 import { type NativeLineWriter, native } from '../native.js';
 
-/** Bytes of lines that may wait for a slow reader; the longest bursts of the log are shorter. */
+/** Bytes of lines that may wait for a slow reader; longer than the longest bursts of the log. */
 const MAX_WAITING = 1 << 20;
 
-/** Milliseconds that the end of the program waits for what is still to be written. */
+/** Milliseconds that the program waits at its end for lines still to be written. */
 const EXIT_FLUSH = 500;
 
-/** What the first line that gets through says about those that did not. */
+/** Makes the first line after a loss: it says how many lines were lost, and why. */
 export type LossNotice = (lost: number, error: string) => string;
 
 export class LineSink {
   readonly #writer: NativeLineWriter;
   readonly #notice: LossNotice;
 
-  /** @param fd - written to by blocking writes on a thread of its own */
+  /** @param fd - written with blocking writes on a separate thread */
   constructor(fd: number, notice: LossNotice) {
     this.#writer = new native.LineWriter(fd, MAX_WAITING);
     this.#notice = notice;

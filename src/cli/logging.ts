@@ -4,7 +4,7 @@ import { LineSink } from './line_sink.js';
 
 export type LogFormat = 'text' | 'json';
 
-/** What pino puts into a line besides the fields of a call. */
+/** The fields that pino adds to those of a call. */
 interface Entry {
   level: string;
   time: string;
@@ -52,7 +52,7 @@ export function createLog(format: LogFormat, level: string): Log {
   };
 }
 
-/** The line, as pino writes it, that tells of lines which could not be written. */
+/** The line about lost lines, in pino's format. */
 function lossLine(lost: number, error: string): string {
   const reason = error === '' ? 'they were not read in time' : error;
   const msg = `${lost} log ${lost === 1 ? 'line was' : 'lines were'} lost: ${reason}`;

@@ -2,8 +2,8 @@
 /**
  * `derplane [flags]` and `derplane demo [flags]`.
  *
- * Exit codes: 0 well, 1 cannot start or go on, 2 wrong command line. Modules are loaded when their turn comes: clients wait in TCP
- * backoff while a relay restarts.
+ * Exit codes: 0 success, 1 cannot start or continue, 2 invalid command line. Modules load on demand for a fast start: clients wait in
+ * TCP backoff while a relay restarts.
  */
 import { readFileSync } from 'node:fs';
 import { DerpError } from '../errors.js';
@@ -19,20 +19,20 @@ import { printError, printOut } from './output.js';
 import { logDebugSignal, nextSignal } from './signals.js';
 import { usage } from './usage.js';
 
-/** Milliseconds that closing may take before the program ends anyway, unless clients are given longer. */
+/** Milliseconds that closing may take before the program exits anyway, unless draining takes longer. */
 const CLOSE_LIMIT = 2_000;
 
-/** Milliseconds that closing may take longer than clients are given. */
+/** Milliseconds that closing may take beyond the drain time. */
 const CLOSE_MARGIN = 500;
 
-/** Where a {@link StartError} goes once there is a logger, so that JSON logs hold it too. */
+/** Logs a {@link StartError} once there is a logger, so that JSON logs contain it too. */
 let logger: Logger | undefined;
 let usageText = '';
 
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  // What was started before the failure must not keep the process.
+  // What started before the failure must not keep the process alive.
   process.exit(report(error));
 }
 
@@ -65,12 +65,12 @@ async function main(args: string[]): Promise<number | undefined> {
   return runRelay(config, log);
 }
 
-/** Runs until a signal, or until the relay fails; the process ends here, at the limit if closing takes longer. */
+/** Runs until a signal or a failure of the relay, then ends the process, at the limit if closing takes longer. */
 async function runRelay(config: ReturnType<typeof relayConfig>, log: Log): Promise<undefined> {
   const { logger } = log;
   const stop = nextSignal();
   logDebugSignal(logger);
-  let reload = () => logger.info({}, 'SIGHUP: still starting, there is nothing to reload');
+  let reload = () => logger.info({}, 'SIGHUP: still starting, nothing to reload');
   process.on('SIGHUP', () => reload());
   const { startRelay } = await import('./relay.js');
   const relay = await Promise.race([startRelay(config, log), stop]);
@@ -99,7 +99,7 @@ function printUsage(): number {
   return 0;
 }
 
-/** What Node itself would write to stderr, and wait there for a stalled reader, goes into the log. */
+/** Sends what Node itself would write to stderr into the log: Node's own write would wait for a stalled reader. */
 function logProcessTrouble(logger: Logger): void {
   const log = new LimitedLog(logger);
   process.removeAllListeners('warning');

@@ -1,4 +1,4 @@
-/** The secret that the relays of a region share, from where operators keep it. */
+/** Reads the secret that the relays of a region share. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { readBounded } from '../bounded_file.js';
@@ -17,7 +17,7 @@ export type MeshKeySource = { file: string } | { variable: string; text: string 
 /** The variable that is read with `-dev`, and only then. */
 export const MESH_KEY_VARIABLE = 'TAILSCALE_DERPER_MESH_KEY';
 
-/** The file that is read where `-mesh-psk-file` is not given: the first that exists, as derper does. */
+/** The default of `-mesh-psk-file`: the first file that exists, as in derper. */
 export function defaultMeshKeyFile(home: string | undefined): string | undefined {
   const candidates = ['/home/derp/keys/derp-mesh.key'];
   if (home !== undefined && home !== '') candidates.push(join(home, 'keys/derp-mesh.key'));
@@ -35,7 +35,7 @@ export async function fetchMeshKey(source: MeshKeySource | SecretSource, logger:
 /**
  * The mesh key in lower case.
  *
- * @throws {@link StartError} when it cannot be read or is none; the message does not contain it
+ * @throws {@link StartError} when it cannot be read or is invalid; the message does not contain the key
  */
 export function loadMeshKey(source: MeshKeySource): string {
   const [name, text] =
@@ -43,7 +43,7 @@ export function loadMeshKey(source: MeshKeySource): string {
   const key = text.trim();
   if (!isMeshKey(key))
     throw new StartError(`invalid mesh key: ${name}: ${key.length} characters, needs 64 hexadecimal`);
-  if (/^0+$/.test(key)) throw new StartError(`invalid mesh key: ${name}: all zeros, which is as good as none`);
+  if (/^0+$/.test(key)) throw new StartError(`invalid mesh key: ${name}: all zeros, which never matches`);
   return key.toLowerCase();
 }
 

@@ -1,4 +1,4 @@
-/** Debug pages of the program, and the listener of their own that they may have. */
+/** Debug pages of the program, and their optional separate listener. */
 
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { BootstrapDns } from '../http/bootstrap_dns.js';
@@ -12,9 +12,9 @@ import type { RunningStun } from './stun.js';
 /**
  * What the debug pages show.
  *
- * @param relay - undefined where no DERP is served
+ * @param relay - undefined if DERP is not served
  * @param hostname - of `-hostname`
- * @param certificates - undefined where no TLS is served
+ * @param certificates - undefined if TLS is not served
  * @param logLinesLost - of the program's log
  */
 export function debugOptions(
@@ -39,7 +39,7 @@ export function debugOptions(
 /**
  * Listens at `address` for metrics and debug pages.
  *
- * @throws the system's error when it cannot
+ * @throws the system's error when it cannot listen
  */
 export async function serveMetrics(
   address: Address,
@@ -51,10 +51,10 @@ export async function serveMetrics(
   return listener;
 }
 
-/** Flags whose value is secret. */
+/** Flags with secret values. */
 const SECRET_FLAGS = new Set(['acme-eab-key']);
 
-/** The command line without what must not be shown: values of secret flags, and passwords in URLs. */
+/** The command line without secrets: values of secret flags, and passwords in URLs. */
 export function shownCommandLine(args: readonly string[]): string[] {
   const shown: string[] = [];
   let secret = false;

@@ -1,15 +1,15 @@
-/** Output of commands that print and end, by writes that block, so that a slow reader gets everything. */
+/** Output of commands that print and exit. Writes block, so that a slow reader gets everything. */
 import { writeSync } from 'node:fs';
 import { reasonOf } from '../errors.js';
 import { StartError } from './exit.js';
 
-/** Milliseconds between two attempts to write where somebody has put the descriptor into non-blocking mode. */
+/** Milliseconds between two attempts to write to a descriptor in non-blocking mode. */
 const RETRY_INTERVAL = 20;
 
 /**
  * Prints `text` on stdout.
  *
- * @throws {@link StartError} when stdout does not take it
+ * @throws {@link StartError} when writing fails
  */
 export function printOut(text: string): void {
   try {
@@ -19,7 +19,7 @@ export function printOut(text: string): void {
   }
 }
 
-/** Prints `text` on stderr. A failure changes nothing: there is no other place to report it, and the exit code still tells. */
+/** Prints `text` on stderr. Ignores a failure: there is nowhere else to report it, and the exit code still counts. */
 export function printError(text: string): void {
   try {
     writeAll(2, text);

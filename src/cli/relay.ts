@@ -1,4 +1,4 @@
-/** The relay as a program: what `derplane` does unless told otherwise. */
+/** The relay as a program: what `derplane` does without a command. */
 import type { RequestListener } from 'node:http';
 import type { DerpNode } from '../certificates/derp_map.js';
 import { DerpError } from '../errors.js';
@@ -30,22 +30,22 @@ import { derpMaps, isPrinted, openTls, type RelayTls } from './tls.js';
 const NO_STUN = -1;
 
 export interface RunningRelay {
-  /** With the port that was taken where the configuration says 0. */
+  /** With the actual port where the configuration says 0. */
   address: Address;
-  /** Reads again what can change while the relay runs; a failure is logged, and what was in force stays. */
+  /** Reloads what can change while the relay runs. A failure is logged, and the old settings stay. */
   reload(): void;
   /** Stops listening and ends every connection, over the configured time. */
   close(): Promise<void>;
-  /** Of a relay that clients know by an IP address: what its DERP map says. */
+  /** The DERP map entry of a relay that clients know by an IP address. */
   derpNode?: DerpNode;
-  /** Resolves when it has ended; unless close() was called, it failed and has logged why. */
+  /** Resolves when the relay has ended. Unless close() was called, it failed and has logged why. */
   ended: Promise<void>;
 }
 
 /**
- * Starts what `config` says and resolves once it listens; shards may still be starting then.
+ * Starts the relay that `config` describes. Resolves once it listens; shards may still be starting then.
  *
- * @throws {@link StartError} when it cannot
+ * @throws {@link StartError} when it cannot start
  */
 export async function startRelay(config: RelayConfig, log: Log): Promise<RunningRelay> {
   const { logger } = log;
@@ -97,7 +97,7 @@ async function serveAll(config: Ready, key: PrivateKey, tls: RelayTls | undefine
   };
 }
 
-/** A relay with its pages, and what the debug pages among them show. */
+/** A relay with its pages, and what its debug pages show. */
 type Serving = RunningRelay & {
   debug: DebugPagesOptions;
   pages: RequestListener;
@@ -105,7 +105,7 @@ type Serving = RunningRelay & {
   stunPort: number | undefined;
 };
 
-/** Adds a listener, which stays to the end: figures tell how far draining is. */
+/** Adds a listener that stays open to the end, so that metrics show how far draining is. */
 async function beside(relay: Serving, address: Address, listen: () => Promise<HttpListener>): Promise<Serving> {
   try {
     const listener = await listen();
@@ -177,7 +177,7 @@ async function serve(
       reload: () => {
         const certificates = tls?.source.reload;
         const admission = derp && config.server.admission?.keyFile !== undefined;
-        if (!certificates && !applyLimits && !admission) logger.info({}, 'SIGHUP: there is nothing to reload');
+        if (!certificates && !applyLimits && !admission) logger.info({}, 'SIGHUP: nothing to reload');
         certificates?.();
         if (admission) server.reloadAdmission();
         if (applyLimits !== undefined) reloadLimits(applyLimits, rateConfig!, logger);
@@ -196,13 +196,13 @@ async function serve(
   }
 }
 
-/** What operators must know of a relay on the Internet. */
+/** Tells operators who may use a relay on the Internet. */
 function admissionLine(summary: string | undefined): string {
   if (summary !== undefined) return `who may use this relay: only ${summary}`;
   return 'anyone who can reach this relay may use it; -allow-keys, -verify-clients or -verify-client-url limit that';
 }
 
-/** Pages alone: as few threads as can be. */
+/** Pages only: as few threads as possible. */
 const NO_DERP: ServerOptions = { derp: false, shards: 1, handshake: { threads: 1 } };
 
 function derpOptions({ server, meshKey: source }: Ready, logger: Logger): ServerOptions {
@@ -246,7 +246,7 @@ function applyRateConfig(server: Server, path: string, logger: Logger): void {
   logger.info({}, `rate config applied: client-rate=${bytesPerSecond} bytes/sec, client-burst=${burst} bytes`);
 }
 
-/** Whether an error says itself what the operator must know; the system's do not. */
+/** Whether an error says by itself what the operator must know. Errors of the system do not. */
 function isOurs(error: unknown): boolean {
   return error instanceof StartError || (error instanceof DerpError && error.syscall === undefined);
 }

@@ -19,13 +19,13 @@ export function nextSignal(): Promise<keyof typeof EXIT_CODES> {
 }
 
 /**
- * Keeps SIGUSR1 from opening Node's inspector, through which anyone on this machine could run code in the relay. It does so from the
- * moment that this module is loaded; `node --disable-sigusr1` (Node 22.14 and newer) closes the time before.
+ * Keeps SIGUSR1 from opening Node's inspector, through which anyone on this machine could run code in the relay. The handler works
+ * once this module is loaded. `node --disable-sigusr1` (Node 22.14 and newer, except 23.0 to 23.6) also covers the time before.
  */
 let onDebugSignal = () => {};
 process.on('SIGUSR1', () => onDebugSignal());
 
-/** Has SIGUSR1 logged. */
+/** Logs SIGUSR1 from now on. */
 export function logDebugSignal(logger: Logger): void {
   const log = new LimitedLog(logger);
   onDebugSignal = () => log.log('info', 'SIGUSR1', {}, 'SIGUSR1: derplane does not use this signal');

@@ -15,9 +15,9 @@ export interface StunConfig {
 
 /** What STUN does for the rest of the program. */
 export interface RunningStun {
-  /** Where it listens; undefined: it could not. */
+  /** The port it listens on; undefined: it cannot listen. */
   readonly port: number | undefined;
-  /** Undefined: it could not listen. */
+  /** Undefined: it cannot listen. */
   stats(): StunStats | undefined;
   /** 1 once clients seem to be hidden by NAT in front of the relay, see {@link watchForNat}. */
   hidesClients(): number;
@@ -66,14 +66,14 @@ async function listen({ address, answersPerSecond }: StunConfig, logger: Logger)
   }
 }
 
-/** How the addresses of a name are found. */
+/** Resolves a name to its addresses. */
 export type Resolve = (name: string) => Promise<string[]>;
 
 const systemLookup: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address);
 
 /**
- * Tells once when STUN tells private addresses although `hostname` is a public one. Usually NAT in front of the relay, as of a container's
- * bridge network, then replaces the clients' addresses by its own, and the answers are useless to them.
+ * Logs once when STUN answers with a private address although `hostname` is public. The usual cause is NAT in front of the relay, as
+ * in a container's bridge network. It replaces the clients' addresses by its own, and the answers are useless to them.
  */
 export function watchForNat(
   server: Pick<StunServer, 'firstPrivate'>,
@@ -91,14 +91,14 @@ export function watchForNat(
       watch.found = true;
       logger.warn(
         {},
-        `STUN told a client that its address is ${firstPrivate}, which is private, while -hostname ${hostname} is public. Unless that client is in this relay's own network, NAT hides the clients' addresses: give the relay the host's network (docker run --network host, hostNetwork: true)`,
+        `STUN answered a client with the private address ${firstPrivate}, while -hostname ${hostname} is public. Unless that client is in this relay's own network, NAT hides the clients' addresses: give the relay the host's network (docker run --network host, hostNetwork: true)`,
       );
     });
   }, LOOK_INTERVAL).unref();
   return watch;
 }
 
-/** A name that cannot be resolved counts as not public. */
+/** A name without addresses counts as not public. */
 async function isPublicHost(hostname: string, resolve: Resolve): Promise<boolean> {
   const ip = addressOf(hostname);
   const addresses = ip === undefined ? await resolve(hostname).catch(() => []) : [ip];

@@ -1,4 +1,4 @@
-/** The relay's TLS: its certificates, and what answers handshakes with them. */
+/** The relay's TLS: its certificates, and the TLS context that uses them. */
 import { forAnyName } from '../certificates/any_name.js';
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
@@ -10,12 +10,12 @@ export interface RelayTls {
   /** For {@link Server.listen}. */
   context: TlsContext;
   source: CertificateSource;
-  /** Called while it runs, when the DERP map needs another entry; to be set by who knows the rest of that. */
+  /** Called when the certificate's pin, and so the entry in the DERP map, changes while the relay runs. Set by the caller. */
   onPinChange: () => void;
 }
 
 /**
- * Opens the certificates and prints, of an IP address, the line for the DERP map: raw, as derper does, so that scripts find it.
+ * Opens the certificates. For an IP address it also prints the line for the DERP map, raw as in derper, so that scripts find it.
  *
  * @throws {@link DerpError} as {@link certificateSource}
  */
@@ -55,7 +55,7 @@ DERP map for Tailscale's policy file (Access controls):
 
 ${tailscaleDerpMap(node)}
 
-DERP map for headscale, as a file of its own named in derp.paths:
+DERP map for headscale, as a separate file listed in derp.paths:
 
 ${headscaleDerpMap(node)}
 `;

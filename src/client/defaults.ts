@@ -6,7 +6,7 @@ export const TIMEOUT_RANGE = { min: 1, max: 86_400_000 };
 /** Milliseconds for ServerKey to arrive and ClientInfo to be taken by the socket; the relay allows as long for its side. */
 export const HANDSHAKE_TIMEOUT = 10_000;
 
-/** Milliseconds for DNS, TCP, upgrade and handshake of a dialled connection together, as in the reference. */
+/** Milliseconds for DNS, TCP, upgrade and handshake of a dialled connection together, as in derper. */
 export const CONNECT_TIMEOUT = 10_000;
 
 /** Milliseconds without a whole frame after which a connection is dead: two KeepAlives (60 s + up to 5 s) are missing. */
@@ -42,7 +42,7 @@ export const RESTART_STAGGER = 0.5;
 /** Milliseconds that a client obeys at most when a relay asks it to stay away or to keep trying. */
 export const MAX_RESTART_WAIT = 60_000;
 
-/** Milliseconds between the attempts of a watch loop, as in the reference. */
+/** Milliseconds between the attempts of a watch loop, as in derper. */
 export const WATCH_RETRY_INTERVAL = 5_000;
 
 /** Milliseconds after the last PeerPresent of a new connection when the first flood is taken for complete. */

@@ -6,7 +6,7 @@ export function isRead(request: IncomingMessage): boolean {
   return request.method === 'GET' || request.method === 'HEAD';
 }
 
-/** A page for browsers, whatever the method: as derper. */
+/** A page for browsers, for every method, as in derper. */
 export function sendPage(response: ServerResponse, type: string, body: string): void {
   setSecurityHeaders(response);
   response.writeHead(200, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }).end(body);

@@ -1,8 +1,8 @@
 /**
  * Bootstrap DNS: the addresses of a few names over HTTP, for clients whose DNS does not work.
  *
- * Published names are answered to everybody, all of them at once. Unpublished ones are answered only to clients that ask for them by name
- * and that the name's rollout percentage admits.
+ * Every client gets all published names at once. A client gets an unpublished name only if it asks for that name and the name's
+ * rollout percentage admits the client.
  */
 import { randomInt } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -26,7 +26,7 @@ export interface BootstrapDnsOptions {
   names?: string;
   /** Unpublished names, separated by commas; `NAME/RECORD` takes the rollout percentage from the TXT record `RECORD`. Default: none. */
   unpublishedNames?: string;
-  /** Default: nowhere. */
+  /** Default: no log. */
   logger?: Logger;
   /** For tests. Default: the system's resolver. */
   resolver?: NameResolver;

@@ -12,7 +12,7 @@ import { clientAddress } from './client_address.js';
 export type DebugAccess = (request: IncomingMessage) => boolean;
 
 /**
- * The reference's rule: loopback and Tailscale addresses, `TS_ALLOW_DEBUG_IP` (one address), `TS_DEBUG_TRUSTED_CIDRS` (separated by
+ * derper's rule: loopback and Tailscale addresses, `TS_ALLOW_DEBUG_IP` (one address), `TS_DEBUG_TRUSTED_CIDRS` (separated by
  * commas), and never a request with `X-Forwarded-For`, whose origin is unknown. A GET whose query says `debugkey=` and then the contents
  * of the file `TS_DEBUG_KEY_PATH` passes in any case.
  *

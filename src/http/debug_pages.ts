@@ -41,7 +41,7 @@ export interface DebugPagesOptions {
   cmdline?: readonly string[];
   /** Whether pages tell from how many keys a client received packets. Default: what the environment's `TS_DERP_SENDER_CARDINALITY` says. */
   senderCardinality?: boolean;
-  /** Who may see them; others get 403. Default: {@link debugAccess}, the reference's rule. */
+  /** Who may see them; others get 403. Default: {@link debugAccess}, derper's rule. */
   access?: DebugAccess;
 }
 

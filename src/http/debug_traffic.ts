@@ -9,7 +9,7 @@ export interface TrafficSource {
   traffic(): Promise<ConnectionTraffic[]>;
 }
 
-/** Milliseconds between two rounds; the reference's. */
+/** Milliseconds between two rounds; derper's. */
 const INTERVAL = 2_000;
 
 /**

@@ -11,7 +11,7 @@ export interface PlainPagesOptions {
   pages: RequestListener;
   /** Answers ACME validations; whether the request was one. Default: there are none. */
   challenge?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
-  /** Who is sent to the debug pages from `/`. Default: {@link debugAccess}, the reference's rule. */
+  /** Who is sent to the debug pages from `/`. Default: {@link debugAccess}, derper's rule. */
   access?: DebugAccess;
   /** Closes the connection of requests that have no page of their own here, as `home: 'none'` does. Default: false. */
   hidden?: boolean;

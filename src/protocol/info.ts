@@ -36,7 +36,7 @@ export interface ServerInfo {
   tokenBucketBytesBurst: number;
 }
 
-/** The JSON of a ClientInfo, as the reference writes it. */
+/** The JSON of a ClientInfo, as derper writes it. */
 export function encodeClientInfo(info: ClientInfo): Buffer {
   const json = {
     ...(info.meshKey === undefined ? {} : { meshKey: info.meshKey }),
@@ -74,7 +74,7 @@ export function decodeClientInfo(json: Buffer): ClientInfo {
   return info;
 }
 
-/** The JSON of a ServerInfo, as the reference writes it. */
+/** The JSON of a ServerInfo, as derper writes it. */
 export function encodeServerInfo(info: ServerInfo): Buffer {
   const json = {
     ...(info.version === 0 ? {} : { version: info.version }),

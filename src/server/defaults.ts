@@ -1,24 +1,24 @@
-/** Every number of the server with its unit and reason; what the reference has is the same. */
+/** Every number of the server with its unit and reason; the values are those of derper where it has the same limit. */
 
-/** Packets in each of a client's two queues; the reference's. */
+/** Packets in each of a client's two queues; derper's. */
 export const QUEUE_DEPTH = 32;
 
-/** Milliseconds; the reference's `-tcp-write-timeout`. */
+/** Milliseconds; derper's `-tcp-write-timeout`. */
 export const WRITE_TIMEOUT = 2_000;
 
-/** Milliseconds. A link between relays carries many clients' packets, so it gets more patience; the reference's. */
+/** Milliseconds. A link between relays carries many clients' packets, so it gets more patience; derper's. */
 export const MESH_WRITE_TIMEOUT = 30_000;
 
-/** Milliseconds; the reference's. Clients give up after 120 s without a frame. */
+/** Milliseconds; derper's. Clients give up after 120 s without a frame. */
 export const KEEP_ALIVE_INTERVAL = 60_000;
 
-/** Milliseconds; the reference's. A measurement is one system call. */
+/** Milliseconds; derper's. A measurement is one system call. */
 export const RTT_INTERVAL = 10_000;
 
-/** Milliseconds for the request head. The reference gives 30 s; no real client needs more than a few round trips. */
+/** Milliseconds for the request head. derper gives 30 s; no real client needs more than a few round trips. */
 export const REQUEST_TIMEOUT = 10_000;
 
-/** Milliseconds for ServerKey to be written and ClientInfo to be read; the reference's. */
+/** Milliseconds for ServerKey to be written and ClientInfo to be read; derper's. */
 export const CLIENT_INFO_TIMEOUT = 10_000;
 
 /** Milliseconds for a decision of an embedder's hook; as derper gives an admission server. */
@@ -67,13 +67,13 @@ export const MEMORY_PER_THREAD = 12 << 20;
 /** Bytes that an idle relay costs without its threads. */
 export const MEMORY_WITHOUT_THREADS = 75 << 20;
 
-/** Milliseconds of idleness before TCP keepalive probes; the reference's. */
+/** Milliseconds of idleness before TCP keepalive probes; derper's. */
 export const TCP_KEEPALIVE_TIME = 600_000;
 
-/** Milliseconds; the reference's. */
+/** Milliseconds; derper's. */
 export const TCP_USER_TIMEOUT = 15_000;
 
-/** Milliseconds for DNS, TCP, upgrade and handshake of a mesh link together; the reference's. */
+/** Milliseconds for DNS, TCP, upgrade and handshake of a mesh link together; derper's. */
 export const MESH_DIAL_TIMEOUT = 10_000;
 
 /** Milliseconds; the longest wait before a mesh link is dialled again. derper always waits so long. */
@@ -97,10 +97,10 @@ export const MESH_DNS_MAX_ADDRESSES = 64;
 /** Milliseconds between two log lines that say the same of a link's trouble; each attempt would say it. */
 export const MESH_REPEAT_INTERVAL = 600_000;
 
-/** Bytes, the least burst of a receive limit: what the largest packet costs, so that every frame fits; the reference's. */
+/** Bytes, the least burst of a receive limit: what the largest packet costs, so that every frame fits; derper's. */
 export const MIN_RATE_BURST = 65_568;
 
-/** Milliseconds that clients of a relay that ends are asked to keep trying; the reference's advice is a few seconds. */
+/** Milliseconds that clients of a relay that ends are asked to keep trying; derper's advice is a few seconds. */
 export const RESTART_TRY_FOR = 5_000;
 
 /** Milliseconds between two looks at how many clients a relay that drains still has. */

@@ -1,4 +1,4 @@
-/** The file of `-rate-config`, as the reference reads it. */
+/** The file of `-rate-config`, as derper reads it. */
 import { readBounded } from '../bounded_file.js';
 import { goInteger, type JsonValue, readGoObject } from '../protocol/go_json.js';
 
