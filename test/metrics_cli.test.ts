@@ -64,7 +64,7 @@ describe('derplane', () => {
 
   test('ends with one line when the environment names nobody', async () => {
     const second = startDerplane(ARGS, { TS_ALLOW_DEBUG_IP: 'me' });
-    await expect(second).rejects.toThrow('TS_ALLOW_DEBUG_IP: "me" is no address range; it takes one IP address');
+    await expect(second).rejects.toThrow('TS_ALLOW_DEBUG_IP: "me" is invalid: expected one IP address');
   });
 
   test('opens its pages to the holder of the key', () => {

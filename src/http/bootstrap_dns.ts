@@ -39,7 +39,7 @@ const CHECKS: Checks<BootstrapDnsOptions> = {
   resolver: having('a resolver', 'addresses', 'texts'),
 };
 
-/** Numbers of requests; names are those of derper's metrics, without `bootstrap_dns_`. */
+/** Request counts; names are those of derper's metrics, without `bootstrap_dns_`. */
 export interface BootstrapDnsCounts {
   requests: number;
   published_hits: number;
@@ -51,13 +51,13 @@ export interface BootstrapDnsCounts {
   queried_domains: number;
 }
 
-/** Milliseconds from the end of one refresh to the next: as derper. */
+/** Milliseconds from the end of one refresh to the next, as in derper. */
 const REFRESH_INTERVAL = 600_000;
-/** Milliseconds that the lookups of one list may take together: as derper. */
+/** Milliseconds that all lookups of one list may take together, as in derper. */
 const LIST_DEADLINE = 60_000;
-/** Distinct names asked for that are remembered, to be counted. */
+/** Distinct requested names to remember and count. */
 const MAX_QUERIED = 500;
-/** Characters of such a name that count; DNS names have at most 253. */
+/** Significant characters of such a name; DNS names have at most 253. */
 const MAX_QUERIED_LENGTH = 256;
 
 export class BootstrapDns {
@@ -68,9 +68,9 @@ export class BootstrapDns {
   readonly #closing = new AbortController();
   readonly #queried = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
-  /** Published names as they were found last. */
+  /** Published names with the results of the last refresh. */
   #published: Map<string, ResolvedName> | undefined;
-  /** These as JSON; empty before the first lookup ended. */
+  /** The same as JSON; empty until the first refresh ends. */
   #body = '';
   #unpublished = new Map<string, ResolvedName>();
   readonly #counts = {
@@ -92,12 +92,12 @@ export class BootstrapDns {
     this.#resolver = resolver;
   }
 
-  /** Begins to look names up, now and then every 10 minutes. */
+  /** Starts the lookups: now, and then every 10 minutes. */
   start(): void {
     if (this.#names.length > 0 || this.#unpublishedNames.length > 0) void this.#refreshLoop();
   }
 
-  /** Ends lookups; answers stay as they are. */
+  /** Stops the lookups; answers no longer change. */
   close(): void {
     clearTimeout(this.#timer);
     this.#closing.abort(CLOSED);
@@ -124,7 +124,7 @@ export class BootstrapDns {
       .end(body);
   };
 
-  /** The answer to a client that the name's rollout admits; undefined: the published names. */
+  /** The answer for a client that the name's rollout admits; undefined: answer with the published names. */
   #find(name: string, address: string): string | undefined {
     this.#remember(name);
     const unpublished = this.#unpublished.get(name);
@@ -153,7 +153,7 @@ export class BootstrapDns {
     if (this.#names.length > 0) {
       const found = await this.#resolve(this.#names);
       if (found === undefined) return;
-      // Once a refresh, so that clients do not all prefer the same address.
+      // Shuffled once per refresh, so that clients do not all prefer the same address.
       for (const [name, entry] of found) found.set(name, { ...entry, addresses: shuffled(entry.addresses) });
       this.#published = found;
       this.#body = jsonOf(found);
@@ -163,7 +163,7 @@ export class BootstrapDns {
     }
   }
 
-  /** Undefined: it closed meanwhile. */
+  /** Undefined: it was closed meanwhile. */
   async #resolve(names: ReturnType<typeof parseNames>): Promise<Map<string, ResolvedName> | undefined> {
     const deadline = new AbortController();
     const late = new Error(`no answer within ${LIST_DEADLINE / 1000} s for all names`);

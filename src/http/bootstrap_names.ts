@@ -17,17 +17,17 @@ export interface ResolvedName {
   readonly percentage: number;
 }
 
-/** How names are looked up; the default asks the system, as every other program on the machine does. */
+/** Looks names up; the default asks the system's resolver, as other programs do. */
 export interface NameResolver {
   /** All IPv4 and IPv6 addresses. */
   addresses(name: string): Promise<string[]>;
-  /** TXT records, each in one piece. */
+  /** TXT records, each joined into one string. */
   texts(name: string): Promise<string[]>;
 }
 
-/** Addresses that a name may have; the rest is left out, so that an answer's size has a bound. */
+/** Maximum addresses per name; the rest is left out, which bounds the size of an answer. */
 export const MAX_ADDRESSES = 256;
-/** TXT records of a name that are read. */
+/** Maximum TXT records read per name. */
 const MAX_TEXTS = 64;
 /** Milliseconds and attempts of one TXT query. */
 const TXT_QUERY = { timeout: 5_000, tries: 3 };
@@ -98,7 +98,7 @@ async function attempt<T>(
   try {
     return await untilAborted(look(), signal);
   } catch (error) {
-    // On purpose: a relay that closes is no news.
+    // Not logged: the relay is closing on purpose.
     if (signal.reason !== CLOSED) {
       logger.warn({}, `bootstrap DNS lookup ${JSON.stringify(name)}: ${(error as Error).message}`);
     }
@@ -106,7 +106,7 @@ async function attempt<T>(
   }
 }
 
-/** The reason of a signal that ends lookups since their relay closes. */
+/** The abort reason when the relay closes during a lookup. */
 export const CLOSED = Symbol('closed');
 
 function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -1,6 +1,6 @@
 /**
  * Which clients a rollout percentage admits. Every derper makes the same choice for an address, so a client that asks several
- * relays gets one answer: the choice is the first number of Go's PCG generator, seeded with the address.
+ * relays gets the same answer. The choice depends on the first number of Go's PCG generator, seeded with the address.
  */
 import { addressBytes } from '../ip_address.js';
 
@@ -14,7 +14,7 @@ const OUTPUT_MULTIPLIER = 0xda942042e4dd58b5n;
 /**
  * Whether a client is in the rollout.
  *
- * @param address - the client's IP address; a loopback address is admitted by half of its requests, as by derper
+ * @param address - the client's IP address; a loopback address is chosen anew for each request, as in derper
  * @param percentage - 0 to 100
  * @param random - from 0 to below 1, for loopback
  */

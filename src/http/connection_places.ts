@@ -1,25 +1,25 @@
 /**
- * The connections that a page server holds. Their number is bounded; beyond, idle ones end for newcomers, so that nobody can lock others
- * out with connections that do nothing. Idle is a connection of which no request is being answered, however many bytes it sends.
+ * The connections of a page server. Their number is bounded. At the limit, idle connections end to make room for new ones, so that
+ * idle connections cannot lock others out. A connection is idle while the server answers no request of it, however much it sends.
  */
 import { isIPv6, type Socket } from 'node:net';
 
 export interface PlaceBounds {
-  /** Connections at once. */
+  /** Maximum open connections. */
   max: number;
-  /** Of them, from one source (an IPv4 address, an IPv6 /64) before its own idle ones end for its newcomers. */
+  /** Connections of one source (an IPv4 address or an IPv6 /64) beyond which its own idle ones end for its new ones. */
   maxPerSource: number;
-  /** Milliseconds that a connection may be idle before it can be ended: a client's request follows its connection at once. */
+  /** Milliseconds that a connection may be idle before it can end for a new one: real clients send their request at once. */
   grace: number;
 }
 
-/** Since the process started, over all page servers. */
+/** Counts since the process started, over all page servers. */
 export const placeFigures = { refused: 0, evicted: 0, evictedOfSource: 0 };
 
 /** Connections of one source. */
 interface Source {
   count: number;
-  /** Those that are idle, the longest idle first, with when that began. */
+  /** Idle connections with the start of their idle time, longest idle first. */
   idle: Map<Socket, number>;
 }
 
@@ -27,18 +27,18 @@ export class ConnectionPlaces {
   readonly #bounds: PlaceBounds;
   readonly #sources = new Map<string, Source>();
   readonly #sourceNames = new Map<Socket, string>();
-  /** As {@link Source.idle}, of all sources. */
+  /** As {@link Source.idle}, for all sources. */
   readonly #idle = new Map<Socket, number>();
 
   constructor(bounds: PlaceBounds) {
     this.#bounds = bounds;
   }
 
-  /** Gives a connection a place; false when there is none, and none could be made. */
+  /** Gives a connection a place; false if all are taken and no connection can end. */
   enter(socket: Socket): boolean {
     const name = sourceOf(socket.remoteAddress);
     const known = this.#sources.get(name);
-    // Where none of its own is idle it may exceed its share: many clients come through one proxy.
+    // A source without idle connections may exceed its share: many clients may come through one proxy.
     if (name !== '' && known !== undefined && known.count >= this.#bounds.maxPerSource && this.#evict(known.idle)) {
       placeFigures.evictedOfSource++;
     }
@@ -57,13 +57,13 @@ export class ConnectionPlaces {
     return true;
   }
 
-  /** A request of the connection is being answered. */
+  /** The connection is no longer idle: the server answers a request. */
   busy(socket: Socket): void {
     this.#idle.delete(socket);
     this.#sourceOf(socket)?.idle.delete(socket);
   }
 
-  /** Nothing of the connection is being answered, from now on. */
+  /** The connection becomes idle. */
   idle(socket: Socket): void {
     const source = this.#sourceOf(socket);
     if (source === undefined) return;
@@ -87,7 +87,7 @@ export class ConnectionPlaces {
     return name === undefined ? undefined : this.#sources.get(name);
   }
 
-  /** Ends the longest idle one. */
+  /** Ends the connection that has been idle longest. */
   #evict(idle: ReadonlyMap<Socket, number>): boolean {
     const [oldest] = idle;
     if (oldest === undefined || performance.now() - oldest[1] < this.#bounds.grace) return false;
@@ -97,7 +97,7 @@ export class ConnectionPlaces {
   }
 }
 
-/** What one stranger usually has: an IPv4 address, or the /64 of an IPv6 one. Empty for an unknown address. */
+/** The addresses that one stranger usually has: an IPv4 address, or the /64 of an IPv6 one. Empty for an unknown address. */
 export function sourceOf(address: string | undefined): string {
   if (address === undefined || !isIPv6(address)) return address ?? '';
   if (address.includes('.')) return address.slice(address.lastIndexOf(':') + 1);

@@ -1,4 +1,4 @@
-/** Who may see the debug pages: this machine, the tailnet, and whom the environment names. */
+/** Who may see the debug pages: this machine, the tailnet, and addresses that the environment names. */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
@@ -13,10 +13,10 @@ export type DebugAccess = (request: IncomingMessage) => boolean;
 
 /**
  * derper's rule: loopback and Tailscale addresses, `TS_ALLOW_DEBUG_IP` (one address), `TS_DEBUG_TRUSTED_CIDRS` (separated by
- * commas), and never a request with `X-Forwarded-For`, whose origin is unknown. A GET whose query says `debugkey=` and then the contents
- * of the file `TS_DEBUG_KEY_PATH` passes in any case.
+ * commas), and never a request with `X-Forwarded-For`, which has an untrusted origin. A GET request whose query has `debugkey=` with the
+ * contents of the file `TS_DEBUG_KEY_PATH` always passes.
  *
- * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when one of the variables holds no address
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` when a variable contains an invalid address
  */
 export function debugAccess(env: NodeJS.ProcessEnv = process.env): DebugAccess {
   if (typeof env !== 'object' || env === null) wrong('env', env, 'an object of variables, as process.env');
@@ -31,7 +31,7 @@ export function debugAccess(env: NodeJS.ProcessEnv = process.env): DebugAccess {
   };
 }
 
-/** Everybody who reaches the listener, except through a proxy: binding it to an address was the decision. */
+/** Admits every request except through a proxy: binding the listener to an address is the operator's decision. */
 export const boundAccess: DebugAccess = (request) => !isForwarded(request);
 
 const LOOPBACK = new BlockList();
@@ -64,11 +64,8 @@ function add(list: BlockList, variable: string, text: string, withPrefix: boolea
   const bits =
     prefix === undefined ? (withPrefix ? Number.NaN : 0) : /^\d{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
   if (family === 0 || !(bits <= (family === 4 ? 32 : 128)) || (!withPrefix && prefix !== undefined)) {
-    const wanted = withPrefix ? 'ranges as 192.0.2.0/24 or 2001:db8::/32, separated by commas' : 'one IP address';
-    throw new DerpError(
-      'ERR_DERP_BAD_OPTION',
-      `${variable}: ${JSON.stringify(text)} is no address range; it takes ${wanted}`,
-    );
+    const wanted = withPrefix ? 'ranges such as 192.0.2.0/24 or 2001:db8::/32, separated by commas' : 'one IP address';
+    throw new DerpError('ERR_DERP_BAD_OPTION', `${variable}: ${JSON.stringify(text)} is invalid: expected ${wanted}`);
   }
   if (withPrefix) list.addSubnet(address, bits, family === 4 ? 'ipv4' : 'ipv6');
   else list.addAddress(address, family === 4 ? 'ipv4' : 'ipv6');
@@ -91,12 +88,12 @@ function provesKey(url: string, keyFile: string): boolean {
   try {
     key = readFileSync(keyFile, 'utf8').trim();
   } catch {
-    return false; // no key, nobody to let in; the usual rule decides
+    return false; // no key: the usual rule decides
   }
   return key !== '' && timingSafeEqual(digest(offered), digest(key));
 }
 
-/** Equal lengths, as timingSafeEqual wants them. */
+/** Hashes give timingSafeEqual inputs of equal length. */
 function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest();
 }

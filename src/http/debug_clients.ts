@@ -7,7 +7,7 @@ import { sendText } from './answers.js';
 import { clientsIndexHtml, clientsListHtml } from './debug_clients_html.js';
 import { BadQuery, type ClientsListRequest, clientsLink, readClientsRequest } from './debug_clients_query.js';
 
-/** What the page wants of a relay; {@link Server} has it. */
+/** What the page needs from a relay; {@link Server} implements it. */
 export interface ClientsSource {
   clients(query: ClientQuery): Promise<ClientList>;
 }
@@ -21,7 +21,7 @@ export interface ClientTotals {
 export interface ClientsPageOptions {
   relay: ClientsSource;
   totals: () => ClientTotals;
-  /** Whether the number of senders is shown. */
+  /** Whether to show the number of senders. */
   countsSenders: boolean;
   /** Sends a page with the headers of debug pages. */
   send: (response: ServerResponse, type: string, body: string, status?: number) => void;
@@ -102,7 +102,7 @@ function timeText(nanoseconds: bigint): string {
   return `${seconds}${fraction === '' ? '' : `.${fraction}`}Z`;
 }
 
-/** Go writes these so that JSON may stand in HTML. */
+/** Escapes as Go does, so that JSON is safe inside HTML. */
 function escaped(json: string): string {
   return json.replace(/[<>&\u2028\u2029]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

@@ -63,7 +63,7 @@ ${next === '' ? '' : `<p>${next}</p>`}
 `;
 }
 
-/** Counters begin with the most. */
+/** Counters sort in descending order first. */
 const COLUMNS: [ClientSort, string, string?][] = [
   ['conn', 'conn#'],
   ['key', 'node key'],
@@ -113,12 +113,12 @@ function flags(client: ListedClient): string {
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;' };
 
-/** As Go's templates do. */
+/** Escapes text as Go's templates do. */
 function escapeText(text: string): string {
   return text.replace(/[&<>"'+]/g, (char) => ENTITIES[char] ?? `&#${char.charCodeAt(0)};`);
 }
 
-/** As Go's templates escape a value within a link. */
+/** Escapes a value within a link as Go's templates do. */
 function escapeQuery(text: string): string {
   return [...Buffer.from(text)]
     .map((byte) => String.fromCharCode(byte))

@@ -1,4 +1,4 @@
-/** What a request for /debug/clients/ asks for. */
+/** Reads the query of /debug/clients/. */
 import { isIPv4, isIPv6 } from 'node:net';
 import { parseDuration } from '../duration.js';
 import { addressBytes, addressOf, canonicalAddress } from '../ip_address.js';
@@ -7,18 +7,18 @@ import { CLIENTS_DEFAULT, CLIENTS_MAX, type ClientCursor, type ClientQuery } fro
 import { CLIENT_SORTS, type ClientSort } from '../server/client_records.js';
 import { formatQueryString, parseQueryString } from './query_string.js';
 
-/** A request that asks for something else than there is; the message is the answer. */
+/** An invalid query; the message is the answer. */
 export class BadQuery extends Error {}
 
 export interface ClientsRequest {
   asJson: boolean;
-  /** Undefined: totals, and forms to ask for more. */
+  /** Undefined: show totals and forms. */
   list: ClientsListRequest | undefined;
 }
 
 export interface ClientsListRequest {
   query: ClientQuery;
-  /** Whether no client can match, since no client's address is written as the one that was asked for. */
+  /** Whether no client can match, because no client's address has the form of the requested one. */
   matchesNothing: boolean;
   /** The filter in words. */
   title: string;
@@ -110,7 +110,7 @@ function cidrFilter(text: string): Filter {
   };
 }
 
-/** The address with all bits behind a prefix of its 128 turned to 0. */
+/** The address with all bits after the prefix (of 128) cleared. */
 function masked(ip: string, bits: number): string {
   const bytes = addressBytes(ip)!;
   for (let bit = bits; bit < 128; bit++) bytes[bit >> 3]! &= ~(0x80 >> (bit & 7));
@@ -194,7 +194,7 @@ function readInteger(text: string, parser: 'ParseInt' | 'ParseUint', problem: st
   return value;
 }
 
-/** Nanoseconds since 1970, of a number or of what was so long ago. */
+/** Nanoseconds since 1970, from a number or from a duration before now. */
 function readTime(text: string, problem: string, now: number): bigint {
   if (/^[+-]?\d+$/.test(text)) {
     const value = BigInt(text.replace(/^\+/, ''));
@@ -211,7 +211,7 @@ function quoted(text: string): string {
   return JSON.stringify(text);
 }
 
-/** The relative link to a page of the same filter. */
+/** The relative link to a page with the same filter. */
 export function clientsLink(
   { filter, limit }: ClientsListRequest,
   sort: string,

@@ -1,4 +1,4 @@
-/** The pages below /debug/: an index, figures as JSON and for Prometheus, consistency check, traffic. */
+/** The pages below /debug/: an index, metrics as JSON and for Prometheus, consistency check, traffic. */
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { hostname } from 'node:os';
@@ -16,36 +16,36 @@ import { sampleEventLoop } from './event_loop_lag.js';
 import type { Figures } from './metrics_table.js';
 import { setSecurityHeaders } from './security_headers.js';
 
-/** What the debug pages want of a relay; {@link Server} has it. */
+/** What the debug pages need from a relay; {@link Server} implements it. */
 export interface DebugSource extends FigureSource, TrafficSource, ClientsSource {
   readonly hasMeshKey: boolean;
   consistencyCheck(): Promise<void>;
 }
 
 export interface DebugPagesOptions {
-  /** Default: none, and the pages tell of the process only. */
+  /** Default: none, and the pages show the process only. */
   relay?: DebugSource;
-  /** The name that TLS is served for, to be shown. Default: none. */
+  /** The TLS name, shown on the pages. Default: none. */
   hostname?: string;
-  /** The certificates that TLS is served with, whose ends are metrics. Default: none. */
+  /** The relay's TLS certificates; their expiry is a metric. Default: none. */
   certificates?: () => readonly CertificateExpiry[];
-  /** What answers `/bootstrap-dns`, whose requests are metrics. Default: none. */
+  /** What answers `/bootstrap-dns`; its request counts are metrics. Default: none. */
   bootstrapDns?: BootstrapDns;
-  /** What answers STUN, a {@link StunServer}, whose requests are metrics. Default: none. */
+  /** What answers STUN, a {@link StunServer}; its request counts are metrics. Default: none. */
   stun?: StunSource;
-  /** Lines of the program's log that could not be written, which are a metric. Default: none. */
+  /** Lines of the program's log that could not be written; a metric. Default: none. */
   logLinesLost?: () => number;
   /** Shown, and the value of the metric `version`. Default: the version of this package. */
   version?: string;
-  /** The command line, to be shown; must hold nothing secret. Default: none. */
+  /** The command line, shown on the pages; must not contain secrets. Default: none. */
   cmdline?: readonly string[];
-  /** Whether pages tell from how many keys a client received packets. Default: what the environment's `TS_DERP_SENDER_CARDINALITY` says. */
+  /** Whether pages show from how many keys a client received packets. Default: the variable `TS_DERP_SENDER_CARDINALITY`. */
   senderCardinality?: boolean;
   /** Who may see them; others get 403. Default: {@link debugAccess}, derper's rule. */
   access?: DebugAccess;
 }
 
-/** What {@link DebugPagesOptions} take. */
+/** The checks of {@link DebugPagesOptions}. */
 export const DEBUG_CHECKS: Checks<DebugPagesOptions> = {
   relay: having('a Server', 'expVar', 'shardVars', 'traffic', 'consistencyCheck', 'clients'),
   hostname: checkString,
@@ -59,19 +59,19 @@ export const DEBUG_CHECKS: Checks<DebugPagesOptions> = {
   access: checkFunction,
 };
 
-/** Pages that stay open, at once: each asks the shards every 2 s and keeps a figure per client. */
+/** Maximum pages that stay open at once: each asks the shards every 2 s and keeps a figure per client. */
 const MAX_TRAFFIC_PAGES = 16;
 
 /**
  * A listener for requests whose path begins with `/debug/`; `pages` and `createPageServer` take it as option `debug`.
  *
- * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`, also when `TS_ALLOW_DEBUG_IP` or `TS_DEBUG_TRUSTED_CIDRS` holds no address
+ * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`, also when `TS_ALLOW_DEBUG_IP` or `TS_DEBUG_TRUSTED_CIDRS` contains an invalid address
  */
 export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   checkOptions(options, 'options', DEBUG_CHECKS);
   const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
   const countsSenders = options.senderCardinality ?? envBoolean(process.env, 'TS_DERP_SENDER_CARDINALITY');
-  // From the start on: the first scrape shall tell of the time before it.
+  // Sampling starts here, so that the first scrape covers the time before it.
   sampleEventLoop();
   const figures = () => readFigures({ ...options, relay, version });
   let trafficPages = 0;
@@ -129,7 +129,7 @@ function fail(response: ServerResponse, error: Error): void {
   else sendText(response, 500, error.message);
 }
 
-/** Styles may stand in these pages themselves; the index has none. */
+/** These pages may contain inline styles; the index has none. */
 function setDebugHeaders(response: ServerResponse): void {
   setSecurityHeaders(response);
   const policy = response.getHeader('Content-Security-Policy') as string;
@@ -146,7 +146,7 @@ function sendJson(response: ServerResponse, value: object): void {
 }
 
 async function sendMetrics(response: ServerResponse, figures: Figures): Promise<void> {
-  // Loaded when first asked for: it costs a relay that starts some of the time in which clients wait.
+  // Loaded on the first request: loading at start would delay waiting clients.
   const { METRICS_TYPE, metricsText } = await import('./metrics_text.js');
   send(response, 200, METRICS_TYPE, await metricsText(figures));
 }

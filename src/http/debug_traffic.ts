@@ -1,10 +1,10 @@
-/** /debug/traffic: every 2 s a line for each connection that moved bytes since, then an empty line, until the asker goes. */
+/** /debug/traffic: every 2 s a line for each connection that moved bytes since, then an empty line, until the client disconnects. */
 import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectionTraffic } from '../server/traffic.js';
 
-/** What the page wants of a relay; {@link Server} has it. */
+/** What the page needs from a relay; {@link Server} implements it. */
 export interface TrafficSource {
   traffic(): Promise<ConnectionTraffic[]>;
 }
@@ -13,9 +13,9 @@ export interface TrafficSource {
 const INTERVAL = 2_000;
 
 /**
- * Writes rounds to `response` until it is closed or the relay is.
+ * Writes rounds to `response` until the response or the relay is closed.
  *
- * @param countsSenders - whether lines tell from how many keys a client received packets
+ * @param countsSenders - whether lines show from how many keys a client received packets
  */
 export async function streamTraffic(
   relay: TrafficSource,
@@ -35,7 +35,7 @@ export async function streamTraffic(
       await sleep(INTERVAL, undefined, { signal: gone.signal });
     }
   } catch (error) {
-    // The asker went, or the relay closed: either way there is nothing more to tell.
+    // The client disconnected or the relay closed: the stream ends.
     if (!gone.signal.aborted) response.end(`${(error as Error).message}\n`);
   }
 }

@@ -1,4 +1,4 @@
-/** The figures as Go's expvar shows them: one JSON object, the relay's in the map `derp`. */
+/** The metrics as Go's expvar shows them: one JSON object, the relay's in the map `derp`. */
 import { uptime } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { Stats } from '../server/stats.js';
@@ -7,21 +7,21 @@ import type { BootstrapDns } from './bootstrap_dns.js';
 import { placeFigures } from './connection_places.js';
 import { type Figures, METRICS } from './metrics_table.js';
 
-/** What the debug pages want of a relay; {@link Server} has it. */
+/** What the debug pages need from a relay; {@link Server} implements it. */
 export interface FigureSource {
   expVar(): Stats;
   shardVars(): Stats[];
 }
 
-/** What answers STUN, as the debug pages want it; {@link StunServer} has it. */
+/** What the debug pages need from a STUN server; {@link StunServer} implements it. */
 export interface StunSource {
-  /** Undefined: it could not listen. */
+  /** Undefined: it cannot listen. */
   stats(): StunStats | undefined;
   /** 1 once clients seem to be hidden by NAT in front of the relay. */
   hidesClients?(): number;
 }
 
-/** Where figures come from. */
+/** Sources of the metrics. */
 export interface FigureSources {
   relay: FigureSource | undefined;
   version: string;
@@ -31,7 +31,7 @@ export interface FigureSources {
   stun?: StunSource | undefined;
 }
 
-/** Reads all figures of this moment. */
+/** Reads the current values of all metrics. */
 export function readFigures(sources: FigureSources): Figures {
   const { relay, version, certificates, logLinesLost, bootstrapDns, stun } = sources;
   const now = Date.now() / 1000;
@@ -50,14 +50,14 @@ export function readFigures(sources: FigureSources): Figures {
   };
 }
 
-/** Names in derper's map `derp`, as they stand there; the drop counters and that of WebSockets stand beside it. */
+/** Names in derper's map `derp`. The counters of drops and of WebSockets are beside the map. */
 const IN_DERP = new Set(
   METRICS.filter(({ name }) => name.startsWith('derp_'))
     .map(({ name }) => name.slice('derp_'.length))
     .filter((name) => !name.endsWith('_dropped') && name !== 'websocket_accepts'),
 );
 
-/** Figures of TLS, which derper shows beside its map too. */
+/** Metrics of TLS, which derper also shows beside its map. */
 const TLS_NAMES = ['derper_tls_request_version', 'gauge_derper_tls_active_version', 'tls_listener'];
 
 /** @param cmdline - the command line to show; nothing secret */

@@ -1,4 +1,4 @@
-/** How late the main thread's event loop is: whatever needs that thread, as pages and mesh links do, waits at least that long. */
+/** The lag of the main thread's event loop: pages, mesh links and all else on that thread wait at least that long. */
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
 
 /** Milliseconds between two samples; each wakes the thread. */
@@ -17,7 +17,7 @@ export interface EventLoopLag {
 
 let samples: IntervalHistogram | undefined;
 
-/** Samples from the first call on; the process has one sampler. */
+/** Starts sampling at the first call; the process has one sampler. */
 export function sampleEventLoop(): IntervalHistogram {
   if (samples === undefined) {
     samples = monitorEventLoopDelay({ resolution: SAMPLING_INTERVAL });
@@ -26,7 +26,7 @@ export function sampleEventLoop(): IntervalHistogram {
   return samples;
 }
 
-/** The lag since the last call; zeros when there was no sample. Node records the time between samples, so their interval is taken off. */
+/** The lag since the last call; zeros without a sample. Node records the time between samples, so the interval is subtracted. */
 export function takeEventLoopLag(): EventLoopLag {
   const found = sampleEventLoop();
   const lag = (nanoseconds: number) =>

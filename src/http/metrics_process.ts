@@ -1,4 +1,4 @@
-/** Metrics of the process and of Node; the former bear the names that every Prometheus client gives them. */
+/** Metrics of the process and of Node. Metrics of the process have the standard names of Prometheus clients. */
 import { readFileSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
@@ -24,15 +24,15 @@ const LEFT_OUT = [
 ];
 const LEFT_OUT_LAG = /^nodejs_eventloop_lag_/;
 
-/** Milliseconds between samples of prom-client's event loop lag, which nobody reads: none of them should wake the thread. */
+/** Milliseconds between samples of prom-client's event loop lag, which is unused: it should never wake the thread. */
 const NEVER = 2 ** 31 - 1;
 
-/** What /proc says for no limit, as a number of bytes. */
+/** The value for "no limit" in /proc, in bytes. */
 const UNLIMITED = 2 ** 64;
 
 let registry: Registry | undefined;
 
-/** The process has one, made when first asked for: it samples the event loop and observes garbage collection from then on. */
+/** The process has one registry, created on first use. It samples the event loop and observes garbage collection from then on. */
 export function processRegistry(): Registry {
   registry ??= makeRegistry();
   return registry;
@@ -56,7 +56,7 @@ function makeRegistry(): Registry {
   return made;
 }
 
-/** By the names that prom-client has for them. */
+/** By prom-client's names. */
 const LAGS: [figure: keyof EventLoopLag, meaning: string][] = [
   ['min', 'Shortest lag'],
   ['max', 'Longest lag'],
@@ -68,7 +68,7 @@ const LAGS: [figure: keyof EventLoopLag, meaning: string][] = [
 ];
 
 function registerEventLoopLag(register: Registry): void {
-  // Registered first: its `collect` runs before the values of the others are read.
+  // Registered first: its `collect` must run before the other values are read.
   new Gauge({
     name: 'nodejs_eventloop_lag_seconds',
     help: "Time that the main thread's event loop took to come round during this scrape.",
@@ -139,7 +139,7 @@ function memoryLimit(): number {
   return limit === undefined || limit === 'unlimited' ? UNLIMITED : Number(limit);
 }
 
-/** A figure of the kernel's IP layer: a line of names, and below it a line of values. */
+/** A counter of the kernel's IP layer: /proc has a line of names, followed by a line of values. */
 function octets(name: string): number {
   const [names, values] = readFileSync('/proc/self/net/netstat', 'utf8')
     .split('\n')

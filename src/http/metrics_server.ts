@@ -1,4 +1,4 @@
-/** A listener of its own for metrics and debug pages. */
+/** A separate listener for metrics and debug pages. */
 import type { Server } from 'node:http';
 import { badOption, type Checks, checkOptions, checkString } from '../checks.js';
 import { isUnspecified } from '../ip_address.js';
@@ -10,8 +10,8 @@ import { boundedServer } from './page_server.js';
 
 export interface MetricsServerOptions extends Omit<DebugPagesOptions, 'access'> {
   /**
-   * Address that it will listen on. One of this machine's addresses is itself the choice of who can reach it, and everybody who does is
-   * let in, unless through a proxy. Empty, `0.0.0.0` and `::` are no such choice: there derper's rule for debug pages holds.
+   * Address that the server will listen on. With a specific address, every client that can reach it has access, except through a
+   * proxy. With an empty host, `0.0.0.0` or `::`, derper's rule for debug pages applies.
    */
   host: string;
 }
@@ -20,14 +20,14 @@ const { access: _byHost, ...SHOWN_CHECKS } = DEBUG_CHECKS;
 const CHECKS: Checks<MetricsServerOptions> = { ...SHOWN_CHECKS, host: checkString };
 
 /**
- * Makes an `http.Server`, to be listened with, that serves the pages below `/debug/`, and Prometheus' usual `/metrics`; no DERP.
+ * Returns an `http.Server` for the pages below `/debug/` and Prometheus' usual `/metrics`, without DERP; call its `listen()`.
  *
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION` as {@link debugPages}
  */
 export function createMetricsServer(options: MetricsServerOptions): Server {
   checkOptions(options, 'options', CHECKS);
   const { host, ...shown } = options;
-  if (host === undefined) throw badOption('host: is missing; empty stands for every address of this machine');
+  if (host === undefined) throw badOption('host: is missing; an empty string means every address of this machine');
   const debug = debugPages({ ...shown, access: isUnspecified(host) ? debugAccess() : boundAccess });
   return boundedServer((request, response) => {
     const path = parseRequestPath(request.url ?? '')?.path;
