@@ -114,7 +114,16 @@ function parseHeaders(lines: string[]): [name: string, value: string][] {
 
 /** Without blanks around; a value may hold other white space, which is refused. */
 function trim(text: string): string {
-  return text.replace(/^[ \t]+|[ \t]+$/g, '');
+  // A regular expression for the end would look at a run of blanks inside once for each of them.
+  let start = 0;
+  let end = text.length;
+  while (start < end && isBlank(text[start])) start++;
+  while (end > start && isBlank(text[end - 1])) end--;
+  return text.slice(start, end);
+}
+
+function isBlank(character: string | undefined): boolean {
+  return character === ' ' || character === '\t';
 }
 
 /**
