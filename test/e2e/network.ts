@@ -64,6 +64,11 @@ export class Network {
     return address;
   }
 
+  /** Gives a host an IPv6 address, at once usable. */
+  async addIpv6(host: string, address: string): Promise<void> {
+    await ip('-n', this.#namespace(host), 'address', 'add', `${address}/64`, 'dev', 'eth0', 'nodad');
+  }
+
   /** Runs a program on a host; it ends with this process at the latest. */
   run(host: string, command: string, args: string[], env: NodeJS.ProcessEnv = {}): Program {
     const inNamespace = ['netns', 'exec', this.#namespace(host), 'setpriv', '--pdeathsig', 'KILL', command, ...args];

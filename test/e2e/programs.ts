@@ -1,6 +1,6 @@
 /** What the suite needs besides derplane: Tailscale's node, its prober, headscale, and namespaces. */
 import { spawnSync } from 'node:child_process';
-import { GO_DERPER_VERSION } from '../support/go_derper.js';
+import { GO_DERPER_VERSION, newestOf } from '../support/go_derper.js';
 import { build, type GoProgram, pathOf, skipBecause, whyMissing } from '../support/go_programs.js';
 
 /** Milliseconds that building all of it may take, downloads included. */
@@ -13,6 +13,9 @@ const TAILSCALE: GoProgram[] = ['tailscaled', 'tailscale', 'derpprobe'].map((nam
   folder: `cmd/${name}`,
 }));
 
+/** The prober again, of the newest version. */
+const NEWEST_PROBE = newestOf('derpprobe');
+
 const HEADSCALE: GoProgram = {
   name: 'headscale',
   module: 'github.com/juanfont/headscale',
@@ -22,7 +25,8 @@ const HEADSCALE: GoProgram = {
 
 /** Why the suite cannot run here, or `undefined`. What can be installed must be there in CI; what the kernel refuses nobody can install. */
 export const e2eMissing: string | undefined =
-  skipBecause(whyNoNetwork() ?? whyMissing([...TAILSCALE, HEADSCALE])) ?? whatKernelRefuses();
+  skipBecause(whyNoNetwork() ?? whyMissing([...TAILSCALE, HEADSCALE]) ?? whyMissing([NEWEST_PROBE])) ??
+  whatKernelRefuses();
 
 /** Why nothing can run in network namespaces here, or `undefined`. */
 export const networkMissing: string | undefined = skipBecause(whyNoNetwork()) ?? whatKernelRefuses();
@@ -38,11 +42,12 @@ export async function buildPrograms(): Promise<void> {
   if (e2eMissing !== undefined) return;
   await build(TAILSCALE, BUILD_TIMEOUT);
   await build([HEADSCALE], BUILD_TIMEOUT);
+  await build([NEWEST_PROBE], BUILD_TIMEOUT);
 }
 
 /** Path of one of the programs. */
 export function program(name: string): string {
-  const found = [...TAILSCALE, HEADSCALE].find((candidate) => candidate.name === name);
+  const found = [...TAILSCALE, HEADSCALE, NEWEST_PROBE].find((candidate) => candidate.name === name);
   if (found === undefined) throw new Error(`${name} is none of the programs that this suite builds`);
   return pathOf(found);
 }

@@ -8,6 +8,8 @@ import type { Program } from './program.js';
 
 /** `E2E_RELAY=derper` runs the suite on Tailscale's own relay instead, to tell whose fault a failure is. */
 export const kind = process.env.E2E_RELAY ?? 'derplane';
+/** Tailscale's relay of the newest version, for a relay beside the one under test. */
+export const NEWEST_DERPER = 'derper-newest';
 /** Code of the region in the DERP map that the relay prints. */
 export const REGION = 'custom';
 
@@ -24,6 +26,8 @@ export interface RelayOptions {
   /** Further flags. */
   args?: string[];
   env?: NodeJS.ProcessEnv;
+  /** Default: {@link kind}. */
+  kind?: string;
 }
 
 export class Relay {
@@ -37,9 +41,10 @@ export class Relay {
   /** Starts it, again after a kill; resolves once it serves. */
   async start(): Promise<void> {
     const { network, host, hostname, folder, args = [], env } = this.#options;
+    const program = this.#options.kind ?? kind;
     const flags = ['-a', ':443', '-http-port', '-1', '-stun=false', '-c', join(folder, `${host}.key`)];
     flags.push('-certmode', 'manual', '-certdir', join(folder, 'certs'), '-hostname', hostname, ...args);
-    this.#program = network.run(host, ...(await command(flags)), env);
+    this.#program = network.run(host, ...(await command(program, flags)), env);
     await this.#program.line(/derper: serving on/);
   }
 
@@ -85,10 +90,11 @@ export class Relay {
   }
 }
 
-async function command(flags: string[]): Promise<[string, string[]]> {
-  if (kind === 'derplane') return [process.execPath, [main, ...flags]];
-  if (kind === 'derper') return [await buildGoDerper(), flags];
-  throw new Error(`E2E_RELAY=${kind}: needs derplane or derper`);
+async function command(program: string, flags: string[]): Promise<[string, string[]]> {
+  if (program === 'derplane') return [process.execPath, [main, ...flags]];
+  if (program === 'derper') return [await buildGoDerper(), flags];
+  if (program === NEWEST_DERPER) return [await buildGoDerper(true), flags];
+  throw new Error(`E2E_RELAY=${program}: needs derplane or derper`);
 }
 
 /** The region of a relay that prints no map for headscale. */

@@ -24,8 +24,8 @@ describe.skipIf(networkMissing !== undefined)('STUN of a relay with several addr
     folder = await mkdtemp(join(tmpdir(), 'derplane-e2e-'));
     network = await Network.create({ relay: {}, client: {} });
     relayIpv4 = [network.address('relay'), await network.addAddress('relay')];
-    for (const address of RELAY_IPV6) await addIpv6('relay', address);
-    await addIpv6('client', CLIENT_IPV6);
+    for (const address of RELAY_IPV6) await network.addIpv6('relay', address);
+    await network.addIpv6('client', CLIENT_IPV6);
     const relay = network.run('relay', process.execPath, [
       main,
       '-a',
@@ -41,10 +41,6 @@ describe.skipIf(networkMissing !== undefined)('STUN of a relay with several addr
     await network?.close();
     await rm(folder, { recursive: true, force: true });
   });
-
-  async function addIpv6(host: string, address: string): Promise<void> {
-    await network.run(host, 'ip', ['address', 'add', `${address}/64`, 'dev', 'eth0', 'nodad']).succeeded();
-  }
 
   it('answers from the address that was asked, and tells the one that asked', async () => {
     onTestFailed(() => console.error(network.output()));

@@ -28,18 +28,20 @@ const derper: GoProgram = {
   folder: 'cmd/derper',
 };
 
-/** The newest derper, which derplane is a drop-in for. Its own requirements name versions that not every proxy has. */
-const newestDerper: GoProgram = {
-  name: 'derper-newest',
+/** A program of the version that derplane is a drop-in for. Its own requirements name versions that not every proxy has. */
+export const newestOf = (command: string): GoProgram => ({
+  name: `${command}-newest`,
   module: 'tailscale.com',
   version: '1.104.5',
-  folder: 'cmd/derper',
+  folder: `cmd/${command}`,
   toolchain: 'go1.27.3',
   replace: [
     'github.com/tailscale/setec => github.com/tailscale/setec v0.0.0-20251203133219-2ab774e4129a',
     'gvisor.dev/gvisor => gvisor.dev/gvisor v0.0.0-20260224225140-573d5e7127a8',
   ],
-};
+});
+
+const newestDerper = newestOf('derper');
 
 /** Why the Go relay is unavailable, or `undefined`. */
 export const goDerperMissing: string | undefined = skipBecause(whyMissing([derper]));
