@@ -11,6 +11,13 @@ const MESH_KEY = 'ab'.repeat(32);
 
 /** Metrics that need congestion or seconds, and where they move. */
 const ELSEWHERE = new Map([
+  ['bootstrap_dns_published_hits', 'bootstrap_dns.test.ts'],
+  ['bootstrap_dns_published_misses', 'bootstrap_dns.test.ts'],
+  ['bootstrap_dns_queried_domains', 'bootstrap_dns.test.ts'],
+  ['bootstrap_dns_requests', 'bootstrap_dns.test.ts'],
+  ['bootstrap_dns_unpublished_hits', 'bootstrap_dns.test.ts'],
+  ['bootstrap_dns_unpublished_misses', 'bootstrap_dns.test.ts'],
+  ['bootstrap_dns_unpublished_percent_misses', 'bootstrap_dns.test.ts'],
   ['derp_home_moves_in', 'test/native/router_frames_test.cc'],
   ['derp_home_moves_out', 'test/native/router_frames_test.cc'],
   ['derp_sclient_write_timeouts', 'relay_slow_reader.test.ts'],
@@ -44,6 +51,13 @@ const ELSEWHERE = new Map([
   ['derplane_shard_held_bytes', 'limits_floods.test.ts'],
   ['derplane_shard_lost_wakes_total', 'nowhere: it stays 0, see test/support/relay.ts'],
   ['derplane_shard_ring_full_total', 'test/native/router_rings_test.cc'],
+  ['stun_addrfamily', 'stun.test.ts'],
+  ['stun_no_local_addr', 'stun.test.ts'],
+  ['stun_requests', 'stun.test.ts'],
+  ['derplane_stun_rate_limited_total', 'stun.test.ts'],
+  ['derplane_stun_told_private_total', 'stun.test.ts'],
+  ['derplane_stun_up', 'stun.test.ts'],
+  ['derplane_stun_hides_clients', 'stun.test.ts'],
   ['derplane_websockets_failed_total', 'websocket_faults.test.ts'],
   ['derplane_shard_senders_forgotten_total', 'nowhere: it takes 4,194,304 pairs'],
 ]);

@@ -1,5 +1,5 @@
 /** What scrapers and dashboards made for derper find here. */
-import { BootstrapDns } from 'derplane';
+import { BootstrapDns, StunServer } from 'derplane';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { METRICS } from '../dist/http/metrics_table.js';
 import { ask, families, samples, withMetrics } from './support/debug_server.js';
@@ -14,7 +14,7 @@ const BOUNDS = {
 };
 const REASONS = 'dup_client gone_disconnected queue_head queue_tail unknown_dest unknown_dest_on_fwd write_error';
 
-/** Names and types at derper's /debug/varz, without those of Go's runtime and of services that are not served yet. */
+/** Names and types at derper's /debug/varz, without those of Go's runtime. */
 const REFERENCE: Record<string, string> = {
   counter: `derp_accepts derp_bytes_received derp_bytes_sent derp_got_ping derp_home_moves_in derp_home_moves_out
     derp_multiforwarder_created derp_multiforwarder_deleted derp_packet_forwarder_delete_other_value derp_packets_forwarded_in
@@ -23,6 +23,8 @@ const REFERENCE: Record<string, string> = {
     process_cpu_seconds_total process_network_receive_bytes_total process_network_transmit_bytes_total uptime_sec
     bootstrap_dns_published_hits bootstrap_dns_published_misses bootstrap_dns_queried_domains bootstrap_dns_requests
     bootstrap_dns_unpublished_hits bootstrap_dns_unpublished_misses bootstrap_dns_unpublished_percent_misses
+    stun_addrfamily{family="ipv4"} stun_addrfamily{family="ipv6"} stun_no_local_addr stun_requests{disposition="not_stun"}
+    stun_requests{disposition="read_error"} stun_requests{disposition="success"} stun_requests{disposition="write_error"}
     derp_packets_received_kind{kind="disco"} derp_packets_received_kind{kind="other"} derp_tcp_rtt{le="10ms"}
     derp_tcp_rtt{le="non-tcp"} derp_rate_limit_per_client_waited`,
   gauge: `derp_clients_local derp_clients_remote derp_clients_total derp_current_connections derp_current_dup_client_conns
@@ -40,13 +42,15 @@ describe('at /debug/varz', () => {
   let found = new Map<string, Family>();
 
   beforeAll(() =>
-    withRelay({ shards: 2 }, ({ server }) =>
-      withMetrics({ relay: server, version: '1.2.3', certificates, bootstrapDns: new BootstrapDns() }, async (port) => {
+    withRelay({ shards: 2 }, async ({ server }) => {
+      await using stun = await StunServer.listen({ host: '127.0.0.1', port: 0 });
+      const sources = { relay: server, certificates, bootstrapDns: new BootstrapDns(), stun };
+      await withMetrics({ ...sources, version: '1.2.3' }, async (port) => {
         server.setRateLimit(1_000_000);
         ({ body: text } = await ask(port, '/debug/varz'));
         found = parsePrometheus(text);
-      }),
-    ),
+      });
+    }),
   );
 
   const names = Object.entries(REFERENCE).flatMap(([type, list]) =>

@@ -65,7 +65,10 @@ export function debugVars(figures: Figures, cmdline: readonly string[]): object 
   const { relay = {}, shards, version } = figures;
   const isDerp = (name: string) => IN_DERP.has(name.replace(/^(?:counter|gauge)_/, ''));
   const { bytes_dropped, packets_dropped, websocket_accepts, ...rest } = relay;
-  const entries = Object.entries(rest).filter(([name]) => !TLS_NAMES.includes(name));
+  const isLimited = relay['rate_limit_per_client_bytes_per_second'] !== undefined;
+  const entries = Object.entries(rest).filter(
+    ([name]) => !TLS_NAMES.includes(name) && (isLimited || name !== 'rate_limit_per_client_waited'),
+  );
   const tls = Object.entries(rest).filter(([name]) => TLS_NAMES.includes(name));
   return sorted({
     cmdline,

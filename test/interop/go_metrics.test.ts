@@ -9,7 +9,14 @@ import { type ConnectionOptions, connect } from 'node:tls';
 import { PrivateKey } from 'derplane';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startDerplane } from '../support/derplane.js';
-import { GO_DERPER_TIMEOUT, goDerperMissing, startGoDerper } from '../support/go_derper.js';
+import {
+  GO_DERPER_TIMEOUT,
+  GO_DERPER_VERSION,
+  goDerperMissing,
+  newestDerperMissing,
+  startGoDerper,
+} from '../support/go_derper.js';
+import { freePort } from '../support/ports.js';
 import { type Family, parsePrometheus } from '../support/prometheus.js';
 import { discoPacket, Frame, forwardPacketFrame, frame, RawClient, upgradeHead } from '../support/raw_client.js';
 import { patterned } from '../support/relay.js';
@@ -32,7 +39,7 @@ function flags(): string[] {
 
 async function startOurs(shards: number): Promise<Relay> {
   const certificates = ['-certmode', 'manual', '-certdir', folder, '-hostname', IP, '-http-port', '-1'];
-  const own = ['-a', `${IP}:0`, '-c', join(folder, 'ours.key'), '-stun=false', '-shards', String(shards)];
+  const own = ['-a', `${IP}:0`, '-c', join(folder, 'ours.key'), '-stun-port=0', '-shards', String(shards)];
   const relay = await startDerplane([...own, ...certificates, ...flags()]);
   return {
     port: relay.port,
@@ -43,7 +50,11 @@ async function startOurs(shards: number): Promise<Relay> {
   };
 }
 
-const startTheirs = (): Promise<Relay> => startGoDerper({ args: flags(), tls: { hostname: IP, folder } });
+async function startTheirs(newest: boolean): Promise<Relay> {
+  // Of a flag that comes twice the last counts.
+  const args = [...flags(), '-stun', '-stun-port', String(await freePort(IP))];
+  return startGoDerper({ newest, args, tls: { hostname: IP, folder } });
+}
 
 async function page(port: number, path: string, options: ConnectionOptions = {}): Promise<string> {
   const asked = get({ host: IP, port, path, agent: false, ...INSECURE, ...options });
@@ -52,9 +63,9 @@ async function page(port: number, path: string, options: ConnectionOptions = {})
 }
 
 /** Metrics that derper and derplane both should have. */
-const COMPARED = /^(?:derp_|derper_|tls_listener_|uptime_sec|version|process_|node_boot)/;
+const COMPARED = /^(?:derp_|derper_|tls_listener_|stun_|bootstrap_dns_|uptime_sec|version|process_|node_boot)/;
 
-/** Intended differences: of services that derplane does not have yet; ours besides; what derper never counts. */
+/** Intended differences: ours besides; what derper never counts. */
 const ONE_SIDED = /^(?:process_cpu_(?:user|system)_seconds_total|process_heap_bytes|derp_unknown_frames)/;
 
 /** Figures whose values depend on the machine and the moment. */
@@ -119,7 +130,7 @@ async function open(port: number, options: Parameters<RawClient['open']>[0] & { 
 
 /** Figures of the JSON page that derper shows only once they moved, and what is of one side only. */
 const NOT_IN_BOTH =
-  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|stun|cmdline)|_dropped|counter_tcp_rtt/;
+  /^(?:derplane|nodejs_|memstats|go_|gauge_goroutines|gauge_goamd64|cmdline)|_dropped|counter_tcp_rtt/;
 
 async function jsonPaths(port: number): Promise<string[]> {
   const pathsOf = (value: unknown, path: string): string[] =>
@@ -130,6 +141,9 @@ async function jsonPaths(port: number): Promise<string[]> {
     .filter((path) => !NOT_IN_BOTH.test(path))
     .sort();
 }
+
+/** Without names to answer: each is a request, and those that ask for a name also miss. */
+const BOOTSTRAP = ['', '?q=one.example', '?q=two.example', '?q=one.example'].map((query) => `/bootstrap-dns${query}`);
 
 const REQUESTS = 'derper_tls_request_version{version="1.3"}';
 const ACCEPTED = 'tls_listener_accepted_connections';
@@ -175,7 +189,7 @@ async function traffic(port: number): Promise<void> {
   await stranger.expectClose();
   await watcher.expectFrame(Frame.peerGone);
   await unfinished(port);
-  for (const path of ['/', '/derp/probe', '/generate_204', '/nowhere']) await page(port, path);
+  for (const path of ['/', '/derp/probe', '/generate_204', '/nowhere', ...BOOTSTRAP]) await page(port, path);
   await page(port, '/', { maxVersion: 'TLSv1.2' });
 }
 
@@ -221,38 +235,56 @@ async function unfinished(port: number): Promise<void> {
   }
 }
 
-describe.skipIf(goDerperMissing !== undefined)('figures after the same traffic', () => {
-  let theirs: Figures;
-
-  async function figuresOf(relay: Relay): Promise<Figures> {
-    try {
-      const first = values(await families(relay.port))[ACCEPTED]!;
-      await traffic(relay.port);
-      return await settled(relay.port, first);
-    } finally {
-      for (const client of clients.splice(0)) client.destroy();
-      await relay.close();
-    }
+async function figuresOf(relay: Relay): Promise<Figures> {
+  try {
+    const first = values(await families(relay.port))[ACCEPTED]!;
+    await traffic(relay.port);
+    return await settled(relay.port, first);
+  } finally {
+    for (const client of clients.splice(0)) client.destroy();
+    await relay.close();
   }
+}
 
-  beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'derplane-go-metrics-'));
-    await writeFile(join(folder, 'psk'), MESH_KEY);
-    await writeFile(join(folder, 'rate.json'), '{}');
-    theirs = await figuresOf(await startTheirs());
-  }, GO_DERPER_TIMEOUT);
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+/** Adds the names that derper has since 1.104. */
+function withNewNames({ types, values, paths }: Figures): Figures {
+  const names = { ...types, stun_no_local_addr: 'counter' };
+  return { types: names, values, paths: [...paths, 'stun/counter_no_local_addr'].sort() };
+}
 
-  describe.each([1, 2])('of derplane with %i shard(s) and of derper', (shards) => {
-    let ours: Figures;
-    beforeAll(async () => {
-      ours = await figuresOf(await startOurs(shards));
-    });
-
-    it('have the same names and types', () => expect(ours.types).toEqual(theirs.types));
-
-    it('stand at the same places in the JSON page', () => expect(ours.paths).toEqual(theirs.paths));
-
-    it('have the same values', () => expect(ours.values).toEqual(theirs.values));
-  });
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'derplane-go-metrics-'));
+  await writeFile(join(folder, 'psk'), MESH_KEY);
+  await writeFile(join(folder, 'rate.json'), '{}');
 });
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+describe.skipIf(goDerperMissing !== undefined || newestDerperMissing() !== undefined)(
+  'figures after the same traffic',
+  () => {
+    const theirs = new Map<boolean, Figures>();
+
+    beforeAll(async () => {
+      theirs.set(false, withNewNames(await figuresOf(await startTheirs(false))));
+      theirs.set(true, await figuresOf(await startTheirs(true)));
+    }, GO_DERPER_TIMEOUT);
+
+    describe.each([1, 2])('of derplane with %i shard(s) and of derper', (shards) => {
+      let ours: Figures;
+      beforeAll(async () => {
+        ours = await figuresOf(await startOurs(shards));
+      });
+
+      describe.each([
+        [GO_DERPER_VERSION, false],
+        ['1.104.5', true],
+      ])('%s', (_, newest) => {
+        it('have the same names and types', () => expect(ours.types).toEqual(theirs.get(newest)!.types));
+
+        it('stand at the same places in the JSON page', () => expect(ours.paths).toEqual(theirs.get(newest)!.paths));
+
+        it('have the same values', () => expect(ours.values).toEqual(theirs.get(newest)!.values));
+      });
+    });
+  },
+);
