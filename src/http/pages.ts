@@ -107,7 +107,7 @@ function derpHandler(log: LimitedLog): RequestListener {
   return (request, response) => {
     const upgrade = request.headers.upgrade;
     if (upgrade !== undefined && !isKnownUpgrade(upgrade)) {
-      log.log('debug', 'upgrade', {}, `Weird upgrade: ${JSON.stringify(upgrade.slice(0, 64))}`);
+      log.log('info', 'upgrade', {}, `Weird upgrade: ${JSON.stringify(upgrade.slice(0, 64))}`);
     }
     sendText(response, 426, 'DERP requires connection upgrade');
   };

@@ -108,10 +108,15 @@ function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: He
 /** A handshake that came to nothing. */
 function handleFailed(event: EventOf<'failed'>, { log, embedded }: Hearers): void {
   const failure = HANDSHAKE_FAILURES[event.failure];
-  const level = failure === 'internal' ? 'error' : failure === 'tls' || failure === 'refused' ? 'info' : 'debug';
+  const level = failure === 'internal' ? 'error' : isForOperators(failure) ? 'info' : 'debug';
   const what = failedLine(failure, event);
   log.log(level, `failed ${failure}`, { remote: event.remote, failure }, what);
   if (event.notify) embedded.ended(event.id);
+}
+
+/** Whether a client did something wrong: connections that only end tell an operator nothing. */
+function isForOperators(failure: HandshakeFailure | undefined): boolean {
+  return failure === 'tls' || failure === 'refused' || failure?.startsWith('bad_') === true;
 }
 
 /** derper's words. */
