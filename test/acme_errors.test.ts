@@ -169,7 +169,7 @@ test('a certificate for another name is not served', async () => {
   fake.wrongName = 'other.example.com';
   await start();
   expect(await failed()).toMatch(
-    /what the authority sent: not valid for "derp\.example\.com", but for DNS:other\.example\.com/,
+    /what the authority sent: cert invalid for hostname "derp\.example\.com", valid for DNS:other\.example\.com/,
   );
   expect(rig.sink.certificates.size).toBe(0);
 });

@@ -288,7 +288,7 @@ describe('the configuration', () => {
     [['-certmode=manual', '-certdir=/d', '-hostname='], {}, '-hostname "": not a DNS name'],
     [['-certmode=manual', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
     [['-certmode=gcp', '-certdir=/d', '-acme-ip-certs'], {}, '--acme-ip-certs requires --certmode=letsencrypt'],
-    [['-certmode=other'], { HOME: '/h' }, '-certmode "other": unsupported cert mode'],
+    [['-certmode=other'], { HOME: '/h' }, 'derper: can not start cert provider: unsupport cert mode: "other"'],
   ])('%j is a start error', (args, env, message) => {
     expect(() => config(args, env)).toThrow(message);
   });
@@ -298,7 +298,9 @@ describe('a start error of one line, exit code 1:', () => {
   const failing = async (host = HOST) => {
     const { code, stdout, stderr } = await derplane([...manual(host), '-http-port', '-1']);
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
-    expect(stderr).toMatch(/^\S+ ERROR can not load x509 key pair for hostname "[^"\n]*": [^\n]*\n$/);
+    expect(stderr).toMatch(
+      /^\S+ ERROR derper: can not start cert provider: can not load x509 key pair for hostname "[^"\n]*": [^\n]*\n$/,
+    );
     return stderr;
   };
 
@@ -311,7 +313,7 @@ describe('a start error of one line, exit code 1:', () => {
 
   test('a certificate of another name', async () => {
     put(await makeCertificate({ names: ['x.example.com'] }));
-    expect(await failing()).toContain(`not valid for "${HOST}", but for DNS:x.example.com`);
+    expect(await failing()).toContain(`cert invalid for hostname "${HOST}", valid for DNS:x.example.com`);
   });
 
   test('no certificate at all', async () => {
@@ -327,7 +329,7 @@ describe('a start error of one line, exit code 1:', () => {
   ])('ACME: %j', async (args, message) => {
     const { code, stderr } = await derplane([...base(), '-a', '127.0.0.1:443', '-certdir', folder, ...args]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^\S+ ERROR [^\n]*\n$/);
+    expect(stderr).toMatch(/^\S+ ERROR derper: can not start cert provider: [^\n]*\n$/);
     expect(stderr).toContain(message);
   });
 

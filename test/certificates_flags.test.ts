@@ -78,7 +78,7 @@ describe('-cert and -key', () => {
     put(await makeCertificate({ names: ['other.example.com'] }));
     const { code, stderr } = await derplane(args('-hostname', HOST));
     expect(code).toBe(1);
-    expect(stderr).toContain(`not valid for "${HOST}"`);
+    expect(stderr).toContain(`cert invalid for hostname "${HOST}"`);
     expect(stderr).toContain(`-cert ${cert}`);
   });
 

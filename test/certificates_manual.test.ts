@@ -152,10 +152,12 @@ describe('at the start', () => {
   test('a certificate of another name is an error that says which names it has', async () => {
     put(first, folder, 'other.example.com');
     expect(await failing('other.example.com')).toContain(
-      'not valid for "other.example.com", but for DNS:derp.example.com',
+      'cert invalid for hostname "other.example.com", valid for DNS:derp.example.com',
     );
     put(first, folder, '192.0.2.1');
-    expect(await failing('192.0.2.1')).toContain('not valid for "192.0.2.1", but for DNS:derp.example.com');
+    expect(await failing('192.0.2.1')).toContain(
+      'cert invalid for hostname "192.0.2.1", valid for DNS:derp.example.com',
+    );
   });
 
   test('a pair that does not belong together, and what the sink refuses, are errors', async () => {
@@ -293,7 +295,7 @@ describe('while it runs', () => {
   test('a certificate of another name, and what the sink refuses, keep the old one', async () => {
     const manual = startQuick();
     put(await makeCertificate({ names: ['other.example.com'] }));
-    await logger.line(/^ERROR .*not valid for "derp\.example\.com", but for DNS:other/);
+    await logger.line(/^ERROR .*cert invalid for hostname "derp\.example\.com", valid for DNS:other/);
     sink.refusal = new DerpError('ERR_DERP_CERTIFICATE', 'refused by the sink');
     put(second);
     await logger.line(/^ERROR .*refused by the sink/);

@@ -210,7 +210,7 @@ describe('what the flags ask for', () => {
   test('only root has a default for -c', () => {
     expect(config(['-a', ':80'], {}, true).keyFile).toBe('/var/lib/derper/derper.key');
     expect(config(['-a', ':80', '-c', '/x']).keyFile).toBe('/x');
-    expect(() => config(['-a', ':80'])).toThrow('-c is missing');
+    expect(() => config(['-a', ':80'])).toThrow('derper: -c <config path> not specified');
   });
 
   test('tuning reaches the server', () => {
@@ -262,7 +262,9 @@ describe('what the flags ask for', () => {
 
   test.each(['x', '1.5', '70000'])('the queue depth variable %j is refused', (text) => {
     const env = { TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: text };
-    expect(() => config(['-dev'], env)).toThrow(`TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH="${text}": must be`);
+    expect(() => config(['-dev'], env)).toThrow(
+      `invalid integer environment variable TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: "${text}" must be`,
+    );
   });
 
   test.each([['-accept-connection-limit=1'], ['-trust-proxy=x']])(

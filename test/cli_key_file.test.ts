@@ -69,7 +69,7 @@ test.each([
   const path = join(folder, 'derper.key');
   await writeFile(path, json);
   const message = await messageOf(loadKeyFile(path));
-  expect(message).toMatch(/^key file .*derper\.key: .*was not changed/);
+  expect(message).toMatch(/^derper: config: key file .*derper\.key: .*was not changed/);
   expect(message).not.toContain('abab');
   expect(await readFile(path, 'utf8')).toBe(json);
 });

@@ -94,7 +94,9 @@ describe('a relay', () => {
       TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: 'deep',
     });
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^derplane: TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH="deep": .*\n$/);
+    expect(stderr).toMatch(
+      /^derplane: invalid integer environment variable TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH: "deep" .*\n$/,
+    );
   });
 
   test('-home says what is served at /', async () => {
@@ -306,7 +308,7 @@ describe('what keeps it from starting', () => {
     await writeFile(path, '{}');
     const { code, stderr } = await derplane(['-a=127.0.0.1:0', '-c', path, '-stun=false']);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^\S+ ERROR key file .*empty\.key: no PrivateKey in it; .*\n$/);
+    expect(stderr).toMatch(/^\S+ ERROR derper: config: key file .*empty\.key: no PrivateKey in it; .*\n$/);
     expect(await readFile(path, 'utf8')).toBe('{}');
   });
 

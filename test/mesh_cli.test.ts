@@ -60,7 +60,7 @@ describe('the mesh key', () => {
     [KEY.slice(1), '63 characters, needs 64 hexadecimal'],
     [`${KEY}0`, '65 characters, needs 64 hexadecimal'],
     [`${KEY.slice(1)}g`, '64 characters, needs 64 hexadecimal'],
-    ['', '0 characters, needs 64 hexadecimal'],
+    [' ', '0 characters, needs 64 hexadecimal'],
   ])('%j is an error at start that does not show it', async (text, reason) => {
     const path = join(folder, 'bad');
     await writeFile(path, text);
@@ -74,14 +74,29 @@ describe('the mesh key', () => {
     ]);
     expect(code).toBe(1);
     expect(stderr).toMatch(new RegExp(`^\\S+ ERROR invalid mesh key: -mesh-psk-file ${path}: ${reason}\\n$`));
-    if (text !== '') expect(stderr).not.toContain(text.slice(0, 60));
+    if (text !== ' ') expect(stderr).not.toContain(text.slice(0, 60));
+  });
+
+  test('in an empty file is no mesh key, as in derper, and -mesh-with needs one', async () => {
+    const path = join(folder, 'empty');
+    await writeFile(path, '');
+    const args = ['-a=127.0.0.1:0', '-c', join(folder, 'key'), '-stun=false', '-mesh-psk-file', path];
+    const relay = await startDerplane(args);
+    expect(relay.stderr()).toContain('No mesh key configured');
+    relay.kill('SIGTERM');
+    await relay.ended;
+    const { code, stderr } = await derplane([...args, '-mesh-with=http://127.0.0.2:1']);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/ERROR startMesh: --mesh-with requires --mesh-psk-file; the file is empty\n$/);
   });
 
   test('that cannot be read is an error at start', async () => {
     const args = ['-a=127.0.0.1:0', '-c', join(folder, 'key'), '-stun=false', '-mesh-psk-file', join(folder, 'none')];
     const { code, stderr } = await derplane(args);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^\S+ ERROR -mesh-psk-file \S+none: cannot be read: ENOENT: no such file or directory\n$/);
+    expect(stderr).toMatch(
+      /^\S+ ERROR StaticFile failed to get key: -mesh-psk-file \S+none: cannot be read: ENOENT: no such file or directory\n$/,
+    );
   });
 });
 
@@ -124,7 +139,10 @@ describe('-mesh-with', () => {
   test('without a mesh key is one line at start', async () => {
     const list = '-mesh-with=http://127.0.0.2:1';
     const { code, stderr } = await derplane(['-a=:0', '-c', join(folder, 'key'), '-mesh-psk-file=', list]);
-    expect({ code, stderr }).toEqual({ code: 1, stderr: 'derplane: --mesh-with requires --mesh-psk-file\n' });
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: 'derplane: startMesh: --mesh-with requires --mesh-psk-file\n',
+    });
     expect(() => config(['-dev', list])).toThrow('TAILSCALE_DERPER_MESH_KEY');
   });
 

@@ -47,12 +47,23 @@ describe('derplane', () => {
       expect(await relay.ended).toMatchObject({ code: 0 });
     }));
 
-  test('serves them without DERP, too', () =>
+  test('serves them and all debug pages without DERP, too, as derper does', () =>
     withProcess(['-derp=false', '-metrics-addr', ':0'], {}, async (relay) => {
       const port = portOf(await relay.line(/derper: serving metrics on :\d+/));
       const { body } = await ask(port, '/metrics');
       expect(body).toMatch(/^uptime_sec \d+$/m);
-      expect(body).not.toContain('derp_accepts');
+      expect(body).toMatch(/^derp_accepts 0$/m);
+      expect(await ask(relay.port, '/debug/check')).toMatchObject({
+        status: 200,
+        body: 'derp.Server ConsistencyCheck okay',
+      });
+      expect((await ask(relay.port, '/debug/clients/?format=json')).body).toBe('{"conns":0,"keys":0}\n');
+    }));
+
+  test('shows limits in its figures only where there are some', () =>
+    withProcess([], {}, async ({ port }) => {
+      expect((await ask(port, '/debug/vars')).body).not.toContain('rate_limit_per_client');
+      expect((await ask(port, '/debug/varz')).body).not.toContain('rate_limit_per_client');
     }));
 
   test('ends with one line when another program has the address of metrics', () =>
@@ -105,7 +116,9 @@ describe('the configuration', () => {
   });
 
   test('TS_DERP_DISABLE_RTT_STATS that is neither true nor false is refused', () => {
-    expect(() => config([], { TS_DERP_DISABLE_RTT_STATS: 'no' })).toThrow('TS_DERP_DISABLE_RTT_STATS="no": must be');
+    expect(() => config([], { TS_DERP_DISABLE_RTT_STATS: 'no' })).toThrow(
+      'invalid boolean environment variable TS_DERP_DISABLE_RTT_STATS value "no": must be',
+    );
   });
 });
 

@@ -66,12 +66,12 @@ export function checkName({ leaf }: KeyPair, name: string, where: PairFiles): vo
     const beside = others === undefined ? '' : `, beside ${others}`;
     throw broken(
       where.cert,
-      `not valid for ${wanted}: only its common name (CN) is that, which clients no longer read; it must be a subject alternative name (SAN)${beside}`,
+      `cert invalid for hostname ${wanted}: only its common name (CN) is that, which clients no longer read; it must be a subject alternative name (SAN)${beside}`,
     );
   }
   throw broken(
     where.cert,
-    `not valid for ${wanted}, but for ${others ?? 'nothing: it has no subject alternative name (SAN)'}`,
+    `cert invalid for hostname ${wanted}, valid for ${others ?? 'nothing: it has no subject alternative name (SAN)'}`,
   );
 }
 

@@ -65,6 +65,12 @@ const DEV_ADDRESS: Address = { flag: '-dev', host: '127.0.0.1', port: 3340 };
 const ROOT_KEY_FILE = '/var/lib/derper/derper.key';
 const QUEUE_DEPTH_VARIABLE = 'TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH';
 
+/** derper's words before what it says of certificates that it cannot serve. */
+export const NO_CERTIFICATES = 'derper: can not start cert provider';
+
+/** derper's words where `-mesh-with` is of no use. */
+export const NO_MESH_KEY = 'startMesh: --mesh-with requires --mesh-psk-file';
+
 /**
  * @param version - of derplane, for messages
  * @param isRoot - whether root runs the program
@@ -159,7 +165,7 @@ function certificateFiles({ values, given }: RelayFlags): PairFiles | undefined 
 function certificateMode(certmode: string, ipCertificates: boolean): CertificateMode {
   if (certmode !== 'manual' && certmode !== 'letsencrypt' && certmode !== 'gcp') {
     throw new StartError(
-      `-certmode ${JSON.stringify(certmode)}: unsupported cert mode; it takes manual, letsencrypt or gcp`,
+      `${NO_CERTIFICATES}: unsupport cert mode: ${JSON.stringify(certmode)}; -certmode takes manual, letsencrypt or gcp`,
     );
   }
   if (ipCertificates && certmode !== 'letsencrypt') {
@@ -180,7 +186,7 @@ function acmeConfig(values: RelayFlags['values'], httpChallenge: boolean): Certi
 
 function certificateFolder(folder: string): string {
   if (folder !== '') return folder;
-  throw new StartError('missing required --certdir flag: the folder of certificates');
+  throw new StartError(`${NO_CERTIFICATES}: missing required --certdir flag: the folder of certificates`);
 }
 
 function certificateHost(hostname: string): string {
@@ -199,7 +205,9 @@ function defaultCertificateFolder({ XDG_CACHE_HOME: cache = '', HOME: home = '' 
 function keyFile(c: string, isRoot: boolean): string {
   if (c !== '') return c;
   if (isRoot) return ROOT_KEY_FILE;
-  throw new StartError('-c is missing: only root has a default key file; give -c FILE, or -dev to try derplane');
+  throw new StartError(
+    'derper: -c <config path> not specified: only root has a default key file; give -c FILE, or -dev to try derplane',
+  );
 }
 
 /** Whether a boolean variable is on, by Go's boolean texts. */
@@ -207,7 +215,9 @@ function isSet(env: NodeJS.ProcessEnv, name: string): boolean {
   const text = env[name] ?? '';
   if (/^(?:|0|f|F|false|FALSE|False)$/.test(text)) return false;
   if (/^(?:1|t|T|true|TRUE|True)$/.test(text)) return true;
-  throw new StartError(`${name}=${JSON.stringify(text)}: must be true or false`);
+  throw new StartError(
+    `invalid boolean environment variable ${name} value ${JSON.stringify(text)}: must be true or false`,
+  );
 }
 
 /** With -dev the variable alone counts; else the secret server, else the flag, else the file at its usual place. */
@@ -256,7 +266,7 @@ function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | SecretSource 
   const hosts = values['mesh-with'].split(',');
   if (meshKey === undefined) {
     const instead = values.dev ? ` (with -dev ${MESH_KEY_VARIABLE} instead)` : '';
-    throw new StartError(`--mesh-with requires --mesh-psk-file${instead}`);
+    throw new StartError(`${NO_MESH_KEY}${instead}`);
   }
   try {
     const options = { insecureHttp: values['mesh-insecure-http'], hostname: values.hostname };
@@ -288,7 +298,9 @@ function queueDepth({ values, given }: RelayFlags, env: NodeJS.ProcessEnv): numb
   if (given.has('queue-depth') || text === undefined || text === '') return values['queue-depth'];
   const { default: fallback, max } = FLAGS['queue-depth'];
   if (!/^-?\d+$/.test(text) || Number(text) > max) {
-    throw new StartError(`${QUEUE_DEPTH_VARIABLE}=${JSON.stringify(text)}: must be an integer of at most ${max}`);
+    throw new StartError(
+      `invalid integer environment variable ${QUEUE_DEPTH_VARIABLE}: ${JSON.stringify(text)} must be an integer of at most ${max}`,
+    );
   }
   return Number(text) > 0 ? Number(text) : fallback;
 }

@@ -47,7 +47,7 @@ function parse(path: string, json: Buffer): PrivateKey {
     return PrivateKey.parse(text);
   } catch (error) {
     throw new StartError(
-      `key file ${path}: ${(error as Error).message}; it needs {"PrivateKey":"privkey:<64 hexadecimal digits>"} and was not changed; move it away and derplane generates a new key`,
+      `derper: config: key file ${path}: ${(error as Error).message}; it needs {"PrivateKey":"privkey:<64 hexadecimal digits>"} and was not changed; move it away and derplane generates a new key`,
       { cause: error },
     );
   }

@@ -33,13 +33,14 @@ export async function fetchMeshKey(source: MeshKeySource | SecretSource, logger:
 }
 
 /**
- * The mesh key in lower case.
+ * The mesh key in lower case; undefined for an empty file, which stands for no mesh key, as in derper.
  *
  * @throws {@link StartError} when it cannot be read or is invalid; the message does not contain the key
  */
-export function loadMeshKey(source: MeshKeySource): string {
+export function loadMeshKey(source: MeshKeySource): string | undefined {
   const [name, text] =
     'file' in source ? [`-mesh-psk-file ${source.file}`, read(source.file)] : [source.variable, source.text];
+  if (text === '') return undefined;
   const key = text.trim();
   if (!isMeshKey(key))
     throw new StartError(`invalid mesh key: ${name}: ${key.length} characters, needs 64 hexadecimal`);
@@ -51,6 +52,8 @@ function read(path: string): string {
   try {
     return readBounded(path, MAX_SIZE).toString('latin1');
   } catch (error) {
-    throw new StartError(`-mesh-psk-file ${path}: cannot be read: ${reasonOf(error)}`, { cause: error });
+    throw new StartError(`StaticFile failed to get key: -mesh-psk-file ${path}: cannot be read: ${reasonOf(error)}`, {
+      cause: error,
+    });
   }
 }

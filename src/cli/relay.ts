@@ -16,7 +16,7 @@ import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
 import { planThreads } from '../server/thread_plan.js';
 import { type Address, formatAddress, listenError, listenHost } from './address.js';
-import type { RelayConfig } from './config.js';
+import { NO_MESH_KEY, type RelayConfig } from './config.js';
 import { StartError } from './exit.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
 import { loadKeyFile } from './key_file.js';
@@ -146,7 +146,7 @@ async function serve(
   const expiry = tls && (() => tls.source.expiry());
   const stun = config.stun && (await startStun(config.stun, config.hostname, logger));
   const bootstrapDns = new BootstrapDns({ ...config.bootstrapDns, logger });
-  const debug = debugOptions(derp ? server : undefined, config.hostname, expiry, linesLost, bootstrapDns, stun);
+  const debug = debugOptions(server, config.hostname, expiry, linesLost, bootstrapDns, stun);
   if (derp) logger.info({}, `derper: ${admissionLine(server.admission)}`);
   const applyLimits = derp && rateConfig !== undefined ? () => applyRateConfig(server, rateConfig, logger) : undefined;
   try {
@@ -207,6 +207,7 @@ const NO_DERP: ServerOptions = { derp: false, shards: 1, handshake: { threads: 1
 
 function derpOptions({ server, meshKey: source }: Ready, logger: Logger): ServerOptions {
   const meshKey = source && loadMeshKey(source);
+  if (meshKey === undefined && server.mesh?.with?.length) throw new StartError(`${NO_MESH_KEY}; the file is empty`);
   logger.info({}, meshKey === undefined ? 'No mesh key configured' : 'DERP mesh key configured');
   const { shards, handshakeThreads, text } = planThreads({
     shards: server.shards,
@@ -226,7 +227,8 @@ function startWithLimits(apply: () => void, path: string): void {
   try {
     apply();
   } catch (error) {
-    throw new StartError(`loading rate config: -rate-config ${path}: ${(error as Error).message}`, { cause: error });
+    const reason = `-rate-config ${path}: ${(error as Error).message}`;
+    throw new StartError(`derper: loading rate config: ${reason}`, { cause: error });
   }
 }
 

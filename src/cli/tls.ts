@@ -2,8 +2,11 @@
 import { forAnyName } from '../certificates/any_name.js';
 import { type DerpNode, derpNodeHint, headscaleDerpMap, tailscaleDerpMap } from '../certificates/derp_map.js';
 import { type CertificateConfig, type CertificateSource, certificateSource } from '../certificates/source.js';
+import { DerpError } from '../errors.js';
 import { addressOf, canonicalHost } from '../host_name.js';
 import { TlsContext } from '../tls/tls_context.js';
+import { NO_CERTIFICATES } from './config.js';
+import { StartError } from './exit.js';
 import type { Log } from './logging.js';
 
 export interface RelayTls {
@@ -17,19 +20,25 @@ export interface RelayTls {
 /**
  * Opens the certificates. For an IP address it also prints the line for the DERP map, raw as in derper, so that scripts find it.
  *
- * @throws {@link DerpError} as {@link certificateSource}
+ * @throws {@link StartError} when the certificates cannot be served
  */
 export async function openTls(config: CertificateConfig, log: Log): Promise<RelayTls> {
   let source: CertificateSource | undefined;
   const context = new TlsContext({ onWanted: (name) => source?.wanted?.(name) });
   const sink = config.anyName ? forAnyName(context, config.hostname) : context;
-  source = await certificateSource(config, sink, log.logger, () => {
+  const onPinChange = () => {
     printHint(config, tls.source, log);
     tls.onPinChange();
-  });
+  };
+  source = await certificateSource(config, sink, log.logger, onPinChange).catch(refuse);
   const tls: RelayTls = { context, source, onPinChange: () => undefined };
   printHint(config, source, log);
   return tls;
+}
+
+function refuse(error: unknown): never {
+  if (!(error instanceof DerpError)) throw error;
+  throw new StartError(`${NO_CERTIFICATES}: ${error.message}`, { cause: error });
 }
 
 /** Whether the DERP map is printed: clients know the relay by an IP address, and its certificate does not change every few days. */
