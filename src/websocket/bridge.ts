@@ -98,6 +98,8 @@ export class WebSocketBridge {
       this.close(CloseCode.UNSUPPORTED, 'unexpected frame type: text, expected binary');
       return;
     }
+    // Empty messages hold no DERP. The pair's stream would queue them, and never be full of them.
+    if ((data as Buffer).length === 0) return;
     if (this.#pair.writable && !this.#pair.write(data as Buffer)) this.#webSocket.pause();
   }
 
