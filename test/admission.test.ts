@@ -96,6 +96,13 @@ describe('a hook', () => {
         throw undefined;
       },
     ],
+    [
+      'throws what has no text',
+      () => {
+        throw Object.create(null);
+      },
+    ],
+    ['rejects with what has no text', () => Promise.reject(Object.create(null))],
     ['answers nothing', () => undefined],
     ['answers a text', () => 'true'],
     ['answers a decision without allow', () => ({ label: 'x' })],
@@ -120,6 +127,18 @@ describe('a hook', () => {
       expect(await askRelay(relay)).toBe('admitted');
       expect(await slow).toBe('refused');
       await logger.line(/rejected: the hook took over 1000 ms$/);
+    });
+  });
+
+  test('that has answered hears nothing of its deadline', async () => {
+    const signals: AbortSignal[] = [];
+    const admit = (_: AdmissionRequest, signal: AbortSignal) =>
+      signals.push(signal) === 1 ? true : new Promise<boolean>(() => {});
+    await withRelay({ shards: 1, admission: { admit, admitTimeout: 500 } }, async (relay) => {
+      expect(await askRelay(relay)).toBe('admitted');
+      // Its deadline is later than the first one's.
+      expect(await askRelay(relay)).toBe('refused');
+      expect(signals.map(({ aborted }) => aborted)).toEqual([false, true]);
     });
   });
 

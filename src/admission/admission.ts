@@ -61,11 +61,20 @@ export class AdmissionChain {
 
 /** A source's answer; a failure of it is a refusal. */
 function ask(source: AdmissionSource, request: AdmissionRequest, signal: AbortSignal): Admission | Promise<Admission> {
-  const failed = (error: unknown): Admission => ({ allow: false, text: String((error as Error)?.message ?? error) });
+  const failed = (error: unknown): Admission => ({ allow: false, text: textOf(error) });
   try {
     const answer = source.admit(request, signal);
     return answer instanceof Promise ? answer.catch(failed) : answer;
   } catch (error) {
     return failed(error);
+  }
+}
+
+/** What an error says, whatever was thrown: a hook may throw what has no text. */
+function textOf(error: unknown): string {
+  try {
+    return String((error as Error)?.message ?? error);
+  } catch {
+    return 'the decision failed with an error that has no text';
   }
 }

@@ -31,16 +31,26 @@ export class HookAdmission implements AdmissionSource {
   }
 
   async admit(request: AdmissionRequest, signal: AbortSignal): Promise<Admission> {
-    const deadline = AbortSignal.timeout(this.#timeout);
-    const both = AbortSignal.any([signal, deadline]);
-    const over = new Promise<never>((_, reject) => {
-      const end = () =>
-        reject(new Error(signal.aborted ? 'the client is gone' : `the hook took over ${this.#timeout} ms`));
-      both.addEventListener('abort', end, { once: true });
+    const over = new AbortController();
+    const deadline = setTimeout(
+      () => over.abort(new Error(`the hook took over ${this.#timeout} ms`)),
+      this.#timeout,
+    ).unref();
+    const gone = () => over.abort(new Error('the client is gone'));
+    signal.addEventListener('abort', gone, { once: true });
+    const aborted = new Promise<never>((_, reject) => {
+      over.signal.addEventListener('abort', () => reject(over.signal.reason), { once: true });
     });
     // The hook may throw before anyone waits for this.
-    over.catch(() => undefined);
-    return readDecision(await Promise.race([this.#hook(request, both), over]));
+    aborted.catch(() => undefined);
+    try {
+      if (signal.aborted) gone();
+      return readDecision(await Promise.race([this.#hook(request, over.signal), aborted]));
+    } finally {
+      // A deadline may be hours away, and there may be thousands of decisions a second.
+      clearTimeout(deadline);
+      signal.removeEventListener('abort', gone);
+    }
   }
 }
 
