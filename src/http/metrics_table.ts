@@ -11,13 +11,13 @@ export interface Figures {
   relay: Stats | undefined;
   /** {@link Server.shardVars}. */
   shards: Stats[];
-  /** Of TLS; empty where none is served. */
+  /** Certificates of TLS; empty if TLS is not served. */
   certificates: readonly CertificateExpiry[];
-  /** Undefined where nobody answers `/bootstrap-dns`. */
+  /** Undefined if `/bootstrap-dns` is not served. */
   bootstrapDns: BootstrapDnsCounts | undefined;
-  /** Undefined where no STUN is served. */
+  /** Undefined if STUN is not served. */
   stun: StunFigures | undefined;
-  /** Of the program's log; undefined where somebody else's logger is used. */
+  /** Lines that the program's log lost; undefined with another logger. */
   logLinesLost: number | undefined;
   version: string;
   /** Seconds since the program started. */
@@ -44,7 +44,7 @@ export interface Metric {
   help: string;
   /** Names of the labels, from the outermost level of the value to the innermost. */
   labels: string[];
-  /** Undefined: there is no such figure now, and it is left out. */
+  /** Undefined: the metric has no value now and is left out. */
   value: (figures: Figures) => Stats | number | undefined;
 }
 

@@ -13,7 +13,7 @@ interface Sample {
   value: number;
 }
 
-/** All metrics that there are figures for, the process' own first. */
+/** All metrics that have values, those of the process first. */
 export async function metricsText(figures: Figures): Promise<string> {
   const registry = new Registry();
   for (const metric of METRICS) {

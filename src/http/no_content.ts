@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 /** The characters and length that the captive portal check's challenge may have. */
 const CHALLENGE = /^[A-Za-z0-9.:_-]{1,64}$/;
 
-/** What clients find captive portals with: a portal would not know the answer to the challenge. */
+/** Clients detect captive portals with this page: a portal does not know the answer to the challenge. */
 export function noContent(request: IncomingMessage, response: ServerResponse): void {
   response.setHeader('Cache-Control', 'no-cache, no-store, must-revalidate, no-transform, max-age=0');
   const challenge = request.headers['x-tailscale-challenge'];

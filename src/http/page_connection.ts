@@ -1,6 +1,6 @@
 /**
- * One connection of a page server: requests are read one after the other, by the rules that also the relay's own handshakes follow. Node's
- * parser has other rules, and where two readers disagree on where a request ends, a stranger can hide one request in another.
+ * One connection of a page server: it reads requests one after the other, by the same rules as the relay's own handshakes. Node's
+ * parser has other rules. If two parsers disagree on the end of a request, a stranger can hide one request in another.
  */
 import { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
@@ -22,30 +22,30 @@ const READ_AHEAD = MAX_REQUEST_HEAD;
 const STRAY_LINES = /^[\r\n]{1,4}/;
 
 export interface PageConnectionOptions {
-  /** Whether a request is for whoever takes connections over. */
+  /** Whether a request takes the connection over. */
   isUpgrade: (head: RequestHead) => boolean;
   /** Takes the connection over, with the bytes behind the request. */
   upgrade: (request: IncomingMessage, rest: Buffer) => void;
-  /** Answers. */
+  /** Answers a request. */
   serve: (request: IncomingMessage, response: ServerResponse) => void;
   /** Ends the connection of a malformed request. */
   refuse: (code: RefusalCode) => void;
-  /** An answer was written whole. */
+  /** An answer was written completely. */
   onAnswered: () => void;
 }
 
 export class PageConnection {
   readonly #socket: Socket;
   readonly #options: PageConnectionOptions;
-  /** What was received and not used. */
+  /** Received bytes not used yet. */
   #bytes: Buffer = Buffer.alloc(0);
-  /** Bytes in which no end of a head was found. */
+  /** Bytes already searched for the end of a head. */
   #searched = 0;
   /** The request that is being read or answered. */
   #head: RequestHead | undefined;
   #body: BodySkipper | undefined;
   #answering = false;
-  /** Nothing is read from here on. */
+  /** Reading has ended. */
   #over = false;
   #afterPost = false;
 
@@ -67,7 +67,7 @@ export class PageConnection {
     if (this.#answering && this.#bytes.length >= READ_AHEAD) this.#socket.pause();
   };
 
-  /** The client sends nothing more; answers may still be under way. */
+  /** The client sends nothing more; answers may still be in progress. */
   readonly #end = (): void => {
     if (!this.#answering) this.#finish();
   };
@@ -95,7 +95,7 @@ export class PageConnection {
       this.#body = new BodySkipper(framingOf(head));
     }
     const body = this.#body!;
-    // Who waits to be told to send the body is not told to: nobody wants it.
+    // No `100 Continue`: the server does not want the body.
     const unsent = expectsContinue(this.#head) && body.state === 'more';
     if (!unsent) this.#bytes = this.#bytes.subarray(body.feed(this.#bytes));
     if (body.state === 'more' && !unsent) return false;
@@ -156,7 +156,7 @@ export class PageConnection {
     closeAfter(this.#socket, lastWords);
   }
 
-  /** No answer is under way, and no request can come. */
+  /** No answer is in progress, and no request can follow. */
   #finish(): void {
     this.#leave();
     this.#socket.end();
@@ -168,14 +168,14 @@ export class PageConnection {
   }
 }
 
-/** Whether the client can tell where an answer ends, and was not told that it is the last. */
+/** Whether the client can find the end of the answer and expects more answers on this connection. */
 function mayFollow(request: IncomingMessage, response: ServerResponse): boolean {
   if (/\bclose\b/i.test(String(response.getHeader('Connection') ?? ''))) return false;
   if (request.httpVersionMinor > 0) return true;
   return response.hasHeader('Content-Length') || response.statusCode === 204;
 }
 
-/** The request as listeners of an `http.Server` know it, its body left out. */
+/** The request as listeners of an `http.Server` know it, without its body. */
 function messageOf(head: RequestHead, socket: Socket): IncomingMessage {
   const request = new IncomingMessage(socket);
   request.method = head.method;
@@ -185,7 +185,7 @@ function messageOf(head: RequestHead, socket: Socket): IncomingMessage {
   request.httpVersion = `${head.major}.${head.minor}`;
   request.rawHeaders = head.headers.flat();
   request.headers = {};
-  // Of a header that comes again the first counts, as for DERP upgrades; Host and lengths never come twice.
+  // The first of repeated headers counts, as for DERP upgrades; Host and lengths are never repeated.
   for (const [name, value] of head.headers) request.headers[name.toLowerCase()] ??= value;
   request.complete = true;
   request.push(null);

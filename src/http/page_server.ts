@@ -9,7 +9,7 @@ import { ConnectionPlaces, type PlaceBounds } from './connection_places.js';
 import { PageConnection } from './page_connection.js';
 import { type PagesOptions, pages } from './pages.js';
 
-/** Milliseconds from accept to the end of a request, for writing an answer, and between two requests: as derper. */
+/** Milliseconds from accept to the end of a request, for writing an answer, and between two requests, as in derper. */
 const CONNECTION_DEADLINE = 30_000;
 /** Milliseconds for the first byte of a connection that the server accepts itself: clients speak first and at once. */
 const FIRST_BYTE_DEADLINE = 3_000;
@@ -17,7 +17,7 @@ const FIRST_BYTE_DEADLINE = 3_000;
 const PLACES: PlaceBounds = { max: 4_096, maxPerSource: 256, grace: 100 };
 
 /**
- * Makes an `http.Server` that serves {@link pages}. It may listen itself, or be given connections by `emit('connection', socket)`;
+ * Returns an `http.Server` that serves {@link pages}. Call its `listen()`, or give it connections by `emit('connection', socket)`;
  * its bounds hold in both cases. It reads requests as derper does, not with Node's parser: any method is served, heads have at most
  * 8 KiB, and bodies are passed over. Node's options and events for parsing (`maxHeaderSize`, `clientError`, `checkContinue`) do nothing.
  *
@@ -43,7 +43,7 @@ export function boundedServer(
   return server;
 }
 
-/** What there is of an open connection. */
+/** The state of an open connection. */
 interface Open {
   readonly connection: PageConnection;
   /** Ends it. */
@@ -73,7 +73,7 @@ class PageServer extends Server implements Refuser {
       if (socket.bytesRead === 0) socket.destroy();
       else this.#setDeadline(socket, CONNECTION_DEADLINE - FIRST_BYTE_DEADLINE);
     }, FIRST_BYTE_DEADLINE);
-    // A relay's listener gives a connection away with what it read.
+    // A relay's listener hands over a connection together with the bytes it read.
     const hasBytes = socket.readableLength > 0;
     const connection = new PageConnection(socket, {
       isUpgrade: (head) => this.#isUpgrade(head),
@@ -87,7 +87,7 @@ class PageServer extends Server implements Refuser {
     socket.once('close', () => this.#forget(socket));
   }
 
-  /** Nothing for a connection that is forgotten. */
+  /** Does nothing for a forgotten connection. */
   #setDeadline(socket: Socket, milliseconds: number): void {
     const open = this.#open.get(socket);
     if (open === undefined) return;
@@ -112,7 +112,7 @@ class PageServer extends Server implements Refuser {
     this.#places.idle(socket);
   }
 
-  /** Upgrades to DERP are for whoever listens for them, and the connection is theirs then. To others the answer is a page. */
+  /** A listener for upgrades to DERP gets the connection. Other upgrades get a page as answer. */
   #isUpgrade(head: RequestHead): boolean {
     if (head.method === 'CONNECT' || this.listenerCount('upgrade') === 0) return false;
     return isDerpPath(head.target) && isKnownUpgrade(headerOf(head, 'upgrade'));

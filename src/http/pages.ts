@@ -1,7 +1,7 @@
 /**
  * The relay's HTTP endpoints beside DERP itself: probes, captive portal check, home page.
  *
- * Requests that upgrade to DERP never come here when a relay serves the connection; what remains of `/derp` is answered 426.
+ * If a relay serves the connection, it takes upgrades to DERP before. Other requests for `/derp` get 426.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import type { TLSSocket } from 'node:tls';
@@ -33,7 +33,7 @@ export interface PagesOptions {
   access?: DebugAccess;
   /** Answers `/bootstrap-dns`. Default: one without names, whose answer is empty. */
   bootstrapDns?: BootstrapDns;
-  /** Default: nowhere. */
+  /** Default: no log. */
   logger?: Logger;
 }
 
@@ -83,7 +83,7 @@ export function pages(options: PagesOptions = {}): RequestListener {
   };
 }
 
-/** Answers what clients need and what the operator may see; closes the connection of everything else. */
+/** Answers what clients need and what the operator may see; closes the connection of any other request. */
 function onlyKnown(
   handlers: ReadonlyMap<string, RequestListener>,
   debug: RequestListener,
@@ -102,7 +102,7 @@ function onlyKnown(
   };
 }
 
-/** Only requests that no relay took come here. */
+/** Handles only requests that no relay took. */
 function derpHandler(log: LimitedLog): RequestListener {
   return (request, response) => {
     const upgrade = request.headers.upgrade;
@@ -121,7 +121,7 @@ function notFound(_request: IncomingMessage, response: ServerResponse): void {
   sendText(response, 404, '404 page not found');
 }
 
-/** What clients measure their latency with. */
+/** Clients measure their latency with this page. */
 function probe(request: IncomingMessage, response: ServerResponse): void {
   if (!isRead(request)) {
     response.setHeader('Allow', 'GET, HEAD');

@@ -1,4 +1,4 @@
-/** What is served over plain HTTP beside HTTPS: the captive portal check, ACME validations, debug pages, and the way to HTTPS. */
+/** Serves plain HTTP beside HTTPS: the captive portal check, ACME validation, debug pages, and redirects to HTTPS. */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { escapeUnsafe, parseRequestPath } from '../requests/target.js';
 import { isRead, sendRedirect, sendText } from './answers.js';
@@ -9,15 +9,15 @@ import { pathFor } from './routing.js';
 export interface PlainPagesOptions {
   /** The pages of HTTPS, which serve the paths that begin with `/debug` here too. */
   pages: RequestListener;
-  /** Answers ACME validations; whether the request was one. Default: there are none. */
+  /** Answers ACME validation requests; returns whether the request was one. Default: none. */
   challenge?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
-  /** Who is sent to the debug pages from `/`. Default: {@link debugAccess}, derper's rule. */
+  /** Who is redirected to the debug pages from `/`. Default: {@link debugAccess}, derper's rule. */
   access?: DebugAccess;
   /** Closes the connection of requests that have no page of their own here, as `home: 'none'` does. Default: false. */
   hidden?: boolean;
 }
 
-/** What a name, an address or either with a port consists of; what else a Host header holds must not get into an address. */
+/** A name or an address, with or without a port. Other contents of a Host header must not get into a redirect. */
 const HOST = /^[A-Za-z0-9._:[\]-]{1,255}$/;
 
 /**
@@ -48,7 +48,7 @@ export function plainPages({
   };
 }
 
-/** Whether a request is for no path, or one that is only redirected to another spelling. */
+/** Whether a request has no path, or a path that only redirects to another spelling. */
 function isUnknown(request: IncomingMessage): boolean {
   const target = parseRequestPath(request.url ?? '');
   return target === undefined || (target.redirect !== undefined && !target.escaped.startsWith('/debug'));

@@ -1,6 +1,6 @@
 /** Query strings as Go reads them. */
 
-/** Values by name, in the order of coming. A pair with a semicolon or a malformed escape is passed over. */
+/** Values by name, in the order of the query. Skips pairs with a semicolon or a malformed escape. */
 export function parseQueryString(query: string): Map<string, string[]> {
   const values = new Map<string, string[]>();
   for (const pair of query.replace(/^\?/, '').split('&')) {
@@ -22,7 +22,7 @@ function unescapeQuery(text: string): string | undefined {
   return Buffer.from(latin1, 'latin1').toString();
 }
 
-/** Names and values as a query string, in the order of names. */
+/** Names and values as a query string, sorted by name. */
 export function formatQueryString(pairs: readonly (readonly [string, string])[]): string {
   // URLSearchParams leaves `*` as it is and escapes `~`; Go does the reverse.
   const text = new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, value]));

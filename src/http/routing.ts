@@ -1,10 +1,10 @@
-/** What a request to any listener is for, before it comes to the listener's own pages. */
+/** Handles what is the same for requests to every listener, before the listener's own pages. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { parseRequestPath, type RequestPath } from '../requests/target.js';
 import { sendEmpty, sendRedirect, sendText } from './answers.js';
 
 /**
- * The path that pages are asked for, as derper finds it.
+ * The requested path, as derper reads it.
  *
  * @returns undefined when the request is answered already: it asked for the server as a whole (`*`), for no path, or for one that has
  *   another spelling

@@ -1,10 +1,10 @@
-/** Who is connected: asked of all shards, each of which answers with its best records, and merged here. */
+/** Who is connected: each shard answers with its first records, and they are merged here. */
 import { DerpError } from '../errors.js';
 import type { NativeClientQuery, NativeRelay, RelayEvent } from '../native.js';
 import { type ClientList, type ClientQuery, cursorOf, nativeQuery } from './client_query.js';
 import { CLIENT_SORTS, clientAt, compareRecords, type ListedClient, RECORD_LENGTH } from './client_records.js';
 
-/** Questions that may wait while one is answered; beyond, they are refused. Each costs the shards a look at every client. */
+/** Queries that may wait; further ones are refused. Each query makes the shards visit every client. */
 export const MAX_WAITING_QUESTIONS = 16;
 
 type Answer = Extract<RelayEvent, { type: 'clients' }>;

@@ -14,7 +14,7 @@ export async function drain(
   hurry: AbortSignal,
 ): Promise<void> {
   const end = performance.now() + time;
-  // Until the time is over nobody listens here; who follows us on this address is there soon after.
+  // No relay listens here until the time is over; a successor on this address follows soon after.
   relay.drain(time, time, RESTART_TRY_FOR);
   while (clients() > 0 && performance.now() < end && !hurry.aborted) {
     // Counters in shared memory raise no events. An abort ends the wait early, which the condition then sees.

@@ -1,4 +1,4 @@
-/** What shards and handshake threads tell: each event to whom it concerns, or into the log. */
+/** Dispatches events of shards and handshake threads to their handlers or to the log. */
 import { HANDSHAKE_FAILURES, type HandshakeFailure } from '../handshake/messages.js';
 import type { LimitedLog } from '../log_limit.js';
 import type { NativeRelay, RelayEvent } from '../native.js';
@@ -30,7 +30,7 @@ export interface Hearers {
   isClosing: () => boolean;
   /** Listeners of the server. */
   tell: Tell;
-  /** Whether a client that came or went is told to listeners. */
+  /** Whether listeners hear of clients that connect or leave. */
   tellsClients: () => boolean;
 }
 
@@ -95,7 +95,7 @@ function handle(event: RelayEvent, hearers: Hearers): void {
 
 type EventOf<Type extends RelayEvent['type']> = Extract<RelayEvent, { type: Type }>;
 
-/** A connection that is no DERP upgrade. */
+/** Handles a connection that is not a DERP upgrade. */
 function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: Hearers): void {
   const { id, remote, malformed } = event;
   const refused = isRefusalCode(malformed) ? new RefusedRequest(malformed) : undefined;

@@ -14,7 +14,7 @@ import type { Listener, ListenOptions } from './options.js';
 import type { PageConnections } from './page_connections.js';
 import type { TlsListeners } from './tls_listeners.js';
 
-/** Listens where nobody says where: both families. */
+/** The default listen address: both families. */
 const EVERYWHERE = '::';
 const EVERYWHERE_IPV4 = '0.0.0.0';
 

@@ -27,19 +27,19 @@ export interface MeshOptions {
   dnsInterval: number;
   /** Calls the listeners of the server. */
   tell: Tell;
-  /** Whom to believe over TLS. */
+  /** Trusted certificates for TLS. */
   trust: Trust;
-  /** The mesh key of the moment. */
+  /** The current mesh key. */
   meshKey: () => string;
 }
 
 /** How a link ended. */
 interface LinkEnd {
-  /** In words. */
+  /** The reason in words. */
   reason: string;
   /** Whether the other relay ended it. */
   byOther: boolean;
-  /** Keys that were known over it. */
+  /** Keys learned over the link. */
   peers: number;
 }
 
@@ -59,7 +59,7 @@ export class Mesh {
   #waiting: (RelayAddress | MeshName)[] = [];
   /** Servers that this relay is attached to and whose listening it waits for. */
   readonly #awaited = new Set<HttpServer>();
-  /** Why there are no links any more. */
+  /** Why all links ended. */
   #closed: DerpError | undefined;
 
   constructor(options: MeshOptions) {
@@ -129,7 +129,7 @@ export class Mesh {
     this.#awaited.clear();
   }
 
-  /** A link has been up for about a second, and brought so many keys. */
+  /** Handles a link that has been up for about a second and brought `peers` keys. */
   linkUp(id: ConnectionId, peers: number): void {
     const target = this.#live.get(id)?.target;
     if (target === undefined) return;
@@ -140,7 +140,7 @@ export class Mesh {
     this.#options.tell('meshLinkUp', { host: target.host.name, peers });
   }
 
-  /** Takes the end of a connection, if it is that of a link. */
+  /** Handles the end of a connection if it was a link. */
   connectionEnded(id: ConnectionId, end: LinkEnd): boolean {
     const link = this.#live.get(id);
     this.#live.delete(id);
@@ -148,7 +148,7 @@ export class Mesh {
     return link !== undefined;
   }
 
-  /** No more attempts and redials; links that are up are the shards' to close. Resolves when no attempt is under way. Idempotent. */
+  /** No more attempts and redials; links that are up are the shards' to close. Resolves when no attempt is in progress. Idempotent. */
   async close(): Promise<void> {
     this.#closed ??= new DerpError('ERR_DERP_CLOSED', 'the relay was closed');
     this.#forgetServers();
@@ -168,7 +168,7 @@ export class Mesh {
     await this.#running.get(target);
   }
 
-  /** Resolves when there is nothing to link to any more: it was closed, or the host is this relay. */
+  /** Resolves when the target is closed or turns out to be this relay. */
   async #keepLink(target: MeshTarget): Promise<void> {
     const { signal } = target.ending;
     while (!signal.aborted) {
@@ -193,7 +193,7 @@ export class Mesh {
     target.ready.reject(signal.reason);
   }
 
-  /** Dials, hands the connection to its shard, and resolves when the link ends, with what tells of it; rejects when there is no link. */
+  /** Dials and hands the connection to its shard. Resolves when the link ends, with a function that logs it; rejects if dialling fails. */
   async #link(target: MeshTarget): Promise<() => void> {
     const { privateKey, meshKey, trust } = this.#options;
     const { signal } = target.ending;
@@ -216,7 +216,7 @@ export class Mesh {
     }
   }
 
-  /** Hands a connection to its shard; resolves when the link ends, with what tells of it. */
+  /** Hands a connection to its shard; resolves when the link ends, with a function that logs it. */
   async #carry(target: MeshTarget, { connection, unread, serverPublicKey: key }: MeshConnection): Promise<() => void> {
     const { relay } = this.#options;
     const { signal } = target.ending;
@@ -235,8 +235,8 @@ export class Mesh {
 }
 
 /**
- * A relay takes any client with a well-formed mesh key in, and ends the connection of one with another key than its own when that asks to
- * watch; with the right key the first thing that it sends is that we are there.
+ * A relay admits any client with a well-formed mesh key. If the key is wrong, it closes the connection when the client asks to watch.
+ * With the right key, it first reports our own presence.
  */
 function tellEnd(target: MeshTarget, isUp: boolean, { reason, byOther, peers }: LinkEnd): void {
   if (byOther && !isUp && peers === 0) {

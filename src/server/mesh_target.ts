@@ -4,12 +4,12 @@ import type { LimitedLog } from '../log_limit.js';
 import { MESH_REPEAT_INTERVAL } from './defaults.js';
 import { Redial } from './redial.js';
 
-/** A host and what the log was last told of it. */
+/** A host and its last log line. */
 export class MeshTarget {
   readonly host: RelayAddress;
-  /** Aborted when there shall be no link any more. */
+  /** Aborted to end the link for good. */
   readonly ending = new AbortController();
-  /** Settled when the link is up for the first time, or never will be. */
+  /** Settles when the link is first up, or when it never will be. */
   readonly ready = new Readiness();
   readonly redial: Redial;
   /** Links to other addresses of the same name, by the hexadecimal key of the relay there: one link to each relay is enough. */
@@ -43,7 +43,7 @@ export class MeshTarget {
     this.#write('info', message);
   }
 
-  /** Warns, the same thing only now and then. */
+  /** Warns; repeats the same warning only at intervals. */
   warn(message: string): void {
     const now = performance.now();
     if (message === this.#trouble && now - this.#toldAt < MESH_REPEAT_INTERVAL) return;
@@ -52,7 +52,7 @@ export class MeshTarget {
     this.#write('warn', message);
   }
 
-  /** All is well: what goes wrong next is news. */
+  /** The link works: log the next trouble at once. */
   recovered(): void {
     this.#trouble = '';
     this.redial.recovered();

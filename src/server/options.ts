@@ -14,13 +14,13 @@ export interface ServerOptions {
   /** Whether DERP is served; if not, `/derp` is a page like any other. Default: true. */
   derp?: boolean;
   /**
-   * Worker threads that move packets, 1 to 63. Default: one per CPU that the affinity and the CPU quota (control groups) allow, as far as
-   * `queues.ringBytes` and the memory limit do.
+   * Worker threads that move packets, 1 to 63. Default: one per CPU within the CPU affinity, the CPU quota (control groups),
+   * `queues.ringBytes` and the memory limit.
    */
   shards?: number;
   /** What happens when several connections share one key. Default: `last-writer-active`. */
   duplicatePolicy?: DuplicatePolicy;
-  /** Where log lines go. Default: nowhere. */
+  /** Where log lines go. Default: no log. */
   logger?: Logger;
   /** Whether the end of every client is logged, at debug level; costs the control plane some time per client. Default: false. */
   logClients?: boolean;
@@ -28,11 +28,11 @@ export interface ServerOptions {
   mesh?: ServerMeshOptions;
   /** Who may use the relay. Default: anyone who can reach it. */
   admission?: ServerAdmissionOptions;
-  /** How clients are let in. */
+  /** Limits of handshakes. */
   handshake?: ServerHandshakeOptions;
   /** Deadlines and intervals of clients. */
   timeouts?: ServerTimeoutOptions;
-  /** What waits in memory. */
+  /** Bounds of memory. */
   queues?: ServerQueueOptions;
 }
 
@@ -45,7 +45,7 @@ export interface ServerMeshOptions {
    * {@link Server.accept} on; needs `key`. Default: none.
    */
   with?: readonly string[];
-  /** PEM certificates that these relays are trusted by, in place of the roots of Node and the system. */
+  /** PEM certificates of the trusted authorities for these relays, in place of the roots of Node and the system. */
   ca?: Pem | readonly Pem[];
   /** Whether relays that are not on this machine's loopback may be linked with over plain HTTP. Default: false. */
   insecureHttp?: boolean;
@@ -56,13 +56,13 @@ export interface ServerMeshOptions {
   retryInterval?: number;
   /** Milliseconds from one DNS lookup of an entry `dns:NAME` to the next. Default: 10,000. */
   dnsInterval?: number;
-  /** The name that certificates of relays behind `dns:NAME` are for, where the entry names none. Default: such entries need their own. */
+  /** Certificate name of relays behind `dns:NAME` if the entry has none. Default: each entry must name one. */
   hostname?: string;
 }
 
-/** From accepting a connection until its client is in. */
+/** From accepting a connection to the end of its handshake. */
 export interface ServerHandshakeOptions {
-  /** Threads that do handshakes. Default: a quarter of these CPUs, 1 to 8. */
+  /** Threads for handshakes. Default: one per four of these CPUs, at least 1 and at most 8. */
   threads?: number;
   /** Handshakes that may be in progress at once; beyond, silent ones are ended for newcomers. Default: 4,096. */
   maxPending?: number;
@@ -81,9 +81,9 @@ export interface ServerHandshakeOptions {
   clientInfoTimeout?: number;
 }
 
-/** Times of clients that are in. */
+/** Times of connected clients. */
 export interface ServerTimeoutOptions {
-  /** Milliseconds that a client's socket may refuse output before the client is closed; 0 = never. Default: 2,000. */
+  /** Milliseconds that a client's socket may accept no output before the client is closed; 0 = no limit. Default: 2,000. */
   write?: number;
   /** Milliseconds between KeepAlive frames; up to 1/12 of it is added per connection. Default: 60,000. */
   keepAliveInterval?: number;
@@ -93,15 +93,15 @@ export interface ServerTimeoutOptions {
 
 /** Bounds of what waits in memory. */
 export interface ServerQueueOptions {
-  /** Packets that each of a client's two send queues holds beyond what the kernel took. Default: 32. */
+  /** Packets that each of a client's two send queues holds, not counting the kernel's buffer. Default: 32. */
   depth?: number;
   /** Bytes that the send queues of one shard may hold together. Default: 256 MiB. */
   maxBytes?: number;
-  /** Budget in bytes of all rings between shards together; each ring gets at least 256 KiB. Default: 64 MiB. */
+  /** Total bytes of the rings between shards; each ring gets at least 256 KiB. Default: 64 MiB. */
   ringBytes?: number;
 }
 
-/** What a client may send; see {@link Server.setRateLimit}. */
+/** The send limit of a client; see {@link Server.setRateLimit}. */
 export interface RateLimit {
   /** 0 = no limit. */
   readonly bytesPerSecond: number;
@@ -117,7 +117,7 @@ export interface CloseOptions {
 export interface ListenOptions {
   /** Address; a name is resolved once. Default: `::`, both families (IPv4 only where the machine has no IPv6). */
   host?: string;
-  /** 0 takes a free one. */
+  /** 0: a free port. */
   port: number;
   /** Milliseconds of idleness before TCP keepalive probes. Default: 600,000. */
   tcpKeepaliveTime?: number;
@@ -125,22 +125,22 @@ export interface ListenOptions {
   tcpUserTimeout?: number;
   /** Certificates: connections are TLS. Default: they are plain. */
   tls?: import('../tls/tls_context.js').TlsContext;
-  /** Serves requests that are no DERP upgrades; see `createPageServer`. Default: one that answers 426 to everything. */
+  /** Serves requests other than DERP upgrades; see `createPageServer`. Default: one that answers 426 to everything. */
   httpServer?: import('node:http').Server;
 }
 
 /** A relay of the region to which a {@link Server} keeps a link. */
 export interface MeshPeer {
-  /** The relay, as it was named, without scheme and path. */
+  /** The relay's address as given, without scheme and path. */
   readonly host: string;
   /** Whether the link is up now. */
   readonly isUp: boolean;
   /**
-   * Resolves when the link has been up for a second for the first time, in which the other relay tells its keys. Rejects with
-   * `ERR_DERP_CLOSED` when it was closed before, with `ERR_DERP_SELF_CONNECT` when the other relay is this one.
+   * Resolves when the link has been up for one second, in which the other relay sends its keys. Rejects with
+   * `ERR_DERP_CLOSED` if it was closed before that, with `ERR_DERP_SELF_CONNECT` when the other relay is this one.
    */
   readonly ready: Promise<void>;
-  /** Ends the link for good; its keys are then reached over it no more. Resolves when it has ended. Idempotent. */
+  /** Ends the link for good; its keys are no longer reachable over it. Resolves when it has ended. Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -149,7 +149,7 @@ export interface MeshPeer {
 export interface Listener {
   readonly host: string;
   readonly port: number;
-  /** Stops accepting; connections made stay. Idempotent. */
+  /** Stops accepting; existing connections stay. Idempotent. */
   close(): void;
   [Symbol.dispose](): void;
   [Symbol.asyncDispose](): Promise<void>;

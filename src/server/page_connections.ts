@@ -1,4 +1,4 @@
-/** Connections of our own listeners that are no DERP upgrade: Node's HTTP servers get them, with everything that was read of them. */
+/** Hands connections of our listeners that are not DERP upgrades to Node's HTTP servers, with all bytes read so far. */
 import type { Server as HttpServer } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -70,7 +70,7 @@ export class PageConnections {
     else server[REFUSE](stream, code);
   }
 
-  /** Makes a stream of a connection; undefined when it closed meanwhile: nobody is left to answer. */
+  /** Makes a stream of a connection; undefined if it closed meanwhile. */
   #take(id: ConnectionId): { stream: Duplex; bytes: Buffer } | undefined {
     let detached: { fd: number; bytes: Buffer; tls?: NativeTlsSession };
     try {

@@ -2,7 +2,7 @@
 import { readBounded } from '../bounded_file.js';
 import { goInteger, type JsonValue, readGoObject } from '../protocol/go_json.js';
 
-/** What the file says; zero where it says nothing. */
+/** The contents of the file; zero for missing values. */
 export interface RateConfig {
   /** Bytes per second that each client may send; 0 = no limit. */
   bytesPerSecond: number;
@@ -14,7 +14,7 @@ export interface RateConfig {
 const MAX_SIZE = 64 << 10;
 
 /**
- * Reads the file anew.
+ * Reads the file again.
  * @throws Error saying whether it cannot be read or what is wrong with it
  */
 export function readRateConfig(path: string): RateConfig {
@@ -50,7 +50,7 @@ function readSmallFile(path: string): Buffer {
   }
 }
 
-/** A number of bytes; beyond 2^53 none is reached, so more is no more. */
+/** A number of bytes, capped at 2^53, which no client reaches. */
 function bytes(value: JsonValue): number | undefined {
   if (value.text.startsWith('-')) throw new Error('needs an integer from 0 on');
   const integer = goInteger(value);

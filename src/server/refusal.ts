@@ -1,16 +1,16 @@
-/** Answers to requests that nobody here serves, on sockets that no `http.Server` holds any more. */
+/** Answers to requests that the relay does not serve, on sockets that no `http.Server` owns any more. */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { isDerpPath } from '../handshake/request.js';
 import { closeAfter } from '../requests/last_answer.js';
 
-/** To an upgrade that nobody else listens for, so that nobody else would ever answer it. */
+/** Answers an upgrade that has no other listener, and would otherwise stay unanswered. */
 export function refuseUpgrade(request: IncomingMessage, socket: Duplex): void {
   if (isDerpPath(request.url ?? '')) refuseDerp(socket);
   else refuse(socket, '404 Not Found', '404 page not found\n');
 }
 
-/** To a request that should have been a DERP upgrade. */
+/** Answers a request that should have been a DERP upgrade. */
 export function refuseDerp(socket: Duplex): void {
   refuse(socket, '426 Upgrade Required', 'DERP requires connection upgrade\n');
 }

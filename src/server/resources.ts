@@ -35,7 +35,7 @@ export interface CgroupLimits {
 
 /**
  * The smallest limits from the process' own groups up to the top of what is mounted, of both versions of control groups. What cannot be
- * read is no limit.
+ * read counts as no limit.
  */
 export function cgroupLimits(root = '/'): CgroupLimits {
   const groups = folders(root);
@@ -74,7 +74,7 @@ function memoryV1(folder: string): number | undefined {
   return bytes(readText(join(folder, 'memory.limit_in_bytes')));
 }
 
-/** Text such as `max` is no limit. */
+/** Text such as `max` means no limit. */
 function bytes(text: string | undefined): number | undefined {
   const value = Number(text ?? Number.NaN);
   return Number.isFinite(value) && value > 0 ? value : undefined;

@@ -34,13 +34,13 @@ import { remoteOf } from './takeover.js';
 import { TlsListeners } from './tls_listeners.js';
 import { type ConnectionTraffic, Traffic } from './traffic.js';
 
-/** What a receive limit may be. */
+/** The range of a receive limit. */
 const NOT_NEGATIVE = { min: 0, max: Number.MAX_SAFE_INTEGER };
 
 const checkForwarder = having('a PacketForwarder', 'forwardPacket');
 
 /**
- * A DERP relay. It listens itself ({@link Server.listen}), or serves connections of somebody's `http.Server` ({@link Server.attach})
+ * A DERP relay. It listens itself ({@link Server.listen}), or serves connections of an existing `http.Server` ({@link Server.attach})
  * or from anywhere ({@link Server.accept}). Its threads run from construction to {@link Server.close}, and keep the process alive.
  *
  * @example
@@ -69,20 +69,20 @@ export class Server extends ServerEmitter {
   readonly #checks: ConsistencyChecks;
   readonly #hearers: Hearers;
   #meshKey: string | undefined;
-  /** Whether somebody listens for clients. */
+  /** Whether there is a listener for client events. */
   #tellsClients = false;
-  /** Events of clients that were lost until they were last told of. */
+  /** Lost client events that were already reported. */
   #lostEvents = 0;
   #rateLimit: RateLimit = { bytesPerSecond: 0, burst: 0 };
-  /** Whether a rate limit was ever set, were it 0. */
+  /** Whether a rate limit was ever set, even to 0. */
   #rateLimitWasSet = false;
   #failure: DerpError | undefined;
   #closing: Promise<void> | undefined;
-  /** Aborted when there is no time left to drain. */
+  /** Aborted when the drain time is over. */
   readonly #hurry = new AbortController();
   #markClosed!: () => void;
 
-  /** Resolves when the relay is closed and its threads have ended, for whatever reason; {@link Server.failure} tells which. */
+  /** Resolves when the relay is closed and its threads have ended, for whatever reason; {@link Server.failure} has the reason. */
   readonly closed = new Promise<void>((resolve) => {
     this.#markClosed = resolve;
   });
@@ -184,7 +184,7 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Resolves when all shards run. Nothing needs to wait for it: what comes earlier is kept for them.
+   * Resolves when all shards run. Waiting for it is optional: earlier connections wait for the shards.
    * @throws DerpError `ERR_DERP_SHARD_LOST` when one does not start; the relay is closed then
    */
   async ready(): Promise<void> {
@@ -194,7 +194,7 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Why the relay closed without having been asked to: `ERR_DERP_SHARD_LOST`, a shard's thread ended, and with it the way to every key
+   * Why the relay closed on its own: `ERR_DERP_SHARD_LOST`, a shard's thread ended, and with it the way to every key
    * that it owned. Undefined while all is well, and after {@link Server.close}.
    */
   get failure(): DerpError | undefined {
@@ -231,9 +231,9 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Keeps a link to another relay of the region from now on: packets for keys that are connected there go over it, and it is dialled
-   * again for ever when it ends. Both relays should do so, each for its own direction. A relay that turns out to be this one is left
-   * alone, so that all relays of a region may have the same list.
+   * Keeps a link to another relay of the region: packets for keys that are connected there go over it. When the link ends, the relay
+   * retries until it succeeds. Both relays need a link, one for each direction. If the host turns out to be this relay, the link is
+   * dropped, so that all relays of a region may have the same list.
    * @param host - `HOST[:PORT][/DIALHOST]` for TLS with a certificate for HOST; with DIALHOST that is dialled, on HOST's port. With `http://`
    *   in front the link is plain, which without `mesh.insecureHttp` only goes to loopback. `[HOST/]dns:NAME[:PORT]` links to every address
    *   of NAME, with certificates for HOST or `mesh.hostname`, and follows the records of NAME
@@ -253,28 +253,28 @@ export class Server extends ServerEmitter {
     return parseMeshEntry(entry, { insecureHttp, hostname });
   }
 
-  /** What decides who may use the relay, in words; undefined: anyone who can reach it may. */
+  /** A description of who may use the relay; undefined: anyone who can reach it. */
   get admission(): string | undefined {
     return this.#admission.summary;
   }
 
-  /** Reads `admission.keyFile` now; while it is unreadable or malformed the list in force stays, and the log says why. */
+  /** Reads `admission.keyFile` now; while it is unreadable or malformed, the old list stays and the log says why. */
   reloadAdmission(): void {
     this.#assertOpen();
     this.#admission.reload();
   }
 
-  /** What each client may send; `bytesPerSecond` 0 = as much as it likes. */
+  /** The send limit of each client; `bytesPerSecond` 0 = no limit. */
   get rateLimit(): RateLimit {
     return this.#rateLimit;
   }
 
   /**
-   * Limits what each client may send, by not reading what exceeds it: nothing is lost. Counted are frames by their length, at most
-   * 65,568 each. Clients that are connected get a new, full bucket; mesh peers are exempt.
+   * Limits what each client may send, by not reading what exceeds it: nothing is lost. A frame counts with its length, at most
+   * 65,568 bytes. Clients that are connected get a new, full bucket; mesh peers are exempt.
    * @param bytesPerSecond - 0 = no limit
    * @param burst - bytes that a client may send at once; less than 65,568 is raised to that
-   * @returns what is now in force
+   * @returns the limit now in force
    * @throws DerpError `ERR_DERP_BAD_OPTION` for anything but integers from 0 on, `ERR_DERP_CLOSED` after close()
    */
   setRateLimit(bytesPerSecond: number, burst = 0): RateLimit {
@@ -287,14 +287,14 @@ export class Server extends ServerEmitter {
     return this.#rateLimit;
   }
 
-  /** Figures that derper shows only with a file of limits, even where that says 0. */
+  /** Metrics that derper shows only with a file of limits, even if the file says 0. */
   #limitVars(): Stats {
     const { bytesPerSecond, burst } = this.#rateLimit;
     if (!this.#rateLimitWasSet) return {};
     return { rate_limit_per_client_bytes_per_second: bytesPerSecond, rate_limit_per_client_burst_bytes: burst };
   }
 
-  /** Milliseconds that a client's socket may refuse output; 0 = for ever. */
+  /** Milliseconds that a client's socket may accept no output; 0 = no limit. */
   get writeTimeout(): number {
     return this.#options.timeouts.write;
   }
@@ -306,7 +306,7 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Listens for DERP and HTTP, or HTTPS, on a TCP port. Connections are accepted natively; those that are no DERP upgrade go to `httpServer`.
+   * Listens for DERP and HTTP, or HTTPS, on a TCP port. Connections are accepted natively; other requests than DERP upgrades go to `httpServer`.
    * Listening begins once the handshake threads run, or have failed to start.
    * @throws DerpError `ERR_DERP_BAD_OPTION`; with the system's code (`EADDRINUSE`, `EACCES`, ...), `syscall`, `address`, `port` and
    *   `errno` when the address is unavailable; `ERR_DERP_CLOSED` after close()
@@ -326,7 +326,7 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Serves DERP upgrades on the path `/derp` of somebody's server, which keeps every other request and upgrade. Idempotent.
+   * Serves DERP upgrades on the path `/derp` of an existing server, which keeps every other request and upgrade. Idempotent.
    * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_CLOSED` after close()
    */
   attach(httpServer: HttpServer): void {
@@ -367,7 +367,7 @@ export class Server extends ServerEmitter {
     this.#forwarders.add(destination, forwarder);
   }
 
-  /** Takes a registration back; unknown ones are counted. */
+  /** Removes a registration; unknown ones are counted. */
   removePacketForwarder(destination: PublicKey, forwarder: PacketForwarder): void {
     checkPublicKey(destination, 'destination');
     checkForwarder(forwarder, 'forwarder');
@@ -376,7 +376,7 @@ export class Server extends ServerEmitter {
 
   /**
    * Checks every invariant of every shard's tables while the relay runs.
-   * @throws DerpError `ERR_DERP_CONSISTENCY` naming what does not hold; `ERR_DERP_CLOSED` after close()
+   * @throws DerpError `ERR_DERP_CONSISTENCY` naming each violated invariant; `ERR_DERP_CLOSED` after close()
    */
   async consistencyCheck(): Promise<void> {
     this.#assertOpen();
@@ -396,21 +396,21 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Who is connected: a page of the clients that match, in order. Shards look for them in small steps, beside their packets, and one
-   * question is answered at a time, so that clients may come and go meanwhile.
-   * @throws DerpError `ERR_DERP_BAD_OPTION`; `ERR_DERP_BUSY` when many questions wait already; `ERR_DERP_CLOSED` after close()
+   * Who is connected: one sorted page of the clients that match. Shards search in small steps between packets, and answer one
+   * query at a time. Clients may come and go meanwhile.
+   * @throws DerpError `ERR_DERP_BAD_OPTION`; `ERR_DERP_BUSY` when too many queries wait; `ERR_DERP_CLOSED` after close()
    */
   async clients(query: ClientQuery = {}): Promise<ClientList> {
     this.#assertOpen();
     return this.#clients.ask(query);
   }
 
-  /** Figures of each shard now, in their order; names as in {@link Server.expVar}. */
+  /** The current metrics of each shard, in order; names as in {@link Server.expVar}. */
   shardVars(): ShardStats[] {
     return shardStats(this.#shards.counters) as ShardStats[];
   }
 
-  /** All figures of the relay now; names and meaning are those of derper's expvar `derp`. */
+  /** The current metrics of the relay; names and meaning are those of derper's expvar `derp`. */
   expVar(): ServerStats {
     const { relay, counters } = this.#shards;
     return relayFigures({
@@ -425,9 +425,9 @@ export class Server extends ServerEmitter {
   }
 
   /**
-   * Stops listening, ends every connection and the threads. With `drainTime` clients are told first (Restarting) and closed one after
-   * another, so that the relays that they go to are not overrun; it ends as soon as all are gone. A call without, or with 0, ends a
-   * drain under way.
+   * Stops listening, ends every connection and the threads. With `drainTime`, clients first get a Restarting frame and are then
+   * closed one after another, so as not to overload other relays. The drain ends early when all are gone. A call without `drainTime`,
+   * or with 0, ends a running drain.
    * @throws DerpError `ERR_DERP_BAD_OPTION`
    */
   close(options: CloseOptions = {}): Promise<void> {
@@ -468,7 +468,7 @@ export class Server extends ServerEmitter {
     this.#checks.close();
   }
 
-  /** Listeners are an embedder's: what one throws is a line in the log. */
+  /** Listeners belong to the embedder: their exceptions are logged. */
   readonly #tell: Tell = (event, ...args) => {
     const failed = (error: unknown) =>
       this.#strangersLog.log(
@@ -480,7 +480,7 @@ export class Server extends ServerEmitter {
     tell(this, failed, event, ...args);
   };
 
-  /** Begins or ends to hear of clients from the shards. */
+  /** Starts or stops client events of the shards. */
   #tellClients(wanted: boolean): void {
     this.#tellsClients = wanted;
     this.#lostEvents = this.#shards.relay.lostEvents;
@@ -503,7 +503,7 @@ export class Server extends ServerEmitter {
     return new DerpError('ERR_DERP_CLOSED', `the relay is closed${cause ? `: ${cause.message}` : ''}`, { cause });
   }
 
-  /** Keys of a lost shard can reach nobody, so the relay must not go on as if all were well. */
+  /** Keys of a lost shard are unreachable, so the relay closes. */
   #onShardLost(index: number, reason: string): void {
     this.#failure = new DerpError('ERR_DERP_SHARD_LOST', `shard ${index} ended: ${reason}`);
     this.#logger.error({ shard: index, reason }, `derper: ${this.#failure.message}; closing the relay`);

@@ -1,4 +1,4 @@
-/** What a {@link Server} tells its listeners. Nothing is made, and no shard tells anything of clients, while nobody listens. */
+/** Events of a {@link Server}. Without listeners no event is created, and shards send none. */
 import { EventEmitter } from 'node:events';
 import type { PublicKey } from '../protocol/key.js';
 
@@ -58,7 +58,7 @@ export interface ServerEvents {
 /** The events that shards tell only when somebody listens. */
 const OF_CLIENTS = ['clientConnected', 'clientGone', 'clientEventsLost'] as const;
 
-/** Tells `changed` whenever the answer to whether anybody listens for clients changes; at first nobody does. */
+/** Calls `changed` whenever the first listener for clients is added or the last is removed. */
 export let watchClientListeners: (emitter: ServerEmitter, changed: (wanted: boolean) => void) => void;
 
 /** Calls the listeners of an event; what one throws goes to `failed`, and the others are called all the same. */
@@ -69,7 +69,7 @@ export let tell: <Event extends keyof ServerEvents>(
   ...args: ServerEvents[Event]
 ) => void;
 
-/** An emitter that knows whether anybody listens for clients. */
+/** An emitter that knows whether it has listeners for clients. */
 export class ServerEmitter extends EventEmitter<ServerEvents> {
   #changed: (wanted: boolean) => void = () => {};
   #wanted = false;

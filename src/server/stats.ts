@@ -1,10 +1,10 @@
-/** The relay's figures, as derper's expvar `derp` has them: `counter_` and `gauge_` before a name give its type. */
+/** The relay's metrics, as derper's expvar `derp` has them: `counter_` and `gauge_` before a name give its type. */
 import { native } from '../native.js';
 
 /** A figure, or figures by label. */
 export type Stats = { [name: string]: number | Stats };
 
-/** Gauges of shards; what is not here and is no map with a prefix counts events. */
+/** Gauges of shards; everything else, except maps with a prefix, is a counter. */
 const GAUGES = new Set([
   'clients_local',
   'clients_total',
@@ -18,12 +18,12 @@ const GAUGES = new Set([
   'watchers',
 ]);
 
-/** Counters that bear their type in derper. */
+/** Counters with a type prefix in derper. */
 const PREFIXED = new Set(['total_dup_client_conns', 'tcp_rtt']);
 
 const HISTOGRAMS = ['buffered_write_frames', 'mesh_update_batch_size', 'mesh_update_loop_count'];
 
-/** What each shard has figures of its own for; the rest says nothing about shards. */
+/** Metrics that exist per shard; the rest is about the relay as a whole. */
 const OF_SHARDS = [
   'packets_received',
   'bytes_received',
@@ -66,7 +66,7 @@ function pathOf(name: string): string[] {
   return [first, ...labels];
 }
 
-/** Sums the shards' counters; reading them needs no lock, so figures of one moment may differ by packets in flight. */
+/** Sums the shards' counters; reading takes no lock, so values may differ by packets in flight. */
 export function sumCounters(shards: readonly BigInt64Array[]): Stats {
   const stats: Stats = {};
   NAMES.forEach((name, index) => {

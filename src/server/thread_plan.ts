@@ -69,7 +69,7 @@ function choose({ allowedCpus, cpuQuota, memory }: Resources, ringBytes: number)
   return { shards, handshakeThreads, bounds };
 }
 
-/** Each pair of shards has two rings, each of which has a least size: so many shards stay within the budget. */
+/** The most shards within the budget: each pair of shards has two rings, and rings have a minimum size. */
 function shardsOfRings(ringBytes: number): number {
   return Math.max(1, Math.floor((1 + Math.sqrt(1 + (4 * ringBytes) / MIN_RING_BYTES)) / 2));
 }

@@ -1,4 +1,4 @@
-/** Who moves how many bytes: asked of all shards at once, for the debug page. */
+/** Who moves how many bytes: collected from all shards at once, for the debug page. */
 import type { ConnectionId, NativeRelay } from '../native.js';
 import { PublicKey } from '../protocol/key.js';
 
@@ -37,7 +37,7 @@ export class Traffic {
     this.#shards = shards;
   }
 
-  /** One at a time: whoever asks meanwhile gets the same answer, so that askers cost the shards nothing. */
+  /** One collection at a time: concurrent callers share its result, so extra callers cost the shards nothing. */
   snapshot(): Promise<ConnectionTraffic[]> {
     if (this.#current !== undefined) return this.#current.done;
     const ticket = this.#nextTicket++;
