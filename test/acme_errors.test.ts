@@ -46,13 +46,13 @@ test.each<[string, Route, Failure, RegExp]>([
     'an order that is a web page',
     'newOrder',
     { status: 200, body: '<html>' },
-    /new order: the answer is no JSON object/,
+    /new order: the answer is not a JSON object/,
   ],
   [
     'an authorization that is a web page',
     'authz',
     { status: 200, body: '<html>' },
-    /reading the authorization: the answer is no JSON object/,
+    /reading the authorization: the answer is not a JSON object/,
   ],
   [
     'no account allowed',

@@ -42,7 +42,7 @@ export class AcmeChallenges {
    * Answers a request of the plain port if it is below `/.well-known/acme-challenge/`: 403 for a host that is not ours, 404 for an
    * unknown token.
    *
-   * @returns whether the request was such a one, and so is answered
+   * @returns whether the request was an ACME challenge; it is then answered
    */
   handle(request: IncomingMessage, response: ServerResponse): boolean {
     const path = (request.url ?? '').split('?', 1)[0] as string;
@@ -109,7 +109,7 @@ export class AcmeChallenges {
     };
   }
 
-  /** We answer from memory: a folder that cannot be written harms nobody but others who share it. */
+  /** Answers come from memory: an unwritable folder only affects other relays that share it. */
   async #keep(name: string, text: string): Promise<void> {
     try {
       await this.#options.folder.write([{ name, text }]);

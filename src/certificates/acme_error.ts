@@ -4,7 +4,7 @@ import { DerpError } from '../errors.js';
 /** Characters of a server's text that are kept. */
 const MAX_DETAIL = 400;
 
-/** Subproblems that are told. */
+/** Maximum subproblems in a message. */
 const MAX_SUBPROBLEMS = 3;
 
 const PROBLEM_PREFIX = 'urn:ietf:params:acme:error:';
@@ -18,7 +18,7 @@ export interface AcmeErrorOptions extends ErrorOptions {
   retryAfter?: number | undefined;
 }
 
-/** `ERR_DERP_ACME`: a certificate could not be had. */
+/** `ERR_DERP_ACME`: a certificate could not be issued. */
 export class AcmeError extends DerpError {
   readonly status: number | undefined;
   readonly type: string | undefined;
@@ -60,7 +60,7 @@ const ADVICE = new Map([
     'connection',
     'the server must reach this machine from outside, on port 443 for tls-alpn-01 and port 80 for http-01',
   ],
-  ['dns', 'the name needs an A or AAAA record that leads to this machine'],
+  ['dns', 'the name needs an A or AAAA record that resolves to this machine'],
 ]);
 
 /** `rateLimited: too many certificates ...; <advice>` */

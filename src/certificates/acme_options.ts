@@ -28,7 +28,7 @@ export interface AcmeOptions {
   mode: 'letsencrypt' | 'gcp';
   /** `-acme-directory`: URL of another ACME server's directory. */
   directory?: string;
-  /** `-acme-email`: whom the server may write to. Needed with `gcp`. */
+  /** `-acme-email`: contact address for the server. Required with `gcp`. */
   email?: string;
   /** `-acme-eab-kid` and `-acme-eab-key`: used, and needed, with `gcp` only. The key is base64url, or base64 with padding. */
   eab?: { kid: string; key: string };
@@ -52,7 +52,7 @@ export interface AcmePlan {
   address: string | undefined;
   email: string | undefined;
   externalAccount: ExternalAccount | undefined;
-  /** Whether certificates for private addresses can be had. */
+  /** Whether the server issues certificates for private addresses. */
   anyAddress: boolean;
 }
 
@@ -85,7 +85,7 @@ function dnsName(hostname: string): string {
   const name = canonicalHost(hostname) ?? '';
   if (DNS_NAME.test(name)) return name;
   throw bad(
-    `-hostname ${JSON.stringify(hostname)}: no certificate can be had for it; it must be a DNS name such as derp.example.com`,
+    `-hostname ${JSON.stringify(hostname)}: no certificate can be issued for it; it must be a DNS name such as derp.example.com`,
   );
 }
 

@@ -142,7 +142,7 @@ async function authorize(
   }
 }
 
-/** Waits until what is at `url` has one of the statuses; those from which nothing leads there are errors. */
+/** Waits until what is at `url` has one of the statuses; statuses that cannot change to one of them are errors. */
 async function settled<T extends Order | Authorization>(
   session: AcmeSession,
   step: string,

@@ -122,7 +122,7 @@ export class AcmeSession {
   async ask<T extends object>(step: string, url: string, payload?: object): Promise<Reply<T>> {
     const reply = await this.post<T>(step, url, payload);
     if (typeof reply.data === 'object' && reply.data !== null) return reply;
-    throw new AcmeError(`${step}: the answer is no JSON object; is something between this machine and the server?`);
+    throw new AcmeError(`${step}: the answer is not a JSON object; is something between this machine and the server?`);
   }
 
   /** What proves to the server that we hold the account: RFC 8555, section 8.1. */

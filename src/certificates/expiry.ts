@@ -8,7 +8,7 @@ export interface CertificateExpiry {
   notAfter: Date;
 }
 
-/** How long it lives, by which it is told when a warning is due. */
+/** Lifetime of the certificate; decides when a warning is due. */
 export interface CertificateLife extends CertificateExpiry {
   notBefore: Date;
 }

@@ -170,7 +170,7 @@ export class ManagedCertificate {
     return true;
   }
 
-  /** What is on disk, where another relay may have put a newer one; what is unusable is told once and left alone. */
+  /** Reads the files, where another relay may have put a newer certificate. Unusable files are logged once and left alone. */
   async #load(): Promise<KeyPair | undefined> {
     try {
       const kept = await this.#options.store.load();
@@ -202,7 +202,7 @@ export class ManagedCertificate {
     await this.#save(checked);
   }
 
-  /** What cannot be kept is tried again with each look at the clock, and told once. */
+  /** A failure to save is logged once and retried at each check of the clock. */
   async #save(certificate: CertificateText): Promise<void> {
     const { name, store, logger } = this.#options;
     try {

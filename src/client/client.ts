@@ -46,8 +46,8 @@ export async function beginClient(privateKey: PrivateKey, conn: Conn, options: H
 /**
  * A DERP client on one connection. When that connection fails, the client is dead for good; `RelayClient` is the one that reconnects.
  *
- * One party receives: messages wait for {@link recv}, at most 256 or 1 MiB of them, then the connection is no longer read. So a client
- * that only sends must receive too, or its pings go unanswered at last.
+ * Messages wait for {@link recv}, at most 256 of them or 1 MiB. At the limit, the client stops reading the connection. So a client that
+ * only sends must also receive, or its pings stay unanswered.
  *
  * @example
  * ```ts

@@ -48,5 +48,5 @@ export const WATCH_RETRY_INTERVAL = 5_000;
 /** Milliseconds after the last PeerPresent of a new connection when the first flood is taken for complete. */
 export const FLOOD_QUIET_TIME = 200;
 
-/** Milliseconds after connecting when the first flood is taken for complete if nobody is there. */
+/** Milliseconds after connecting until the first flood counts as complete if no client is connected. */
 export const FLOOD_WAIT = 2_000;

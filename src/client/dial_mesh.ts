@@ -11,7 +11,7 @@ import { handshake, nextFrame, refuseOwnKey } from './handshake.js';
 import { type Dialling, openConnection } from './open_connection.js';
 import { clientInfoOf } from './options.js';
 
-/** A connection to a relay that has let this side in, and that nobody reads any more. */
+/** A connection to a relay that admitted this side, detached from its reader. */
 export interface MeshConnection {
   readonly connection: Duplex;
   /** Bytes that were read from the connection and belong to frames behind ServerInfo. */
@@ -23,7 +23,7 @@ export interface MeshConnection {
  * Connects to another relay as a client with the mesh key, and lets go of the connection once ServerInfo was read.
  * @param privateKey - this relay's own
  * @throws DerpError `ERR_DERP_SELF_CONNECT` when the other relay has the same key; `ERR_DERP_CONNECT`, `ERR_DERP_TIMEOUT`,
- *   `ERR_DERP_TLS`, `ERR_DERP_CERTIFICATE`, `ERR_DERP_HTTP_STATUS`, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` when it cannot be had
+ *   `ERR_DERP_TLS`, `ERR_DERP_CERTIFICATE`, `ERR_DERP_HTTP_STATUS`, `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` when it fails
  */
 export function dialMesh(
   privateKey: PrivateKey,

@@ -1,4 +1,4 @@
-/** TLS on a dialled connection: who the relay must be, and what its meta certificate tells. */
+/** TLS on a dialled connection: verifies the relay and reads its meta certificate. */
 import type { Socket } from 'node:net';
 import { isIP } from 'node:net';
 import { DerpError } from '../errors.js';
@@ -12,20 +12,20 @@ import { rootsClient, tlsClient } from '../tls/roots.js';
 import { TlsStream } from '../tls/tls_stream.js';
 import { bareHost } from './relay_address.js';
 
-/** Whom to believe. */
+/** Trust settings. */
 export interface Trust {
   /** Name that the certificate must be for; undefined: the URL's host. */
   readonly certName: string | undefined;
-  /** Hash that the certificate must have; nothing else then matters of who issued it. */
+  /** Required hash of the certificate; its issuer then does not matter. */
   readonly pin: CertificatePin | undefined;
-  /** Those who issue certificates; undefined: whom Node, the system and the environment trust. */
+  /** Trusted authorities; undefined: those of Node, the system and the environment. */
   readonly roots: NativeTlsClient | undefined;
 }
 
-/** A connection on which both sides are who they should be. */
+/** A verified connection. */
 export interface SecureConnection {
   readonly connection: TlsStream;
-  /** The relay's key, if its meta certificate told it: the client may begin without waiting for ServerKey. */
+  /** The relay's key, if the meta certificate contains it: the client may begin without waiting for ServerKey. */
   readonly serverPublicKey: PublicKey | undefined;
 }
 
@@ -57,7 +57,7 @@ export async function secureConnection(socket: Socket, url: URL, trust: Trust): 
   const session = sessionOf(trust, isIP(host) === 0 ? host : '', trust.pin === undefined ? name : undefined);
   await connected(socket);
   const connection = new TlsStream(socket, session);
-  // Whatever the connection still has to say after it failed, nobody is left to hear it.
+  // Ignores later errors of a failed connection.
   connection.on('error', () => {});
   try {
     await secured(connection);
@@ -76,7 +76,7 @@ function sessionOf({ roots }: Trust, serverName: string, verifyHost: string | un
   } catch (cause) {
     const reason = (cause as Error).message;
     const name = JSON.stringify(verifyHost ?? serverName);
-    throw new DerpError('ERR_DERP_TLS', `TLS: ${name} is no name for TLS: ${reason}`, { cause });
+    throw new DerpError('ERR_DERP_TLS', `TLS: ${name} is not a valid TLS server name: ${reason}`, { cause });
   }
 }
 

@@ -16,7 +16,7 @@ export const PeerGoneReason = {
   DISCONNECTED: 0x00,
   /** A packet was sent to a peer that is not here. */
   NOT_HERE: 0x01,
-  /** Never on the wire: a watch loop lost the connection that told of the peer. */
+  /** Never on the wire: a watch loop lost the connection that reported the peer. */
   MESH_CONNECTION_BROKE: 0xf0,
 } as const;
 
@@ -79,7 +79,7 @@ export interface HealthMessage {
 /** The relay is about to restart. */
 export interface RestartingMessage {
   readonly type: 'restarting';
-  /** Milliseconds to wait before reconnecting, so that not everybody comes back at once. */
+  /** Milliseconds to wait before reconnecting, so that not all clients come back at once. */
   readonly reconnectIn: number;
   /** Milliseconds to keep trying. */
   readonly tryFor: number;

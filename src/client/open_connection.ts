@@ -7,9 +7,9 @@ import { type UpgradeRequest, upgrade } from './upgrade.js';
 
 /** Where a relay is, and how long it may take to get there. */
 export interface Dialling extends Omit<UpgradeRequest, 'early'> {
-  /** Whom to believe over TLS. */
+  /** Trusted certificates for TLS. */
   readonly trust: Trust;
-  /** Makes the ClientInfo frame for a relay whose key TLS already told; it then goes out with the request. */
+  /** Makes the ClientInfo frame for a relay whose key is known from TLS; it is sent together with the request. */
   readonly clientInfo: (serverPublicKey: PublicKey) => Uint8Array;
   /** Host to connect to instead of the URL's; the port stays the URL's. */
   readonly dialHost?: string | undefined;
@@ -23,7 +23,7 @@ export interface Dialling extends Omit<UpgradeRequest, 'early'> {
 export interface Opened {
   /** Bytes of DERP that were already read. */
   readonly head: Buffer;
-  /** The relay's key, which TLS told; ClientInfo was sent then. */
+  /** The relay's key if known from TLS; ClientInfo is then already sent. */
   readonly serverPublicKey: PublicKey | undefined;
 }
 

@@ -21,7 +21,7 @@ import { TIMEOUT_RANGE } from './defaults.js';
 export interface ClientInfoOptions {
   /** 64 hexadecimal digits that make the client a mesh peer, if the relay has the same. Default: none. */
   meshKey?: string;
-  /** Whether pings of the relay are answered, and whether the relay is told so. Default: true. */
+  /** Whether the client answers pings of the relay, and says so in its ClientInfo. Default: true. */
   canAckPings?: boolean;
   /** Whether the client is a monitoring probe. Default: false. */
   isProber?: boolean;

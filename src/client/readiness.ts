@@ -11,7 +11,7 @@ export class Readiness {
       this.resolve = resolve;
       this.reject = reject;
     });
-    // Nobody has to ask; a failure that nobody asked about here is reported by `recv`.
+    // Calling `ready` is optional; `recv` reports a failure otherwise.
     this.promise.catch(() => {});
   }
 }

@@ -72,7 +72,7 @@ export class ReceiveQueue {
     waiting?.reject(reason);
   }
 
-  /** Drops what nobody took. */
+  /** Drops the remaining messages. */
   clear(): void {
     this.#messages.length = 0;
     this.#bytes = 0;

@@ -36,7 +36,7 @@ export interface RelayClientOptions extends ClientInfoOptions {
    * Default, and if empty: the URL's host.
    */
   certName?: string;
-  /** Over TLS: PEM certificates of whom to trust, in place of the roots of Node and the system. */
+  /** Over TLS: PEM certificates of trusted authorities, in place of the roots of Node and the system. */
   ca?: Pem | readonly Pem[];
 }
 
@@ -64,7 +64,7 @@ interface Link {
 
 /**
  * A DERP client that dials its relay: when a method is first called, and again after the connection was lost. A loss is reported by the
- * calls that it hits, and once by {@link recv}; the next call reconnects. Callers that retry for ever should wait between attempts.
+ * calls that it hits, and once by {@link recv}; the next call reconnects. Callers that retry without limit should wait between attempts.
  *
  * A relay may announce its restart (a `restarting` message). When the connection is then lost, {@link recv} does not report it and goes
  * on over the next one: the client waits as long as the relay asked and up to half as long again, so that not all come back at once, and
@@ -94,7 +94,7 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
   /** What is received from: stays the old link until `recv` has reported its loss. */
   #source: Link | undefined;
   #connecting: SharedAttempt<Link> | undefined;
-  /** Aborted by close(), with the error that everybody then gets. */
+  /** Aborted by close(), with the error that all later calls get. */
   readonly #ending = new AbortController();
   #generation = 0;
   #receiving = false;
@@ -133,7 +133,7 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
    * Connects, unless connected, and waits until the relay let this client in, so that peers can reach it. Other methods connect too, but
    * do not wait for that.
    * @throws DerpError `ERR_DERP_CONNECT` when the relay cannot be reached, `ERR_DERP_TIMEOUT`, `ERR_DERP_TLS` when TLS fails,
-   *   `ERR_DERP_CERTIFICATE` when the relay's certificate is not trusted, `ERR_DERP_HTTP_STATUS` when it is no DERP relay,
+   *   `ERR_DERP_CERTIFICATE` when the relay's certificate is not trusted, `ERR_DERP_HTTP_STATUS` when it is not a DERP relay,
    *   `ERR_DERP_BAD_HANDSHAKE`, `ERR_DERP_BOX`, `ERR_DERP_CLOSED` after {@link close} or when the relay refuses this client, `ABORT_ERR`
    *   when the signal is aborted: the attempt ends then, unless other calls wait for it
    */
@@ -232,9 +232,9 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
   }
 
   /**
-   * Keeps track of who is connected to the relay, reconnecting for ever, until {@link close}, the signal, or a relay with the key to be
-   * ignored, which is how a relay finds itself in a list of relays to mesh with. Nobody else may call {@link recv} meanwhile. Closes the
-   * client at the end.
+   * Keeps track of who is connected to the relay, and reconnects until {@link close}, the signal, or a relay with the key to be
+   * ignored. That key lets a relay find itself in a list of relays to mesh with. Do not call {@link recv} meanwhile. Closes the client
+   * at the end.
    * @throws DerpError `ERR_DERP_BAD_OPTION`, `ERR_DERP_NO_MESH_KEY`; failures to connect or receive go to `onError`
    */
   async runWatchConnectionLoop(options: WatchLoopOptions): Promise<WatchLoopEnd> {
@@ -285,7 +285,7 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
     return this.#link?.client.failure === undefined ? this.#link : undefined;
   }
 
-  /** The working link; all who ask meanwhile wait for one attempt to make it. */
+  /** The working link; concurrent callers share one connection attempt. */
   async #connected(signal?: AbortSignal): Promise<Link> {
     if (this.#closed !== undefined) throw this.#closed;
     const live = this.#live;
@@ -349,7 +349,7 @@ export class RelayClient implements PacketForwarder, AsyncIterable<ReceivedMessa
     );
   }
 
-  /** ClientInfo for a relay whose key TLS told. */
+  /** ClientInfo for a relay whose key is known from TLS. */
   #sealClientInfo(relay: PublicKey): Uint8Array {
     const { serverPublicKey: wanted } = this.#options;
     if (wanted !== undefined && !relay.equals(wanted)) {

@@ -11,11 +11,11 @@ import type { ReceivedDetail } from './relay_client.js';
 /** Options of `RelayClient.runWatchConnectionLoop`. */
 export interface WatchLoopOptions {
   /**
-   * A client is connected to the relay. Called for every connection of a key, and again after each reconnect. A relay that reports
-   * more than 1,048,576 keys is not believed: the others are ignored.
+   * A client is connected to the relay. Called for every connection of a key, and again after each reconnect. Keys
+   * beyond 1,048,576 are ignored.
    */
   add(peer: PeerPresentMessage): void;
-  /** A key is not there any more, or, with reason `MESH_CONNECTION_BROKE`, the connection that told of it. */
+  /** A key disconnected or, with reason `MESH_CONNECTION_BROKE`, the connection that reported it did. */
   remove(peer: PeerGoneMessage): void;
   /** The loop ends for good at a relay with this key. Default: the client's own public key. */
   ignoreServerKey?: PublicKey;
@@ -157,7 +157,7 @@ class WatchLoop {
     this.#options.add(peer);
   }
 
-  /** What was known is no longer true. */
+  /** Forgets all known keys. */
   disconnected(): void {
     clearTimeout(this.#floodEnd);
     this.#floodEnd = undefined;

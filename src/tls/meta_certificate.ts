@@ -1,6 +1,6 @@
 /**
  * The meta certificate: the last of a relay's TLS chain, which tells clients the relay's key and protocol version before the relay has said
- * anything, so that they may begin with their ClientInfo at once. Nobody verifies it: the key is proved by the handshake that follows.
+ * anything, so that they may begin with their ClientInfo at once. It is not verified: the following handshake proves the key.
  */
 import { generateKeyPair, type KeyObject, sign, X509Certificate } from 'node:crypto';
 import { promisify } from 'node:util';

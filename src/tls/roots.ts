@@ -1,4 +1,4 @@
-/** Whom a dialling client believes: the certification authorities of Node, of the system, and of two variables. */
+/** Trusted roots of a dialling client: the certification authorities of Node, of the system, and of two variables. */
 import { readFileSync } from 'node:fs';
 import { rootCertificates } from 'node:tls';
 import { DerpError } from '../errors.js';

@@ -1,4 +1,4 @@
-/** Who a relay is to those who connect over TLS. */
+/** Certificates that a relay presents over TLS. */
 import { badOption, type Checks, checkFunction, checkOptions, checkString, wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
 import { canonicalHost } from '../host_name.js';
@@ -62,7 +62,7 @@ export class TlsContext {
   /**
    * Answers handshakes for `name` with `certificates` from now on: of several, one per key type, the first that suits the client.
    * @param name - a DNS name (any case, in Unicode or ASCII, with or without its trailing dot) that clients must send as SNI; an IP address: clients that connect to that address and send no
-   *   SNI or that IP; `*`: everybody whom no other name fits, without SNI too. Set it beside a DNS name to serve clients that send another
+   *   SNI or that IP; `*`: every client that matches no other name, also without SNI. Set it beside a DNS name to serve clients that send another
    *   name or none
    * @throws DerpError `ERR_DERP_BAD_OPTION`; `ERR_DERP_CERTIFICATE` when a PEM is unreadable or key and certificate do not belong
    *   together; what was there stays
