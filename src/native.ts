@@ -192,6 +192,8 @@ export interface NativeListenOptions {
   tcpKeepaliveTime: number;
   /** TCP_USER_TIMEOUT, milliseconds. */
   tcpUserTimeout: number;
+  /** A listening TCP socket in place of host and port; belongs to the listener from then on. */
+  fd?: number;
   /** Comes with `http` events of connections that this listener accepted. */
   tag: number;
   /** Connections begin with a TLS handshake. Default: they are plain. */
@@ -249,6 +251,8 @@ export interface NativeListener {
   readonly port: number;
   /** Stops listening; idempotent. */
   close(): void;
+  /** `ip:port`; of an inherited socket what it is bound to. */
+  readonly address: string;
 }
 
 /** The shared state of one relay; lives on the thread that made it. */
@@ -282,8 +286,12 @@ export interface NativeRelay {
   closePeer(key: Uint8Array): void;
   /** Says whether JavaScript has at least one forwarder for `key`. */
   setForwarder(key: Uint8Array, present: boolean): void;
-  /** Asks each shard to check its invariants; each answers with one `check` event. */
-  consistencyCheck(ticket: number): void;
+  /**
+   * Asks each shard to check its invariants; each answers with one `check` event.
+   *
+   * @param look - false: they only answer
+   */
+  consistencyCheck(ticket: number, look: boolean): void;
   /** Asks each shard for the traffic of its TCP clients; each answers with `traffic` events. */
   traffic(ticket: number): void;
   /** Asks each shard, or the owner of the key that is asked for, for its clients; each answers with one `clients` event. */
@@ -414,6 +422,8 @@ export interface NativeAddon {
     host: string,
     port: number,
     answersPerSecond: number,
+    /** A bound UDP socket in place of host and port; belongs to the server from then on. */
+    fd?: number,
   ) => NativeStunServer;
   /** `maxBytes`: text that may wait to be written; lines beyond it are lost. */
   LineWriter: new (
@@ -440,6 +450,16 @@ export interface NativeAddon {
   setThreadNice(nice: number): void;
   /** Names the calling thread, as `top -H` shows it; Linux keeps 15 bytes. */
   setThreadName(name: string): void;
+  /**
+   * Sends a datagram to a Unix socket; `@` begins an abstract name.
+   * @throws the system's error, with its code
+   */
+  notifyManager(path: string, text: string): void;
+  /**
+   * What a descriptor is.
+   * @throws the system's error, with its code
+   */
+  describeSocket(fd: number): { kind: 'tcp' | 'udp' | 'other'; address: string };
 }
 
 const require = createRequire(import.meta.url);

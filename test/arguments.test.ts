@@ -239,6 +239,7 @@ const rows: Row[] = [
   ['Server.addPacketForwarder', badForwarder((k, f) => relay.addPacketForwarder(k, f))],
   ['Server.removePacketForwarder', badForwarder((k, f) => relay.removePacketForwarder(k, f))],
   ['Server.consistencyCheck', []],
+  ['Server.ping', []],
   ['Server.traffic', []],
   [
     'Server.clients',

@@ -1,13 +1,10 @@
 // Loader entry: what src/native.ts calls NativeAddon.
 #include <napi.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "../core/counters.h"
-#include "../io/thread_name.h"
 #include "env.h"
 #include "line_writer_wrap.h"
+#include "process_functions.h"
 #include "relay_wrap.h"
 #include "stun_wrap.h"
 #include "tls_wraps.h"
@@ -27,18 +24,6 @@ Napi::Value counterNames(const Napi::CallbackInfo& info) {
   return names;
 }
 
-// On Linux a nice value belongs to a thread.
-Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
-  const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
-  ::setpriority(PRIO_PROCESS, thread, static_cast<int>(numberOf(info[0])));
-  return info.Env().Undefined();
-}
-
-Napi::Value setThreadName(const Napi::CallbackInfo& info) {
-  nameThisThread(textOf(info[0]));
-  return info.Env().Undefined();
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Relay", RelayWrap::define(env));
   exports.Set("Shard", ShardWrap::define(env));
@@ -49,8 +34,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("StunServer", StunServerWrap::define(env));
   exports.Set("LineWriter", LineWriterWrap::define(env));
   exports.Set("counterNames", Napi::Function::New(env, counterNames));
-  exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));
-  exports.Set("setThreadName", Napi::Function::New(env, setThreadName));
+  defineProcessFunctions(env, exports);
   exports.Set("ringOverhead", Napi::Number::New(env, static_cast<double>(kRingOverhead)));
   return exports;
 }

@@ -166,6 +166,7 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   ListenOptions listen_options;
   listen_options.host = textOf(options.Get("host"));
   listen_options.port = static_cast<int>(numberField(options, "port"));
+  if (options.Has("fd")) listen_options.fd = static_cast<int>(numberField(options, "fd"));
   listen_options.keepalive_ms = static_cast<uint32_t>(numberField(options, "tcpKeepaliveTime"));
   listen_options.tag = static_cast<uint32_t>(numberField(options, "tag"));
   if (const Napi::Value tls = options.Get("tls"); !tls.IsUndefined()) {
@@ -196,6 +197,7 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   listeners_.push_back(listener);
   const auto result = Napi::Object::New(env);
   result.Set("port", Napi::Number::New(env, listener->port()));
+  result.Set("address", Napi::String::New(env, listener->address()));
   result.Set("close", Napi::Function::New(env, [weak = std::weak_ptr(listener), tie](const Napi::CallbackInfo&) {
                // The tie holds it until it is closed; then its descriptor goes, however long JavaScript keeps this
                // function.
@@ -336,8 +338,9 @@ Napi::Value RelayWrap::setForwarder(const Napi::CallbackInfo& info) {
 Napi::Value RelayWrap::consistencyCheck(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const uint32_t ticket = static_cast<uint32_t>(numberOf(info[0]));
+  const bool on = boolOf(info[1]);
   for (const auto& slot : core_->slots) {
-    if (slot->post(Mail{.kind = Mail::Kind::kCheck, .ticket = ticket})) continue;
+    if (slot->post(Mail{.kind = Mail::Kind::kCheck, .on = on, .ticket = ticket})) continue;
     throwCode(env, "ERR_DERP_CLOSED", "a shard has ended");
     return env.Undefined();
   }

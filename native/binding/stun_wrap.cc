@@ -15,13 +15,14 @@ Napi::Function StunServerWrap::define(Napi::Env env) {
        InstanceAccessor<&StunServerWrap::firstPrivate>("firstPrivate")});
 }
 
-// new StunServer(host, port, answersPerSecond)
+// new StunServer(host, port, answersPerSecond, fd)
 StunServerWrap::StunServerWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<StunServerWrap>(info) {
   const std::string host = textOf(info[0]);
   const int port = static_cast<int>(numberOf(info[1]));
   StunOptions options{.address = {}, .answers_per_second = static_cast<uint32_t>(numberOf(info[2]))};
+  if (info[3].IsNumber()) options.fd = static_cast<int>(numberOf(info[3]));
   StunFailure failure;
-  if (uv_ip4_addr(host.c_str(), port, reinterpret_cast<sockaddr_in*>(&options.address)) != 0 &&
+  if (options.fd < 0 && uv_ip4_addr(host.c_str(), port, reinterpret_cast<sockaddr_in*>(&options.address)) != 0 &&
       uv_ip6_addr(host.c_str(), port, reinterpret_cast<sockaddr_in6*>(&options.address)) != 0) {
     throwCode(info.Env(), "EINVAL", "not an IP address");
     return;

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "address.h"
+#include "inherited.h"
 
 namespace derplane {
 namespace {
@@ -66,6 +67,7 @@ std::shared_ptr<Listener> Listener::open(uv_loop_t* loop, std::shared_ptr<RelayC
 
 int Listener::listen(const ListenOptions& options) {
   options_ = options;
+  if (options.fd >= 0) return inherit(options.fd);
   sockaddr_storage storage{};
   socklen_t size = 0;
   if (!toSockaddr(options.host, options.port, storage, size)) return EINVAL;
@@ -82,6 +84,23 @@ int Listener::listen(const ListenOptions& options) {
   port_ = ntohs(storage.ss_family == AF_INET ? reinterpret_cast<sockaddr_in*>(&storage)->sin_port
                                              : reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
   return 0;
+}
+
+int Listener::inherit(int fd) {
+  InheritedSocket found;
+  if (const int rc = describeSocket(fd, found); rc != 0) return rc;
+  if (found.type != SOCK_STREAM || !found.listening || found.address.empty()) return EINVAL;
+  if (const int rc = prepareInherited(fd); rc != 0) return rc;
+  if (const int rc = setTcpOptions(fd, options_.keepalive_ms, options_.user_timeout_ms); rc != 0) return rc;
+  fd_.reset(fd);
+  shared_ = true;
+  port_ = parseAddress(found.address).port;
+  return 0;
+}
+
+std::string Listener::address() const {
+  InheritedSocket found;
+  return fd_.valid() && describeSocket(fd_.get(), found) == 0 ? found.address : "";
 }
 
 void Listener::watch() {
@@ -146,8 +165,9 @@ void Listener::inherited(int fd) {
 
 void Listener::onClose() {
   on_trouble_ = nullptr;
-  // The descriptor stays until libuv has let go of it; clients are refused from now on.
-  ::shutdown(fd_.get(), SHUT_RDWR);
+  // The descriptor stays until libuv has let go of it; clients are refused from now on. Those of a shared socket wait
+  // for whoever listens on it next.
+  if (!shared_) ::shutdown(fd_.get(), SHUT_RDWR);
 }
 
 }  // namespace derplane

@@ -16,6 +16,7 @@ namespace derplane {
 struct ListenOptions {
   std::string host;  // numeric; `::` serves both families
   int port = 0;
+  int fd = -1;  // a listening TCP socket that somebody else opened, in place of host and port; becomes ours
   uint32_t keepalive_ms = 600'000;    // idle time before probes
   uint32_t user_timeout_ms = 15'000;  // TCP_USER_TIMEOUT
   uint32_t tag = 0;                   // the control plane's number for this listener
@@ -31,6 +32,8 @@ class Listener final : public LoopUser {
   static std::shared_ptr<Listener> open(uv_loop_t* loop, std::shared_ptr<RelayCore> core, const ListenOptions& options,
                                         OnTrouble on_trouble, int& error);
   int port() const { return port_; }
+  // `ip:port`; empty once it is closed.
+  std::string address() const;
 
  private:
   static constexpr int kBatch = 64;
@@ -43,6 +46,7 @@ class Listener final : public LoopUser {
       : core_(std::move(core)), on_trouble_(std::move(on_trouble)) {}
 
   int listen(const ListenOptions& options);
+  int inherit(int fd);
   void watch();
   void rest();
   void acceptBatch();
@@ -56,6 +60,7 @@ class Listener final : public LoopUser {
   int port_ = 0;
   bool set_each_ = false;  // this kernel's accepted sockets do not inherit the options
   bool inherit_checked_ = false;
+  bool shared_ = false;  // others have the socket too, as who opened it
   uv_poll_t poll_ = {};
   uv_timer_t rest_ = {};
 };

@@ -50,7 +50,7 @@ struct Mail {
   std::unique_ptr<Connection> connection = {};    // kAdopt, kAdoptLink
   Key key = {};                                   // kClosePeer, kSetForwarder
   std::vector<uint8_t> bytes = {};                // kAdopt, kAdoptLink: first output
-  bool on = false;                                // kSetForwarder
+  bool on = false;                                // kSetForwarder; kCheck: look, do not only answer
   uint32_t ticket = 0;                            // kCheck, kTraffic, kClients
   std::shared_ptr<const ClientQuery> query = {};  // kClients
   uint64_t rate = 0;                              // kRateLimit: bytes per second; kDrain: milliseconds that it takes

@@ -230,7 +230,11 @@ void Shard::handleMail(Mail& mail) {
       router_.setJsForwarder(mail.key, mail.on);
       break;
     case Mail::Kind::kCheck:
-      checks_.push_back(mail.ticket);
+      if (mail.on) {
+        checks_.push_back(mail.ticket);
+      } else {
+        core_->emit({.kind = Event::Kind::kCheck, .ticket = mail.ticket, .shard = index_});
+      }
       break;
     case Mail::Kind::kTraffic:
       traffic_.push_back(mail.ticket);

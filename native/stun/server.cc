@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "../io/address.h"
+#include "../io/inherited.h"
 #include "../io/thread_name.h"
 
 namespace derplane {
@@ -113,6 +114,27 @@ void leaveFrom(msghdr& message, Control& control, const LocalAddress& local) {
   }
 }
 
+// Asks for the address that each request was sent to; false when that failed.
+bool wantLocalAddress(int fd, bool v6) {
+  if (v6 && setOption(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) != 0) return false;
+  // On an IPv6 socket it is for IPv4 requests.
+  return setOption(fd, IPPROTO_IP, IP_PKTINFO, 1) == 0;
+}
+
+// Takes a socket that somebody else opened.
+Fd inherit(int fd, StunFailure& failure) {
+  const auto failed = [&failure](const char* syscall, int error) {
+    failure = {.syscall = syscall, .error = error};
+    return Fd();
+  };
+  InheritedSocket found;
+  if (const int error = describeSocket(fd, found); error != 0) return failed("getsockopt", error);
+  if (found.type != SOCK_DGRAM || found.address.empty()) return failed("getsockopt", EINVAL);
+  if (const int error = prepareInherited(fd); error != 0) return failed("fcntl", error);
+  if (!wantLocalAddress(fd, !isV4(parseAddress(found.address)))) return failed("setsockopt", errno);
+  return Fd(fd);
+}
+
 // A socket at `address`; invalid when a call failed, which `failure` names.
 Fd listen(const sockaddr_storage& address, StunFailure& failure) {
   const bool v6 = address.ss_family == AF_INET6;
@@ -124,9 +146,7 @@ Fd listen(const sockaddr_storage& address, StunFailure& failure) {
   if (!socket.valid()) return failed("socket");
   // Dual stack: the unspecified address stands for both families.
   if (v6 && setOption(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0) != 0) return failed("setsockopt");
-  if (v6 && setOption(socket.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) != 0) return failed("setsockopt");
-  // On an IPv6 socket it is for IPv4 requests.
-  if (setOption(socket.get(), IPPROTO_IP, IP_PKTINFO, 1) != 0) return failed("setsockopt");
+  if (!wantLocalAddress(socket.get(), v6)) return failed("setsockopt");
   const socklen_t size = v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) return failed("bind");
   return socket;
@@ -160,7 +180,7 @@ struct StunServer::Batch {
 };
 
 std::unique_ptr<StunServer> StunServer::start(const StunOptions& options, StunFailure& failure) {
-  Fd socket = listen(options.address, failure);
+  Fd socket = options.fd >= 0 ? inherit(options.fd, failure) : listen(options.address, failure);
   if (!socket.valid()) return nullptr;
   Fd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) {

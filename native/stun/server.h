@@ -36,6 +36,8 @@ struct StunOptions {
   sockaddr_storage address;
   // Answers that one source prefix gets a second; 0: no bound.
   uint32_t answers_per_second;
+  // A bound UDP socket that somebody else opened, in place of `address`; becomes ours. -1: none.
+  int fd = -1;
 };
 
 // What kept a server from starting.

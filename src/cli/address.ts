@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { canonicalAddress, isUnspecified, withPort } from '../ip_address.js';
 import { StartError } from './exit.js';
+import type { InheritedSocket } from './sockets.js';
 
 /** Where to listen. */
 export interface Address {
@@ -12,6 +13,8 @@ export interface Address {
   /** IP address or name, as written; empty for all interfaces. */
   host: string;
   port: number;
+  /** Sockets that are listened on in place of host and port, which are those of the first. */
+  sockets?: readonly Pick<InheritedSocket, 'fd' | 'address'>[];
 }
 
 /** The system's list of port names. */

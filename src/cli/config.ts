@@ -15,6 +15,7 @@ import { StartError } from './exit.js';
 import type { FlagTable, ParsedFlags } from './flag_set.js';
 import { FLAGS } from './flags.js';
 import { defaultMeshKeyFile, MESH_KEY_VARIABLE, type MeshKeySource } from './mesh_key.js';
+import { chooseSockets, type InheritedSocket, isSocketName, socketNames } from './sockets.js';
 import type { StunConfig } from './stun.js';
 
 export interface TlsConfig {
@@ -74,17 +75,24 @@ export const NO_MESH_KEY = 'startMesh: --mesh-with requires --mesh-psk-file';
 /**
  * @param version - of derplane, for messages
  * @param isRoot - whether root runs the program
+ * @param sockets - that a service manager opened
  * @throws {@link StartError} when the flags are invalid or contradict each other
  */
-export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: string, isRoot: boolean): RelayConfig {
+export function relayConfig(
+  flags: RelayFlags,
+  env: NodeJS.ProcessEnv,
+  version: string,
+  isRoot: boolean,
+  sockets: readonly InheritedSocket[] = [],
+): RelayConfig {
   const { values } = flags;
   refusePending(flags, version);
-  const address = values.dev ? DEV_ADDRESS : parseAddress('-a', values.a);
+  const address = values.dev ? DEV_ADDRESS : addressFlag(flags, 'a', sockets);
   const meshKey = meshKeySource(flags, env);
   return {
     address,
     hostname: values.hostname,
-    tls: tlsConfig(flags, env, address),
+    tls: tlsConfig(flags, env, address, sockets),
     dev: values.dev,
     keyFile: values.dev ? undefined : keyFile(values.c, isRoot),
     derp: values.derp,
@@ -99,8 +107,8 @@ export function relayConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, version: 
     drainTime: values['drain-time'],
     meshKey,
     rateConfig: values['rate-config'] === '' ? undefined : values['rate-config'],
-    metricsAddress: values['metrics-addr'] === '' ? undefined : parseAddress('-metrics-addr', values['metrics-addr']),
-    stun: stunConfig(flags, address),
+    metricsAddress: values['metrics-addr'] === '' ? undefined : addressFlag(flags, 'metrics-addr', sockets),
+    stun: stunConfig(flags, address, sockets),
     server: {
       ...(values.shards > 0 && { shards: values.shards }),
       logClients: values['log-level'] === 'debug',
@@ -130,13 +138,40 @@ function refusePending({ values }: RelayFlags, version: string): void {
   }
 }
 
+/** Flags that name a place to listen, or inherited sockets. */
+const ADDRESS_FLAGS = ['a', 'http-addr', 'metrics-addr', 'stun-addr'] as const;
+
+function addressFlag(
+  { values }: RelayFlags,
+  name: (typeof ADDRESS_FLAGS)[number],
+  sockets: readonly InheritedSocket[],
+): Address {
+  const [flag, text] = [`-${name}`, values[name]];
+  if (!isSocketName(text)) return parseAddress(flag, text);
+  const others = ADDRESS_FLAGS.filter((other) => other !== name).map((other) => values[other]);
+  const kind = name === 'stun-addr' ? 'udp' : 'tcp';
+  return chooseSockets({ flag, text, kind, taken: socketNames(others), several: name === 'a' }, sockets);
+}
+
+/** Beside HTTPS; on the IP of `-a` unless a flag names another address. */
+function plainAddress(flags: RelayFlags, { host }: Address, sockets: readonly InheritedSocket[]): Address | undefined {
+  if (flags.values['http-addr'] !== '') return addressFlag(flags, 'http-addr', sockets);
+  const port = flags.values['http-port'];
+  return port < 0 ? undefined : { flag: '-http-port', host, port };
+}
+
 /** HTTPS is served on port 443 and, as in derper, on any port with manual certificates. */
-function tlsConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, address: Address): TlsConfig | undefined {
+function tlsConfig(
+  flags: RelayFlags,
+  env: NodeJS.ProcessEnv,
+  address: Address,
+  sockets: readonly InheritedSocket[],
+): TlsConfig | undefined {
   const { values, given } = flags;
   const files = certificateFiles(flags);
   const certmode = files !== undefined && !given.has('certmode') ? 'manual' : values.certmode;
   if (address.port !== 443 && certmode !== 'manual') return undefined;
-  const plainPort = values['http-port'];
+  const plain = plainAddress(flags, address, sockets);
   return {
     certificates: {
       mode: certificateMode(certmode, values['acme-ip-certs']),
@@ -144,9 +179,9 @@ function tlsConfig(flags: RelayFlags, env: NodeJS.ProcessEnv, address: Address):
       ...(files && { files }),
       ...(values.sni === 'any' && { anyName: true }),
       hostname: certificateHost(values.hostname),
-      acme: acmeConfig(values, plainPort >= 0),
+      acme: acmeConfig(values, plain !== undefined),
     },
-    plainAddress: plainPort < 0 ? undefined : { flag: '-http-port', host: address.host, port: plainPort },
+    plainAddress: plain,
   };
 }
 
@@ -245,7 +280,8 @@ function secretSource(values: RelayFlags['values'], { HOME: home = '' }: NodeJS.
 }
 
 /** On the IP of `-a` unless the flags name another address. */
-function stunConfig({ values, given }: RelayFlags, listen: Address): StunConfig | undefined {
+function stunConfig(flags: RelayFlags, listen: Address, sockets: readonly InheritedSocket[]): StunConfig | undefined {
+  const { values, given } = flags;
   if (!values.stun) return undefined;
   const answersPerSecond = values['stun-rate'];
   const text = values['stun-addr'];
@@ -253,7 +289,9 @@ function stunConfig({ values, given }: RelayFlags, listen: Address): StunConfig 
     return { address: { flag: '-stun-port', host: listen.host, port: values['stun-port'] }, answersPerSecond };
   const ip = canonicalAddress(text.replace(/^\[(.*)\]$/, '$1'));
   const address =
-    ip === undefined ? parseAddress('-stun-addr', text) : { flag: '-stun-addr', host: ip, port: values['stun-port'] };
+    ip === undefined
+      ? addressFlag(flags, 'stun-addr', sockets)
+      : { flag: '-stun-addr', host: ip, port: values['stun-port'] };
   if (ip === undefined && given.has('stun-port')) {
     throw new StartError(`-stun-addr ${JSON.stringify(text)} names a port, and so does -stun-port; give one of them`);
   }

@@ -14,7 +14,7 @@ export const FLAGS = {
   a: {
     type: 'string',
     default: ':443',
-    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; the port may be a name ("https"). Without an IP, and with "0.0.0.0" or "[::]", it listens on all interfaces, IPv4 and IPv6. HTTPS if the port is 443 or -certmode is manual, else plain HTTP',
+    help: 'listen `address`: ":port", "ip:port" or "[ip]:port"; the port may be a name ("https"). Without an IP, and with "0.0.0.0" or "[::]", it listens on all interfaces, IPv4 and IPv6. "fd:" or "fd:NAME": the sockets that systemd passes, all or those of that name. HTTPS if the port is 443 or -certmode is manual, else plain HTTP',
   },
   'http-port': {
     type: 'int',
@@ -228,6 +228,11 @@ export const FLAGS = {
     default: STUN_ANSWER_RATE,
     ...OPTION_RANGES.answersPerSecond,
     help: 'STUN answers a second that one source gets, an IPv4 /24 or IPv6 /48; 0 for no bound',
+  },
+  'http-addr': {
+    type: 'string',
+    default: '',
+    help: 'listen `address` of plain HTTP beside HTTPS, in place of the IP of -a and -http-port; or "fd:NAME", a socket that systemd passes',
   },
   'metrics-addr': {
     type: 'string',

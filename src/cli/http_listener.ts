@@ -21,7 +21,10 @@ export async function listenHttp(server: HttpServer, wanted: Address, logger: Lo
     const refuse = (error: Error) => reject(listenError(wanted, error));
     server.once('error', refuse);
     // Without a host, Node listens on both families, or on IPv4 only if the machine has no IPv6.
-    server.listen({ ...(host !== undefined && { host }), port: wanted.port }, () => {
+    const at = wanted.sockets
+      ? { fd: wanted.sockets[0]!.fd }
+      : { ...(host !== undefined && { host }), port: wanted.port };
+    server.listen(at, () => {
       const address = { ...wanted, port: (server.address() as { port: number }).port };
       server.off('error', refuse);
       const trouble = new AcceptTrouble(logger, `accept on ${formatAddress(address)}`, 'connections are lost');

@@ -17,6 +17,7 @@ import { FLAGS, PENDING_COMMANDS } from './flags.js';
 import type { Log } from './logging.js';
 import { printError, printOut } from './output.js';
 import { logDebugSignal, nextSignal } from './signals.js';
+import { type InheritedSocket, inheritedSockets } from './sockets.js';
 import { usage } from './usage.js';
 
 /** Milliseconds that closing may take before the program exits anyway, unless draining takes longer. */
@@ -57,7 +58,7 @@ async function main(args: string[]): Promise<number | undefined> {
     printOut(`${version}\n`);
     return 0;
   }
-  const config = relayConfig(flags, process.env, version, process.getuid?.() === 0);
+  const config = relayConfig(flags, process.env, version, process.getuid?.() === 0, await passedSockets());
   const { createLog } = await import('./logging.js');
   const log = createLog(flags.values['log-format'], flags.values['log-level']);
   logger = log.logger;
@@ -73,16 +74,31 @@ async function runRelay(config: ReturnType<typeof relayConfig>, log: Log): Promi
   let reload = () => logger.info({}, 'SIGHUP: still starting, nothing to reload');
   process.on('SIGHUP', () => reload());
   const { startRelay } = await import('./relay.js');
+  const { ServiceManager, watchdogInterval } = await import('./service_manager.js');
+  const manager = new ServiceManager(process.env['NOTIFY_SOCKET'] ?? '', logger);
   const relay = await Promise.race([startRelay(config, log), stop]);
   if (typeof relay === 'string') {
     logger.info({}, `${relay}: ended before it served`);
     process.exit(0);
   }
-  reload = relay.reload;
+  const status = `serving on ${formatAddress(relay.address)}`;
+  reload = () => {
+    manager.reloading();
+    try {
+      relay.reload();
+    } catch (error) {
+      logger.error({}, `SIGHUP: not all is reloaded: ${(error as Error).message}`);
+    }
+    manager.ready(status);
+  };
+  manager.ready(status);
+  const interval = watchdogInterval(process.env);
+  if (interval !== undefined) manager.watch(interval, relay.answers);
   if (relay.derpNode !== undefined) log.print((await import('./tls.js')).derpMaps(relay.derpNode));
   if (config.dev && config.tls === undefined) log.print(nextSteps(formatAddress(relay.address)));
 
   const signal = await Promise.race([stop, relay.ended]);
+  manager.stopping();
   if (signal === undefined) process.exit(1);
   logger.info({}, `${signal}: closing`);
   const limit = Math.max(CLOSE_LIMIT, config.drainTime + CLOSE_MARGIN);
@@ -92,6 +108,13 @@ async function runRelay(config: ReturnType<typeof relayConfig>, log: Log): Promi
   }, limit).unref();
   await relay.close();
   process.exit(0);
+}
+
+/** Sockets that systemd opened for this process; the addon is loaded only when there are some. */
+async function passedSockets(): Promise<InheritedSocket[]> {
+  if (process.env['LISTEN_FDS'] === undefined) return [];
+  const { native } = await import('../native.js');
+  return inheritedSockets(process.env, native.describeSocket);
 }
 
 function printUsage(): number {

@@ -11,7 +11,7 @@ import { plainPages } from '../http/plain_pages.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
 import { RING_BYTES } from '../server/defaults.js';
-import type { ServerOptions } from '../server/options.js';
+import type { ListenOptions, ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
 import type { Server } from '../server/server.js';
 import { planThreads } from '../server/thread_plan.js';
@@ -34,6 +34,8 @@ export interface RunningRelay {
   address: Address;
   /** Reloads what can change while the relay runs. A failure is logged, and the old settings stay. */
   reload(): void;
+  /** Resolves when every thread that moves packets has answered. */
+  answers(): Promise<void>;
   /** Stops listening and ends every connection, over the configured time. */
   close(): Promise<void>;
   /** The DERP map entry of a relay that clients know by an IP address. */
@@ -63,6 +65,9 @@ export async function startRelay(config: RelayConfig, log: Log): Promise<Running
     config.derp ? { publicKey: key.publicKey.toString() } : {},
     `derper: serving on ${formatAddress(relay.address)}${tls === undefined ? '' : ' with TLS'}${config.derp ? '' : ' without DERP'}`,
   );
+  for (const { address } of config.address.sockets?.slice(1) ?? []) {
+    logger.info({}, `derper: serving on ${address}${tls === undefined ? '' : ' with TLS'} too`);
+  }
   return relay;
 }
 
@@ -159,10 +164,7 @@ async function serve(
       logger,
     });
     const httpServer = boundedServer(listener, { hidden: home === 'none' });
-    const host = await listenHost(address);
-    const { port } = await server.listen({
-      ...(host !== undefined && { host }),
-      port: address.port,
+    const port = await listen(server, address, {
       tcpKeepaliveTime,
       tcpUserTimeout,
       httpServer,
@@ -174,6 +176,7 @@ async function serve(
       debug,
       pages: listener,
       stunPort: stun?.port,
+      answers: () => server.ping(),
       reload: () => {
         const certificates = tls?.source.reload;
         const admission = derp && config.server.admission?.keyFile !== undefined;
@@ -194,6 +197,16 @@ async function serve(
     await Promise.all([server.close(), stun?.close()]);
     throw isOurs(error) ? error : listenError(address, error);
   }
+}
+
+/** Listens at an address, or on the sockets that were passed for it; returns the first one's port. */
+async function listen(server: Server, address: Address, options: ListenOptions): Promise<number> {
+  if (address.sockets !== undefined) {
+    for (const { fd } of address.sockets) await server.listen({ ...options, fd });
+    return address.port;
+  }
+  const host = await listenHost(address);
+  return (await server.listen({ ...options, ...(host !== undefined && { host }), port: address.port })).port;
 }
 
 /** Tells operators who may use a relay on the Internet. */

@@ -54,8 +54,9 @@ async function listen({ address, answersPerSecond }: StunConfig, logger: Logger)
   try {
     const host = await listenHost(address);
     return await StunServer.listen({
-      ...(host !== undefined && { host }),
-      port: address.port,
+      ...(address.sockets
+        ? { fd: address.sockets[0]!.fd }
+        : { ...(host !== undefined && { host }), port: address.port }),
       answersPerSecond,
       logger,
     });

@@ -21,10 +21,19 @@ export class ConsistencyChecks {
 
   /** What does not hold; undefined: the relay was closed meanwhile. */
   run(): Promise<string[] | undefined> {
+    return this.#ask(true);
+  }
+
+  /** Resolves when every shard has answered; false: the relay was closed meanwhile. */
+  async ping(): Promise<boolean> {
+    return (await this.#ask(false)) !== undefined;
+  }
+
+  #ask(look: boolean): Promise<string[] | undefined> {
     const ticket = this.#nextTicket++;
     return new Promise((resolve) => {
       this.#pending.set(ticket, { left: this.#shards, violations: [], resolve });
-      this.#relay.consistencyCheck(ticket);
+      this.#relay.consistencyCheck(ticket, look);
     });
   }
 

@@ -2,7 +2,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { AcceptTrouble } from '../accept_trouble.js';
-import { badOption, type Checks, checkHttpServer, checkOptions, checkString, wrong } from '../checks.js';
+import { badOption, type Checks, checkHttpServer, checkOptions, checkString, integerIn, wrong } from '../checks.js';
 import { DerpError, type DerpErrorCode, errnoOf, systemDetail } from '../errors.js';
 import { withPort } from '../ip_address.js';
 import type { Logger } from '../log.js';
@@ -18,12 +18,16 @@ import type { TlsListeners } from './tls_listeners.js';
 const EVERYWHERE = '::';
 const EVERYWHERE_IPV4 = '0.0.0.0';
 
+/** What a descriptor may be. */
+const DESCRIPTORS = { min: 0, max: 2 ** 31 - 1 };
+
 const CHECKS: Checks<ListenOptions> = {
   host: (value, name) => {
     checkString(value, name);
     if (value === '') throw badOption(`${name}: is empty; leave it out to listen everywhere`);
   },
   port: numberOption('port'),
+  fd: integerIn(DESCRIPTORS),
   tcpKeepaliveTime: numberOption('tcpKeepaliveTime'),
   tcpUserTimeout: numberOption('tcpUserTimeout'),
   tls: (value, name) => {
@@ -35,7 +39,11 @@ const CHECKS: Checks<ListenOptions> = {
 /** @throws DerpError `ERR_DERP_BAD_OPTION` */
 export function checkListenOptions(options: unknown): asserts options is ListenOptions {
   checkOptions(options, 'options', CHECKS);
-  if (options.port === undefined) throw badOption('port: is missing; 0 takes a free one');
+  if (options.fd === undefined) {
+    if (options.port === undefined) throw badOption('port: is missing; 0 takes a free one');
+  } else if (options.port !== undefined || options.host !== undefined) {
+    throw badOption('fd: names a socket that has its address, so that host and port must be left out');
+  }
 }
 
 export interface ListeningOptions {
@@ -96,17 +104,24 @@ export class Listening {
   }
 
   #bind(options: ListenOptions, host: string, tag: number): Bound {
-    const { port } = options;
+    const { port = 0, fd } = options;
     const { tcpKeepaliveTime = defaults.TCP_KEEPALIVE_TIME, tcpUserTimeout = defaults.TCP_USER_TIMEOUT } = options;
     const { relay, logger } = this.#options;
     const trouble = new AcceptTrouble(logger, 'accept', 'connections wait');
     const tls = options.tls === undefined ? {} : { tls: nativeOf(options.tls) };
-    const listenAt = (address: string) => ({
-      native: relay.listen({ host: address, port, tcpKeepaliveTime, tcpUserTimeout, tag, ...tls }, (code) =>
-        trouble.failed(code),
-      ),
+    const at = { tcpKeepaliveTime, tcpUserTimeout, tag, ...tls };
+    const listenAt = (address: string, socket = {}) => ({
+      native: relay.listen({ host: address, port, ...at, ...socket }, (code) => trouble.failed(code)),
       address,
     });
+    if (fd !== undefined) {
+      try {
+        const { native } = listenAt('', { fd });
+        return { native, address: /^\[?(.*?)\]?:\d+$/.exec(native.address)?.[1] ?? '' };
+      } catch (error) {
+        throw listenError(error, `fd ${fd}`);
+      }
+    }
     try {
       return listenAt(host);
     } catch (error) {
@@ -137,16 +152,20 @@ export async function numericHost(host: string = EVERYWHERE): Promise<string> {
 }
 
 /** What the system said, in the form of Node's own servers. */
-export function listenError(cause: unknown, address: string, port: number): DerpError {
+export function listenError(cause: unknown, address: string, port?: number): DerpError {
   const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
   const errno = errnoOf(code);
-  return new DerpError(code as DerpErrorCode, `listen ${code}: ${message} ${withPort(address, port)}`, {
-    syscall: 'listen',
-    address,
-    port,
-    ...(errno !== undefined && { errno }),
-    cause,
-  });
+  return new DerpError(
+    code as DerpErrorCode,
+    `listen ${code}: ${message} ${port === undefined ? address : withPort(address, port)}`,
+    {
+      syscall: 'listen',
+      address,
+      ...(port !== undefined && { port }),
+      ...(errno !== undefined && { errno }),
+      cause,
+    },
+  );
 }
 
 /** `ip:port`, IPv6 in brackets; empty when there is none. */

@@ -117,8 +117,13 @@ export interface CloseOptions {
 export interface ListenOptions {
   /** Address; a name is resolved once. Default: `::`, both families (IPv4 only where the machine has no IPv6). */
   host?: string;
-  /** 0: a free port. */
-  port: number;
+  /** 0: a free port. To be given unless `fd` is. */
+  port?: number;
+  /**
+   * A listening TCP socket in place of `host` and `port`, as a service manager passes it. It belongs to the listener from then on, which
+   * closes its descriptor and leaves the socket as it is for others that have it.
+   */
+  fd?: number;
   /** Milliseconds of idleness before TCP keepalive probes. Default: 600,000. */
   tcpKeepaliveTime?: number;
   /** TCP_USER_TIMEOUT in milliseconds. Default: 15,000. */

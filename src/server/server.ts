@@ -387,6 +387,15 @@ export class Server extends ServerEmitter {
   }
 
   /**
+   * Resolves when every thread that moves packets has answered. For watchdogs: it costs next to nothing.
+   * @throws DerpError `ERR_DERP_CLOSED` after close()
+   */
+  async ping(): Promise<void> {
+    this.#assertOpen();
+    if (!(await this.#checks.ping())) throw this.#closedError();
+  }
+
+  /**
    * Traffic of every client that has a TCP connection, as the kernel counts it.
    * @throws DerpError `ERR_DERP_CLOSED` after close()
    */

@@ -1,5 +1,5 @@
 /** STUN for Tailscale's clients: it tells them the address that the network sees them by. Served natively, on a thread of its own. */
-import { type Checks, checkLogger, checkOptions, checkString } from '../checks.js';
+import { type Checks, checkLogger, checkOptions, checkString, integerIn } from '../checks.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
 import { type NativeStunServer, native } from '../native.js';
@@ -10,6 +10,8 @@ import { STUN_ANSWER_RATE, STUN_PORT } from './defaults.js';
 export interface StunServerOptions {
   /** Address; a name is resolved once. Default: `::`, both families (IPv4 only where the machine has no IPv6). */
   host?: string;
+  /** A bound UDP socket in place of `host` and `port`; belongs to the server from then on. */
+  fd?: number;
   /** UDP port; 0 takes a free one. Default: 3478. */
   port?: number;
   /**
@@ -46,6 +48,7 @@ export interface StunStats {
 const CHECKS: Checks<StunServerOptions> = {
   host: checkString,
   port: numberOption('port'),
+  fd: integerIn({ min: 0, max: 2 ** 31 - 1 }),
   answersPerSecond: numberOption('answersPerSecond'),
   logger: checkLogger,
 };
@@ -85,6 +88,13 @@ export class StunServer {
     checkOptions(options, 'options', CHECKS);
     const { port = STUN_PORT, answersPerSecond = STUN_ANSWER_RATE } = options;
     const logger = guardedLogger(options.logger);
+    if (options.fd !== undefined) {
+      try {
+        return new StunServer(new native.StunServer('', 0, answersPerSecond, options.fd), logger);
+      } catch (error) {
+        throw listenError(error, `fd ${options.fd}`);
+      }
+    }
     const host = await numericHost(options.host);
     const listenAt = (address: string) =>
       new StunServer(new native.StunServer(address, port, answersPerSecond), logger);

@@ -1,0 +1,63 @@
+#include "process_functions.h"
+
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "../io/inherited.h"
+#include "../io/notify.h"
+#include "../io/thread_name.h"
+#include "env.h"
+
+namespace derplane {
+namespace {
+
+// On Linux a nice value belongs to a thread.
+Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
+  const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
+  ::setpriority(PRIO_PROCESS, thread, static_cast<int>(numberOf(info[0])));
+  return info.Env().Undefined();
+}
+
+Napi::Value setThreadName(const Napi::CallbackInfo& info) {
+  nameThisThread(textOf(info[0]));
+  return info.Env().Undefined();
+}
+
+bool throwSystem(Napi::Env env, int error) {
+  if (error == 0) return false;
+  throwCode(env, uv_err_name(-error), uv_strerror(-error));
+  return true;
+}
+
+Napi::Value notify(const Napi::CallbackInfo& info) {
+  throwSystem(info.Env(), notifyManager(textOf(info[0]), textOf(info[1])));
+  return info.Env().Undefined();
+}
+
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  InheritedSocket found;
+  if (throwSystem(env, describeSocket(static_cast<int>(numberOf(info[0])), found))) return env.Undefined();
+  const bool is_ip = !found.address.empty();
+  const char* kind = is_ip && found.type == SOCK_STREAM && found.listening ? "tcp"
+                     : is_ip && found.type == SOCK_DGRAM                   ? "udp"
+                                                                           : "other";
+  const auto result = Napi::Object::New(env);
+  result.Set("kind", Napi::String::New(env, kind));
+  result.Set("address", Napi::String::New(env, found.address));
+  return result;
+}
+
+}  // namespace
+
+void defineProcessFunctions(Napi::Env env, Napi::Object exports) {
+  exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));
+  exports.Set("setThreadName", Napi::Function::New(env, setThreadName));
+  exports.Set("notifyManager", Napi::Function::New(env, notify));
+  exports.Set("describeSocket", Napi::Function::New(env, describe));
+}
+
+}  // namespace derplane
