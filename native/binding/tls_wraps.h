@@ -1,4 +1,4 @@
-// TLS for JavaScript: certificates of listeners, whom to trust, and connections that JavaScript reads and writes.
+// TLS for JavaScript: certificates of listeners, trusted roots, and connections that JavaScript reads and writes.
 #pragma once
 
 #include <napi.h>

@@ -121,7 +121,7 @@ bool Departures::purge() {
 }
 
 // Returns what is left of the budget. Between two steps the list has places that were moved and still stand behind: a
-// slot that stands twice is told once, so that harms nobody.
+// slot that appears twice is notified once, which is harmless.
 uint32_t Departures::purgeFirst(uint32_t budget) {
   Sender* sender = find(purges_.front());
   if (sender->leaving == 0) {

@@ -11,7 +11,7 @@ namespace {
 constexpr uint32_t kMaxCharge = kKeySize + kMaxPacketSize;
 static_assert(kMaxCharge == 65'568);
 
-// A client is told that its limit slows it down, and after so long without that it is over; at most once a minute.
+// A client gets a notice when its limit slows it down, at most once a minute, and one after this time without a delay.
 constexpr uint64_t kSlowedForMs = 10'000;
 constexpr uint64_t kTellSlowedEveryMs = 60'000;
 constexpr uint32_t kMaxHealthText = 128;

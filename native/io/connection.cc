@@ -206,7 +206,7 @@ std::unique_ptr<Connection> ConnectionTable::remove(uint64_t id) {
   return it == entries_.end() ? nullptr : takeOut(it);
 }
 
-// Whoever gets the connection may do with its descriptor what it likes.
+// The new owner of the connection may do anything with its descriptor.
 std::unique_ptr<Connection> ConnectionTable::takeOut(Entries::iterator entry) {
   auto connection = std::move(entry->second.connection);
   entries_.erase(entry);

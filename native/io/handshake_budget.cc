@@ -40,7 +40,7 @@ bool HandshakeBudget::admit(const Address& remote) {
     const std::lock_guard lock(mutex_);
     at_share = roster_.atShare(remote);
   }
-  // Where none of its own is silent it may exceed its share as long as nobody else needs the room: many clients reach a
+  // A source without silent connections may exceed its share while others need no room: many clients reach a
   // relay through one address, and come back at once after a restart.
   if (at_share) evict(Eviction::kSourceShare, [&](HandshakeRoster& r) { return r.takeSilentOf(remote, now); });
   if (hasRoom()) return true;

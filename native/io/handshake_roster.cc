@@ -99,8 +99,8 @@ void HandshakeRoster::delist(RosterEntry& entry) {
   entry.listed = false;
 }
 
-// What the connection sent may still wait for us: then we are late, not the connection. Once a step, since bytes that
-// nobody reads must not protect it forever.
+// What the connection sent may still wait for us: then we are late, not the connection. Once a step: bytes that
+// remain unread must not protect it forever.
 bool HandshakeRoster::spare(RosterEntry& entry, uint64_t now_ms) {
   if (entry.spared || !hasUnread(entry.fd)) return false;
   step(entry, now_ms);

@@ -23,7 +23,7 @@ struct Item {
   bool notice;
 };
 
-// Whether a write ended inside a line, so that the next one must begin on a line of its own. Returns 0 or an error.
+// Whether a write ended inside a line, so that the next one must start a new line. Returns 0 or an error.
 int writeAll(int fd, const std::string& text, bool& torn) {
   const std::string whole = torn ? "\n" + text : text;
   for (size_t done = 0; done < whole.size();) {

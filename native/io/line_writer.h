@@ -1,5 +1,5 @@
-// Writes lines to a descriptor on a thread of its own: a reader that stalls or a disk that hangs delays that thread and
-// nobody else. The descriptor stays in blocking mode, since other processes may share it. What waits has a bound;
+// Writes lines to a descriptor on a separate thread: a stalled reader or a hanging disk delays only that thread.
+// The descriptor stays in blocking mode, since other processes may share it. What waits has a bound;
 // lines beyond it, and lines that the descriptor refuses, are lost and counted.
 #pragma once
 

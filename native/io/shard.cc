@@ -420,8 +420,8 @@ void Shard::resumeThrottled() {
   }
 }
 
-// Tells every client to go elsewhere, then closes them one by one over the time that it may take: nobody should find
-// the relay that they go to overrun.
+// Asks every client to move to another relay, then closes them one by one over the drain time, so as not to overload
+// that relay.
 void Shard::drain() {
   if (drain_.start_ms == 0) return;
   if (!drain_.all_announced) {

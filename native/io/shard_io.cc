@@ -29,7 +29,7 @@ void Shard::read(Client& client) {
       router_.close(client, CloseReason::reset);
     }
   } else if (full || client.got_hangup) {
-    // Edge-triggered: unless the kernel had less than asked for, nobody will report the rest.
+    // Edge-triggered: unless the kernel had less than asked for, no event reports the rest.
     makeHungry(client);
   }
 }

@@ -37,7 +37,7 @@ ssize_t Shard::receiveSealed(Client& client, iovec* iov, int count, bool& full) 
       n = ::recv(client.fd, received_.get(), readSize(client), MSG_DONTWAIT);
       if (n <= 0) return n;
     }
-    // After a hangup nobody will report what is left.
+    // After a hangup no event reports the remaining bytes.
     full = !tls.read_once || n == readSize(client) || client.got_hangup;
     tls.read_once = true;
     tls.session->feed(received_.get(), static_cast<size_t>(n));
@@ -146,7 +146,7 @@ void Shard::endTls(Client& client) {
     tls.session->shutdown();
     last.insert(last.end(), sealed_.begin(), sealed_.end());
     sealed_.clear();
-    // Whoever reset its connection need not hear it.
+    // A client that reset its connection needs no answer.
     if (!last.empty()) (void)::send(client.fd, last.data(), last.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   }
   if (client.link == nullptr) router_.counters().add(tls.gauge(), -1);

@@ -209,7 +209,7 @@ StunServer::~StunServer() {
   if (!is_running_) return;
   ending_.store(true, std::memory_order_release);
   const uint64_t one = 1;
-  // The counter of the eventfd has room: nobody else writes to it.
+  // The counter of the eventfd has room: nothing else writes to it.
   while (::write(wake_.get(), &one, sizeof one) < 0 && errno == EINTR) continue;
   ::pthread_join(thread_, nullptr);
 }

@@ -1,4 +1,4 @@
-// A STUN server: one UDP socket on a thread of its own.
+// A STUN server: one UDP socket on a separate thread.
 #pragma once
 
 #include <pthread.h>
@@ -27,7 +27,7 @@ struct StunCounters {
   std::atomic<uint64_t> no_local_addr{0};
   // Requests without an answer since their prefix asked too often.
   std::atomic<uint64_t> rate_limited{0};
-  // Answers that told an address of a private network (RFC 1918, RFC 4193, link-local).
+  // Answers with an address of a private network (RFC 1918, RFC 4193, link-local).
   std::atomic<uint64_t> told_private{0};
 };
 
@@ -60,7 +60,7 @@ class StunServer {
   Address address() const;
   // Error number of the last read that failed; 0 without one.
   int readError() const { return read_error_.load(std::memory_order_relaxed); }
-  // The first private address that an answer told; all zero while there is none.
+  // The first private address in an answer; all zero before that.
   Address firstPrivate() const;
 
  private:

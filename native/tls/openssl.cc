@@ -8,7 +8,7 @@ namespace {
 constexpr const char* kCiphers13 = "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384";
 constexpr const char* kCiphers12 = "ECDHE+AESGCM:ECDHE+CHACHA20";
 // Without X25519MLKEM768, which OpenSSL 3.5 would prefer: it costs 15% more per handshake, and what it would hide for
-// the future is who talks to whom, while the packets' contents are encrypted by the nodes.
+// the future is which nodes talk to each other, while the packets' contents are encrypted by the nodes.
 constexpr const char* kGroups = "X25519:P-256:P-384";
 
 }  // namespace

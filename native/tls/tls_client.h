@@ -1,4 +1,4 @@
-// Whom we believe when we connect over TLS, and sessions in the client's role.
+// Trusted certificates for outgoing TLS connections, and TLS sessions in the client's role.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@ class TlsClient {
   struct Target {
     // Sent as SNI; empty: none.
     std::string server_name;
-    // Whether the certificate must be for a name or address, issued by whom we trust. Else nothing is verified here.
+    // Whether the certificate must be for a name or address, from a trusted authority. If false, nothing is verified.
     bool verify = true;
     std::string verify_host;
   };

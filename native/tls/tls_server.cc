@@ -304,7 +304,7 @@ int TlsServer::onAlpn(SSL*, const uint8_t** out, uint8_t* out_size, const uint8_
     if (name == kAcmeTls1) return SSL_TLSEXT_ERR_OK;
     offered = true;
   }
-  // RFC 7301, 3.2: protocols of which we speak none.
+  // RFC 7301, 3.2: we support none of the offered protocols.
   return offered ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
