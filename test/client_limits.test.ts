@@ -6,7 +6,6 @@ import { LogWatch } from './support/log_watch.js';
 import { clientInfoBody, Frame, frame, RawClient, upgradeHead } from './support/raw_client.js';
 import { withRelay } from './support/relay.js';
 
-const HEALTH = 0x14;
 const RESTARTING = 0x15;
 const MESH_KEY = 'ab'.repeat(32);
 
@@ -81,7 +80,7 @@ test('a client with a limit of its own is told by a Health frame that it is slow
     await mesh.expectPacket();
     await mesh.settle();
     await sender.expectPacket();
-    expect((await sender.expectFrame(HEALTH)).toString()).toBe(
+    expect((await sender.expectFrame(Frame.health)).toString()).toBe(
       'This relay slows your traffic down: you send more than its limit of 1000 bytes per second.',
     );
     expect(relay.counter('rate_limit_per_client_waited')).toBe(1);

@@ -25,6 +25,7 @@ export const Frame = {
   closePeer: 0x11,
   ping: 0x12,
   pong: 0x13,
+  health: 0x14,
 } as const;
 
 export const MAGIC = Buffer.from('DERP\u{1f511}');
