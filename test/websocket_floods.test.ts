@@ -5,7 +5,7 @@ import { Duplex } from 'node:stream';
 import { expect, it } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { WebSocketBridge } from '../dist/websocket/bridge.js';
-import { upgradeHead } from './support/raw_client.js';
+import { type RawClient, sendPacketFrame, upgradeHead } from './support/raw_client.js';
 import { patterned, type TestRelay, withRelay } from './support/relay.js';
 import { nextWireFrame, openWebSocket, WEBSOCKET_LINES, wireFrame } from './support/web_socket.js';
 
@@ -49,6 +49,12 @@ async function stalledBridge(): Promise<{ client: WebSocket; queued: Buffer[]; c
   return { client, queued, close };
 }
 
+/** Whether bytes are written soon. */
+function isWritten(client: RawClient, bytes: Uint8Array): Promise<boolean> {
+  const late = new Promise<false>((resolve) => setTimeout(() => resolve(false), 1_000));
+  return Promise.race([client.write(bytes).then(() => true), late]);
+}
+
 it('empty messages are not queued for a relay that reads nothing, whose stream would never be full of them', async () => {
   const { client, queued, close } = await stalledBridge();
   client.send(Buffer.from('first'));
@@ -79,3 +85,15 @@ it.each([false, true])('pings of a client that reads no answers end its connecti
     await expectUndisturbed(relay);
   }),
 );
+
+it('a client that leaves while it is not read on is let go', () =>
+  withRelay({ shards: 1, timeouts: { keepAliveInterval: 200 } }, async (relay) => {
+    const other = await relay.connect();
+    const { client, webSocket } = await openWebSocket(relay);
+    // Its bucket is empty for hours.
+    relay.server.setRateLimit(1);
+    const packet = sendPacketFrame(other.publicKey, patterned(60_000));
+    while (await isWritten(client, packet));
+    webSocket.terminate();
+    await relay.untilCounter(['gauge_current_connections'], (value) => value === 1, 30_000);
+  }));

@@ -132,8 +132,11 @@ export class WebSocketBridge {
 
   #gone(): void {
     clearTimeout(this.#deadline);
-    // What the client sent is still the relay's; what the relay sends now is nobody's.
+    // What the client sent is still the relay's, if it reads on; what the relay sends now is nobody's.
     this.#pair.resume();
     this.#pair.destroySoon();
+    if (this.#pair.destroyed) return;
+    const deadline = setTimeout(() => this.#pair.destroy(), CLOSE_TIMEOUT);
+    this.#pair.once('close', () => clearTimeout(deadline));
   }
 }
