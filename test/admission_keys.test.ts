@@ -1,6 +1,7 @@
 /** The file of admitted keys: what it may hold, and how a relay follows it. */
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
+import { rename, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type AdmissionRequest, PrivateKey, Server } from 'derplane';
@@ -19,11 +20,24 @@ const alice = PrivateKey.generate();
 const bob = PrivateKey.generate();
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-beforeEach(() => writeFileSync(path, `${alice.publicKey}\n`));
+beforeEach(() => {
+  rmSync(path, { force: true });
+  writeFileSync(path, `${alice.publicKey}\n`);
+});
 
 /** As careful writers do: the file is never half there. */
 async function replace(text: string): Promise<void> {
   await writeFile(`${path}.new`, text);
+  await rename(`${path}.new`, path);
+}
+
+async function replaceByPipe(): Promise<void> {
+  execFileSync('mkfifo', [`${path}.new`]);
+  await rename(`${path}.new`, path);
+}
+
+async function replaceByLink(target: string): Promise<void> {
+  await symlink(target, `${path}.new`);
   await rename(`${path}.new`, path);
 }
 
@@ -97,6 +111,8 @@ test('the relay follows its file: newcomers get in, who left is disconnected, ot
 test.each([
   ['malformed', () => replace('nonsense\n'), 'line 1: "nonsense"'],
   ['away', () => rename(path, `${path}.away`), 'ENOENT'],
+  ['a pipe that nobody writes to', () => replaceByPipe(), 'it must be a regular file'],
+  ['a device that never ends', () => replaceByLink('/dev/zero'), 'it must be a regular file'],
   ['too big', () => replace('#'.repeat((8 << 20) + 1)), 'too many'],
 ])('while the file is %s the old list stays, and the log says why', async (_, spoil, why) => {
   const logger = new LogWatch();

@@ -1,5 +1,5 @@
 /** Admits the keys of a file, which is read again when it changes. */
-import { readBounded } from '../bounded_file.js';
+import { readRegular } from '../bounded_file.js';
 import { badOption } from '../checks.js';
 import { FileWatch, POLL_INTERVAL } from '../file_state.js';
 import type { Logger } from '../log.js';
@@ -74,6 +74,6 @@ export class KeyFile implements AdmissionSource {
 
   #read(): KeyList {
     this.#watch.settle();
-    return parseKeyList(readBounded(this.#options.path, MAX_SIZE).toString('utf8'));
+    return parseKeyList(readRegular(this.#options.path, MAX_SIZE).toString('utf8'));
   }
 }
