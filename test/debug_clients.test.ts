@@ -163,6 +163,14 @@ test.each([
   }),
 );
 
+test('a port in a cursor may begin with zeros', () =>
+  withOne(async (port) => {
+    for (const place of ['192.0.2.1:000443', '[2001:db8::1]:000443']) {
+      const { status } = await ask(port, `/debug/clients/?all&sort=ip&after=${encodeURIComponent(place)}`);
+      expect(status).toBe(200);
+    }
+  }));
+
 test('pages, any method and any path below', () =>
   withOne(async (port) => {
     expect((await ask(port, '/debug/clients')).headers.location).toBe('/debug/clients/');

@@ -179,7 +179,7 @@ function readAddress(text: string, problem: string): string {
   if (ip === undefined || isIPv6(ip) !== host.startsWith('[')) throw new BadQuery(`${problem}: not an ip:port`);
   if (Number(digits) > 65_535)
     throw new BadQuery(`${problem}: invalid port ${quoted(digits!)} parsing ${quoted(text)}`);
-  return isIPv6(ip) ? `[${ip}]:${digits}` : `${ip}:${Number(digits)}`;
+  return isIPv6(ip) ? `[${ip}]:${Number(digits)}` : `${ip}:${Number(digits)}`;
 }
 
 const MAX_INT64 = 2n ** 63n - 1n;
