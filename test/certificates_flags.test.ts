@@ -166,11 +166,18 @@ test('-debug-pages=false with -home none closes the connection', async () => {
   );
 });
 
+test('CONNECT over TLS is 403, also with -ace, which gets one warning', async () => {
+  put(await makeCertificate());
+  relay = await startDerplane(args('-hostname', HOST, '-sni', 'any', '-ace'));
+  expect(await get('example.com:443', 'CONNECT')).toMatch(/^HTTP\/1\.1 403 [\s\S]*CONNECT not enabled/);
+  expect(relay.stderr().match(/-ace/g)).toHaveLength(1);
+});
+
 /** GET over TLS, as it comes; empty when the connection closes without an answer. */
-async function get(path: string): Promise<string> {
+async function get(path: string, method = 'GET'): Promise<string> {
   const socket = connect({ host: '127.0.0.1', port: relay!.port, rejectUnauthorized: false });
   socket.on('error', () => {});
-  socket.write(`GET ${path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`);
+  socket.write(`${method} ${path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`);
   let answer = '';
   socket.on('data', (chunk) => {
     answer += chunk;

@@ -87,7 +87,7 @@ describe('a setec server', () => {
     replies = [
       [403, 'access denied'],
       [404, ''],
-      [500, ''],
+      [500, ' oops\n'],
       [200, 'no JSON'],
       [200, '{"Version":1}'],
       [200, '{"Value":"%%%%","Version":1}'],
@@ -98,8 +98,8 @@ describe('a setec server', () => {
     expect(errors).toEqual(
       [
         'access denied',
-        'no such secret',
-        'status 500 Internal Server Error',
+        'not found',
+        'request returned status 500: "oops"',
         'the answer is not JSON',
         'the answer has no Value and Version',
         'the answer has no Value and Version',
@@ -126,7 +126,7 @@ describe('a setec server', () => {
       await mkdir(join(folder, 'cache'));
       await writeFile(cacheFile, content);
       expect((await read()).text).toBe(`${KEY}\n`);
-      expect(lines[0]).toMatch(/^\[store\] WARNING: error loading cache: /);
+      expect(lines[0]).toMatch(/^WARNING: error loading cache: .* \(continuing\)$/);
       expect(JSON.parse(await readFile(cacheFile, 'utf8'))[NAME].secret.Version).toBe(3);
     },
   );

@@ -16,6 +16,7 @@ import { type InheritedSocket, inheritedSockets } from '../dist/cli/sockets.js';
 import { MAIN } from './support/derplane.js';
 import { expectRelay } from './support/exchange.js';
 import { LineWatch } from './support/line_watch.js';
+import { stunRequest } from './support/stun.js';
 
 /** Prints each datagram that comes to a Unix socket as a line; Node has no such sockets. */
 const RECEIVER = `
@@ -48,12 +49,12 @@ interface Started {
   log: LineWatch;
 }
 
-/** Starts derplane as systemd does: with `LISTEN_PID` of itself, and descriptors from 3 on. */
-function start(args: string[], env: NodeJS.ProcessEnv, fds: number[] = []): Started {
+/** Starts derplane with an environment of systemd's. */
+function start(args: string[], env: NodeJS.ProcessEnv): Started {
   const flags = ['-c', join(folder, 'key'), '-shards=1', '-handshake-threads=1', ...args];
-  const child = spawn('/bin/sh', ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', process.execPath, MAIN, ...flags], {
+  const child = spawn(process.execPath, [MAIN, ...flags], {
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'ignore', 'pipe', ...fds],
+    stdio: ['ignore', 'ignore', 'pipe'],
   });
   children.push(child);
   const log = new LineWatch('derplane', child.stderr!);
@@ -84,7 +85,11 @@ async function receiver(name: string): Promise<LineWatch> {
  */
 const LAUNCHER = `
 import fcntl, os, socket, sys
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+def udp():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.0.1", 0))
+    return s
+sockets = [udp() if kind == "u" else socket.create_server(("127.0.0.1", 0)) for kind in sys.argv[1]]
 kept = [fcntl.fcntl(s.fileno(), fcntl.F_DUPFD_CLOEXEC, 100) for s in sockets]
 print("ports", *[s.getsockname()[1] for s in sockets], flush=True)
 for line in sys.stdin:
@@ -124,6 +129,24 @@ describe('Type=notify', () => {
     const { log } = start(['-a=127.0.0.1:0', '-stun=false'], { NOTIFY_SOCKET: join(folder, 'nobody') });
     await log.line(/READY=1 to NOTIFY_SOCKET=\S+nobody: no such file or directory/);
   });
+});
+
+test('SIGHUP never ends the relay, whatever has become of its files', async () => {
+  const [keys, rates] = [join(folder, 'keys'), join(folder, 'rates')];
+  writeFileSync(keys, '');
+  writeFileSync(rates, '{}');
+  const args = ['-a=127.0.0.1:0', '-stun=false', '-allow-keys', keys, '-rate-config', rates];
+  const { child, log } = start(args, {});
+  await log.line(/serving on /);
+  writeFileSync(keys, 'nonsense');
+  writeFileSync(rates, 'nonsense');
+  child.kill('SIGHUP');
+  await log.line(/rate config reload failed: /);
+  await log.line(/allowed keys \S+: not reloaded, /);
+  writeFileSync(rates, '{}');
+  child.kill('SIGHUP');
+  await log.line(/rate config reloaded successfully/);
+  expect(child.exitCode).toBeNull();
 });
 
 describe('the watchdog', () => {
@@ -176,7 +199,7 @@ describe('sockets that systemd passes', () => {
     const flags = ['-c', join(folder, 'key'), '-shards=1', '-handshake-threads=1', '-stun=false'];
     const command = [process.execPath, MAIN, ...flags, '-a', 'fd:relay', '-metrics-addr', 'fd:metrics'];
     const env = { ...process.env, LISTEN_FDS: '3', LISTEN_FDNAMES: 'relay:relay:metrics' };
-    const launcher = spawn('python3', ['-c', LAUNCHER, '3', ...command], { env, stdio: 'pipe' });
+    const launcher = spawn('python3', ['-c', LAUNCHER, 'ttt', ...command], { env, stdio: 'pipe' });
     children.push(launcher);
     const [said, log] = [new LineWatch('launcher', launcher.stdout), new LineWatch('derplane', launcher.stderr)];
     const [, first, second, metrics] = (await said.line(/^ports /)).split(' ');
@@ -198,12 +221,29 @@ describe('sockets that systemd passes', () => {
   });
 
   test('serve STUN too', async () => {
-    const socket = createSocket('udp4').bind(0, '127.0.0.1');
-    await once(socket, 'listening');
+    const command = [
+      process.execPath,
+      MAIN,
+      '-c',
+      join(folder, 'key'),
+      '-shards=1',
+      '-a=127.0.0.1:0',
+      '-stun-addr=fd:',
+    ];
+    const env = { ...process.env, LISTEN_FDS: '1' };
+    const launcher = spawn('python3', ['-c', LAUNCHER, 'u', ...command], { env, stdio: 'pipe' });
+    children.push(launcher);
+    const [said, log] = [new LineWatch('launcher', launcher.stdout), new LineWatch('derplane', launcher.stderr)];
+    const [, port] = (await said.line(/^ports /)).split(' ');
+    launcher.stdin.write('start\n');
+    const pid = Number((await said.line(/^started /)).split(' ')[1]);
+    closing.push(() => endProcess(pid));
+    await log.line(new RegExp(`STUN server listening on 127\\.0\\.0\\.1:${port}$`));
+    const socket = createSocket('udp4');
     closing.push(() => socket.close());
-    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-    const { log } = start(['-a=127.0.0.1:0', '-stun-addr=fd:'], { LISTEN_FDS: '1' }, [fd]);
-    await log.line(new RegExp(`STUN server listening on 127\\.0\\.0\\.1:${socket.address().port}$`));
+    const answered = once(socket, 'message');
+    socket.send(stunRequest(), Number(port), '127.0.0.1');
+    expect((await answered)[0].readUInt16BE(0)).toBe(0x0101);
   });
 });
 

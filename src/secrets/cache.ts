@@ -33,7 +33,7 @@ export class SecretCache {
       const bytes = readIfThere(path, MAX_SIZE);
       if (bytes !== undefined) this.#entries = entriesOf(JSON.parse(bytes.toString('utf8')));
     } catch (error) {
-      logger.warn({}, `[store] WARNING: error loading cache: ${path}: ${reasonOf(error)}`);
+      logger.warn({}, `WARNING: error loading cache: ${path}: ${reasonOf(error)} (continuing)`);
     }
   }
 
@@ -49,7 +49,7 @@ export class SecretCache {
     try {
       await replaceFiles({ path: this.#path, text: JSON.stringify(this.#entries), mode: 0o600 });
     } catch (error) {
-      this.#logger.warn({}, `[store] WARNING: error updating cache: ${this.#path}: ${reasonOf(error)}`);
+      this.#logger.warn({}, `WARNING: error updating cache: ${this.#path}: ${reasonOf(error)}`);
     }
   }
 }

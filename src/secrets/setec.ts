@@ -23,13 +23,16 @@ const TRY_TIMEOUT = 10_000;
 /** Bytes of an answer; that with a mesh key has about 120. */
 const MAX_ANSWER = 64 * 1024;
 
+/** Characters of an error's text that the log shows. */
+const MAX_EXCERPT = 200;
+
 /** As many as Go's client follows: ten requests. */
 const MAX_REDIRECTS = 9;
 
 /** What the API's statuses mean. */
 const STATUSES = new Map([
   [403, 'access denied'],
-  [404, 'no such secret'],
+  [404, 'not found'],
 ]);
 
 /**
@@ -60,7 +63,7 @@ async function asker(server: string): Promise<Ask> {
   const ca = url.startsWith('https:') ? rootsPem(process.env) : undefined;
   const httpsAgent = ca === undefined ? undefined : new HttpsAgent({ secureContext: createSecureContext({ ca }) });
   return async (name, signal) => {
-    const { data, status, statusText } = await client.request<string>({
+    const { data, status } = await client.request<string>({
       url,
       method: 'POST',
       data: JSON.stringify({ Name: name, Version: 0, UpdateIfChanged: false }),
@@ -79,9 +82,14 @@ async function asker(server: string): Promise<Ask> {
       ...(httpsAgent && { httpsAgent }),
       ...(isLoopback(url) && { proxy: false as const }),
     });
-    if (status !== 200) throw new Error(STATUSES.get(status) ?? `status ${status} ${statusText}`.trimEnd());
+    if (status !== 200) throw new Error(STATUSES.get(status) ?? `request returned status ${status}: ${excerpt(data)}`);
     return readAnswer(data);
   };
+}
+
+/** The begin of a text, quoted. */
+function excerpt(text: string): string {
+  return JSON.stringify(text.trim().slice(0, MAX_EXCERPT));
 }
 
 function readAnswer(text: string): Secret {
