@@ -53,6 +53,8 @@ export interface HttpLoad {
   relayPid: number;
   url: string;
   connections: number;
+  /** Requests per second of all connections together. Default: as many as are answered. */
+  rate?: number;
   /** Milliseconds. */
   duration: number;
 }
@@ -175,9 +177,13 @@ const entry = fileURLToPath(new URL('load_process.js', import.meta.url));
 /** Milliseconds for all that is not the measured time: start, connecting, settling. */
 const SLACK = 180_000;
 
-/** Runs one load in a process of its own on the given cores. */
-export async function runLoad<L extends Load>(load: L, cores: string): Promise<LoadResult<L>> {
-  const child = spawnPinned(cores, process.execPath, [entry], {
+/**
+ * Runs one load in a process of its own on the given cores.
+ *
+ * @param niceness - of a load that must not delay another one on these cores
+ */
+export async function runLoad<L extends Load>(load: L, cores: string, niceness = 0): Promise<LoadResult<L>> {
+  const child = spawnPinned(cores, 'nice', ['-n', String(niceness), process.execPath, entry], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     serialization: 'advanced',
   });

@@ -20,7 +20,9 @@ async function runHttp(load: HttpLoad): Promise<HttpResult> {
   const relayCpu = addon.cpuNanos(load.relayPid);
   const loadCpu = process.cpuUsage();
   const start = process.hrtime.bigint();
-  const result = await autocannon({ url: load.url, connections: load.connections, duration: load.duration / 1000 });
+  const { url, connections, rate, duration } = load;
+  const pace = rate === undefined ? {} : { overallRate: rate };
+  const result = await autocannon({ url, connections, duration: duration / 1000, ...pace });
   const used = process.cpuUsage(loadCpu);
   return {
     durationNanos: Number(process.hrtime.bigint() - start),

@@ -155,7 +155,7 @@ async function runScenario(
 function canRun(peer: Peer, scenario: Scenario): boolean {
   const ownOnly = scenario.shards > 1 || 'mesh' in scenario;
   if (ownOnly && !peer.sharded) return false;
-  if (scenario.kind === 'http') return peer !== bare;
+  if (scenario.kind === 'http' || scenario.kind === 'page-load') return peer !== bare;
   // Runs inside of the load, which is the working tree's.
   if (scenario.kind === 'departures') return peer === derplane;
   const isCommand = scenario.kind === 'start' || scenario.kind === 'stun';

@@ -4,21 +4,11 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { silentClients, talkingClients } from './clients.js';
 import { type LoadClient, runLoad, type TrafficResult } from './load.js';
+import { runHttp, runPageLoad } from './pages.js';
 import type { Peer, RunningRelay } from './peers.js';
 import { nextMessage, spawnPinned, stop } from './process.js';
 import { median } from './results.js';
-import type {
-  ClosedLoop,
-  Connect,
-  Departures,
-  Http,
-  Idle,
-  OpenLoop,
-  Scenario,
-  Silent,
-  Start,
-  Stun,
-} from './scenarios.js';
+import type { ClosedLoop, Connect, Departures, Idle, OpenLoop, Scenario, Silent, Start, Stun } from './scenarios.js';
 import type { SilentAttack, SilentReady, SilentResult } from './silent_attack.js';
 import { timeStart } from './start.js';
 import { runStun } from './stun.js';
@@ -56,6 +46,8 @@ export interface Figures {
   resident?: number;
   /** What strangers with silent connections did to newcomers, and to packets. */
   silent?: SilentFigures;
+  /** What requests for pages did to packets. */
+  pages?: PageFigures;
   /** Departures: microseconds of the longest single step. */
   longestStep?: number;
   /** What a relay must never do, and how often it did. */
@@ -72,6 +64,13 @@ export interface SilentFigures {
   quiet: Latency;
   p99Ratio: number;
   reopenedPerSecond: number;
+}
+
+export interface PageFigures {
+  perSecond: number;
+  /** Latency of packets without requests, and how much higher its p99 was with them. */
+  quiet: Latency;
+  p99Ratio: number;
 }
 
 export interface MeasureOptions {
@@ -136,6 +135,8 @@ function run(
       return runIdle(scenario, relay, options);
     case 'http':
       return runHttp(scenario, relay, options);
+    case 'page-load':
+      return runPageLoad(scenario, relay, options);
     case 'silent':
       return runSilent(scenario, relay, options);
   }
@@ -150,7 +151,7 @@ const fleet = (relay: RunningRelay, clients: LoadClient[], concurrency = CONNECT
   clients,
 });
 
-interface Pace {
+export interface Pace {
   /** Outstanding per sender, when `rate` is 0. */
   window: number;
   /** Packets per second. */
@@ -160,7 +161,7 @@ interface Pace {
   duration: number;
 }
 
-async function traffic(
+export async function traffic(
   scenario: ClosedLoop | OpenLoop,
   relay: RunningRelay,
   loadCores: string,
@@ -217,7 +218,7 @@ async function capacityOf(
   return best;
 }
 
-function trafficFigures(result: TrafficResult, packetBytes: number): Figures {
+export function trafficFigures(result: TrafficResult, packetBytes: number): Figures {
   if (result.delivered === 0) throw new Error('no packet arrived in the measured time');
   const rate = perSecond(result.delivered, result.durationNanos);
   return {
@@ -286,25 +287,6 @@ async function runDepartures(scenario: Departures, options: MeasureOptions): Pro
   };
 }
 
-async function runHttp(scenario: Http, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
-  const result = await runLoad(
-    {
-      mode: 'http',
-      relayPid: relay.pid,
-      url: `http://127.0.0.1:${relay.port}${scenario.path}`,
-      connections: scenario.clients,
-      duration: Math.max(1, Math.round(options.seconds)) * 1000,
-    },
-    options.loadCores,
-  );
-  return {
-    cost: result.relayCpuNanos / 1000 / result.requests,
-    perSecond: perSecond(result.requests, result.durationNanos),
-    ...shares(result),
-    faults: result.failed === 0 ? [] : [`${result.failed} requests failed`],
-  };
-}
-
 async function runSilent(scenario: Silent, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
   const { name, clients, shards, connections, addresses, stop: where } = scenario;
   const packets: OpenLoop = {
@@ -341,7 +323,7 @@ async function runSilent(scenario: Silent, relay: RunningRelay, options: Measure
 
 export const perSecond = (count: number, nanos: number) => (count * 1e9) / nanos;
 
-const micros = (latency: { p50: number; p99: number; p999: number }): Latency => ({
+export const micros = (latency: { p50: number; p99: number; p999: number }): Latency => ({
   p50: latency.p50 / 1000,
   p99: latency.p99 / 1000,
   p999: latency.p999 / 1000,

@@ -19,5 +19,13 @@ declare module 'autocannon' {
     non2xx: number;
     requests: { total: number };
   }
-  export default function autocannon(options: { url: string; connections: number; duration: number }): Promise<Result>;
+  interface Options {
+    url: string;
+    connections: number;
+    /** Seconds. */
+    duration: number;
+    /** Requests per second of all connections together. Default: as many as are answered. */
+    overallRate?: number;
+  }
+  export default function autocannon(options: Options): Promise<Result>;
 }

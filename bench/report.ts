@@ -102,6 +102,18 @@ const sections: Section[] = [
     ],
   },
   {
+    title: 'Packets beside pages (in an open loop, without and with requests by autocannon)',
+    kinds: ['page-load'],
+    columns: [
+      column('requests/s', (f) => f.pages?.perSecond),
+      ...latencyColumns,
+      column('p99 us without', (f) => f.pages?.quiet.p99, 1),
+      column('p99 x', (f) => f.pages?.p99Ratio, 2),
+      column('drops', (f) => f.lost),
+      ...shareColumns,
+    ],
+  },
+  {
     title: 'Pages (autocannon)',
     kinds: ['http'],
     columns: [column('us/request', (f) => f.cost, 1), column('requests/s', (f) => f.perSecond), ...shareColumns],

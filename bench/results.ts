@@ -67,6 +67,8 @@ export class Results {
         return this.median(scenario, 'derplane', (figures) => figures.cost);
       case 'goodput':
         return this.median(scenario, 'derplane', (figures) => figures.goodput);
+      case 'p99-ratio':
+        return this.median(scenario, 'derplane', (figures) => figures.pages?.p99Ratio);
       case 'failed-newcomers':
         return this.median(scenario, 'derplane', (figures) => figures.silent?.failed);
     }
@@ -85,6 +87,8 @@ function describe(target: Target, value: number): string {
       return `${value.toFixed(2)}x Go`;
     case 'scenario-ratio':
       return `${value.toFixed(2)}x`;
+    case 'p99-ratio':
+      return `${value.toFixed(2)}x p99`;
     case 'bytes':
       return `${Math.round(value)} B`;
     case 'millis':

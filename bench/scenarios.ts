@@ -22,6 +22,8 @@ export type Target =
   | { kind: 'millis'; atMost: number }
   /** Packets delivered per second / the most that the relay carries in an open loop. */
   | { kind: 'goodput'; atLeast: number }
+  /** p99 of packets while pages are asked for / without. */
+  | { kind: 'p99-ratio'; atMost: number }
   /** Share of the newcomers that did not get in. */
   | { kind: 'failed-newcomers'; atMost: number };
 
@@ -111,7 +113,16 @@ export interface Stun extends Common {
   window: number;
 }
 
-export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | Start | Silent | Departures | Stun;
+/** Packets as in an open loop, without and with requests for a page meanwhile. */
+export interface PageLoad extends Common {
+  kind: 'page-load';
+  path: string;
+  /** Requests per second, over `connections` that stay open. */
+  requestsPerSecond: number;
+  connections: number;
+}
+
+export type Scenario = ClosedLoop | OpenLoop | Connect | Idle | Http | PageLoad | Start | Silent | Departures | Stun;
 
 /** A usual WireGuard packet in a tunnel of 1,280 bytes MTU. */
 const PACKET_BYTES = 1280;
@@ -221,6 +232,22 @@ const stun = [1, 64].map((window): Stun => {
   return { kind: 'stun', name, clients: 1, shards: 1, window, target: { kind: 'go-ratio', atLeast: 1 } };
 });
 
+const probe: Http = {
+  kind: 'http',
+  name: 'GET /derp/probe',
+  clients: 20,
+  shards: 1,
+  path: '/derp/probe',
+  target: { kind: 'go-ratio', atLeast: 1 },
+};
+
+/** What strangers who ask for pages do to packets. */
+const pageLoad: PageLoad = {
+  ...{ kind: 'page-load', name: 'packets beside 1,000 GET /derp/probe a second' },
+  ...{ clients: CLIENTS.pairs, shards: 1, path: '/derp/probe', requestsPerSecond: 1_000, connections: 20 },
+  target: { kind: 'p99-ratio', atMost: 1.5 },
+};
+
 const start: Start = {
   kind: 'start',
   name: 'start',
@@ -291,7 +318,8 @@ export const scenarios: Scenario[] = [
   start,
   ...departures,
   ...stun,
-  { kind: 'http', name: 'GET /derp/probe', clients: 20, shards: 1, path: '/derp/probe' },
+  probe,
+  pageLoad,
   ...(['pairs', 'any'] as const).flatMap((topology) => [1, 4, 16].map((window) => closedOverTls(topology, window))),
   ...(['pairs', 'any'] as const).flatMap((topology) =>
     [1, 4, 16].flatMap((window) => acrossShardsOverTls(topology, window)),
@@ -299,6 +327,8 @@ export const scenarios: Scenario[] = [
   overTls(connect, { kind: 'go-ratio', atLeast: 1.11 }),
   overTls(idle, { kind: 'bytes', atMost: 20_000 }),
   overTls(start, { kind: 'millis', atMost: 400 }),
+  overTls(probe),
+  overTls(pageLoad, { kind: 'p99-ratio', atMost: 1.5 }),
   ...[1, 2_000].flatMap((addresses) => [
     silent(addresses),
     silent(addresses, 'drip'),
