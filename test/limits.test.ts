@@ -51,7 +51,7 @@ describe.each(SHARD_COUNTS)('the receive limit of a relay with %i shard(s)', (sh
       await receiver.settle();
       await setLimit(relay, 0);
       await expectNumbers(receiver, PASS, TOTAL);
-      await sender.settle();
+      expect(await sender.settleCounting(Frame.health)).toBe(1);
       await relay.untilAllAccountedFor();
     });
 
@@ -62,6 +62,7 @@ describe.each(SHARD_COUNTS)('the receive limit of a relay with %i shard(s)', (sh
       sender.push(numberedPackets(receiver, 0, TOTAL));
       await expectNumbers(receiver, 0, PASS);
       await untilWaited(1);
+      await sender.expectFrame(Frame.health);
       for (const other of others) {
         for (let n = 0; n < 20; n++) {
           await other.send(receiver.publicKey, Buffer.of(n));
@@ -136,6 +137,7 @@ describe.each(SHARD_COUNTS)('the receive limit of a relay with %i shard(s)', (sh
       expect((await receiver.expectPacket()).packet.equals(patterned(65_536))).toBe(true);
       sender.push(frame(Frame.ping, patterned(8)));
       await untilWaited(1);
+      await sender.expectFrame(Frame.health);
       await setLimit(relay, 0);
       expect(await sender.expectFrame(Frame.pong)).toEqual(patterned(8));
     });
@@ -186,6 +188,7 @@ describe.each(SHARD_COUNTS)('the receive limit of a relay with %i shard(s)', (sh
       expect(relay.counter(...WAITED)).toBe(before);
       client.push(frame(Frame.ping, patterned(9)));
       await relay.untilCounter(WAITED, (value) => value === before + 1);
+      await client.expectFrame(Frame.health);
       expect(client.unread).toBe(0);
       await setLimit(relay, 0);
       expect(await client.expectFrame(Frame.pong)).toEqual(patterned(8));
