@@ -20,9 +20,11 @@ const FAKE_UV = join('test/native/fake_uv', 'uv.h');
 export const IO_SOURCES = [
   'address.cc',
   'connection.cc',
+  'inherited.cc',
   'line_writer.cc',
   'handshake_budget.cc',
   'handshake_roster.cc',
+  'notify.cc',
   'relay_core.cc',
 ].map((file) => `native/io/${file}`);
 
