@@ -31,7 +31,7 @@ export { type DebugAccess, debugAccess } from './http/debug_access.js';
 export { type DebugPagesOptions, type DebugSource, debugPages } from './http/debug_pages.js';
 export type { StunSource } from './http/debug_vars.js';
 export { createMetricsServer, type MetricsServerOptions } from './http/metrics_server.js';
-export { createPageServer } from './http/page_server.js';
+export { createPageServer, type PageServerOptions } from './http/page_server.js';
 export { type PagesOptions, pages } from './http/pages.js';
 export { type Logger, silentLogger } from './log.js';
 export type { PacketForwarder } from './protocol/forwarder.js';
@@ -46,6 +46,7 @@ export type {
   ListenOptions,
   MeshPeer,
   RateLimit,
+  ServerAcceptLimit,
   ServerHandshakeOptions,
   ServerMeshOptions,
   ServerOptions,

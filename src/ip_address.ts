@@ -71,6 +71,16 @@ export function addressBytes(text: string): Buffer | undefined {
   return bytes;
 }
 
+/** Another host with the port of {@link withPort}. */
+export function withHost(text: string, host: string): string {
+  return withPort(host, Number(/\d*$/.exec(text)?.[0]));
+}
+
+/** The host of {@link withPort}. */
+export function hostOf(text: string): string {
+  return text.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+}
+
 /** Whether the Internet could reach a canonical address. */
 export function isPublicAddress(address: string): boolean {
   if (isIPv4(address)) return !NOT_PUBLIC.check(address, 'ipv4');

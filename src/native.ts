@@ -198,6 +198,8 @@ export interface NativeListenOptions {
   tag: number;
   /** Connections begin with a TLS handshake. Default: they are plain. */
   tls?: NativeTlsServer;
+  /** Address ranges of those that may send a PROXY header first. */
+  proxies: readonly string[];
 }
 
 /** Certificates of listeners, for any thread's handshakes. Names are compared in lower case. Errors have the code `ERR_DERP_CERTIFICATE`. */
@@ -321,6 +323,12 @@ export interface NativeRelay {
   drain(milliseconds: number, reconnectIn: number, tryFor: number): void;
   /** Handshakes in progress now. */
   readonly handshakes: number;
+  /** How many connections all listeners accept: `perSecond`, infinite for no limit, and `burst` at once. */
+  setAcceptLimit(perSecond: number, burst: number): void;
+  /** Whether a listener of JavaScript's may accept one more connection. */
+  takeAccept(): boolean;
+  /** Connections refused because of the limit, since start. */
+  readonly refusedByLimit: number;
   /** Connections refused because of `maxHandshakes`, since start. */
   readonly refused: number;
   /** Connections refused because of `maxHandshakeBytes`, since start. */
@@ -375,6 +383,8 @@ export interface NativeHandshakeIo {
   watchEnd(id: ConnectionId): Promise<never>;
   /** `ip:port` of the client, IPv6 in brackets; empty when it is unknown. */
   remote(id: ConnectionId): string;
+  /** The client's address as a trusted proxy told it, `ip:port`. */
+  setRemote(id: ConnectionId, remote: string): void;
   /** Whether a client that offers this is a mesh peer. */
   provesMeshKey(meshKey: string): boolean;
   /** Hands the client to the shard that owns `key`; `firstOutput` (whole frames) is what it will read first. False when that ended. */
@@ -446,6 +456,12 @@ export interface NativeAddon {
   counterNames(): string[];
   /** Bytes of a ring's memory that are not its data. */
   readonly ringOverhead: number;
+  /** What PROXY header the bytes begin with; see `native/io/proxy_header.h`. `client` is `ip:port` with the state `address`. */
+  readProxyHeader(bytes: Uint8Array): {
+    state: 'none' | 'more' | 'bad' | 'local' | 'address';
+    size: number;
+    client: string;
+  };
   /** Lowers the calling thread's scheduling priority (a nice value). */
   setThreadNice(nice: number): void;
   /** Names the calling thread, as `top -H` shows it; Linux keeps 15 bytes. */

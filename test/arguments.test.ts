@@ -15,6 +15,7 @@ import {
   pages,
   RelayClient,
   Server,
+  StunServer,
   TlsContext,
 } from 'derplane';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -413,6 +414,17 @@ const rows: Row[] = [
   ['BootstrapDns.close', []],
   ['BootstrapDns.counts', []],
   [
+    'StunServer.listen',
+    [
+      [() => StunServer.listen(any({ port: 70_000 })), 'port 70000: must be an integer from 0 to 65535'],
+      [() => StunServer.listen(any({ answersPerSecond: -1 })), 'answersPerSecond -1: must be an integer from 0'],
+      [() => StunServer.listen(any({ hots: 'x' })), 'did you mean host?'],
+    ],
+  ],
+  ['new StunServer', []],
+  ['StunServer.close', []],
+  ['StunServer.stats', []],
+  [
     'debugPages',
     [
       [() => debugPages(any({ relay: {} })), 'relay: must be a Server, not an object; it has no method expVar()'],
@@ -462,7 +474,9 @@ describe('wrong arguments', () => {
   });
 
   test.each(rows.filter(([, calls]) => calls.length > 0))('of %s are named in a DerpError', async (entry, calls) => {
-    const rejects = /^(Server\.(listen|accept|close|clients)|Client\.connect|(Relay)?Client\.\w+)$/.test(entry);
+    const rejects = /^((?:Stun)?Server\.(listen|accept|close|clients)|Client\.connect|(Relay)?Client\.\w+)$/.test(
+      entry,
+    );
     for (const [call, message] of calls) {
       let result: unknown;
       let error: unknown;

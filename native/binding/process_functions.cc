@@ -6,8 +6,10 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "../io/address.h"
 #include "../io/inherited.h"
 #include "../io/notify.h"
+#include "../io/proxy_header.h"
 #include "../io/thread_name.h"
 #include "env.h"
 
@@ -24,6 +26,19 @@ Napi::Value setThreadNice(const Napi::CallbackInfo& info) {
 Napi::Value setThreadName(const Napi::CallbackInfo& info) {
   nameThisThread(textOf(info[0]));
   return info.Env().Undefined();
+}
+
+// readProxyHeader(bytes): what PROXY header they begin with.
+Napi::Value proxyHeader(const Napi::CallbackInfo& info) {
+  static constexpr const char* kStates[] = {"none", "more", "bad", "local", "address"};
+  size_t size = 0;
+  const uint8_t* bytes = bytesOf(info[0], size);
+  const ProxyHeader found = readProxyHeader({bytes, size});
+  const auto result = Napi::Object::New(info.Env());
+  result.Set("state", kStates[static_cast<size_t>(found.state)]);
+  result.Set("size", static_cast<double>(found.size));
+  result.Set("client", found.state == ProxyHeader::State::kAddress ? addressText(found.client) : "");
+  return result;
 }
 
 bool throwSystem(Napi::Env env, int error) {
@@ -56,6 +71,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
 void defineProcessFunctions(Napi::Env env, Napi::Object exports) {
   exports.Set("setThreadNice", Napi::Function::New(env, setThreadNice));
   exports.Set("setThreadName", Napi::Function::New(env, setThreadName));
+  exports.Set("readProxyHeader", Napi::Function::New(env, proxyHeader));
   exports.Set("notifyManager", Napi::Function::New(env, notify));
   exports.Set("describeSocket", Napi::Function::New(env, describe));
 }

@@ -12,6 +12,10 @@ Napi::Value RelayWrap::getRefused(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->budget.refused()));
 }
 
+Napi::Value RelayWrap::getRefusedByLimit(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(core_->accept_limit.refused()));
+}
+
 Napi::Value RelayWrap::getRefusedBytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(core_->budget.refusedBytes()));
 }

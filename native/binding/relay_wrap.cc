@@ -24,6 +24,9 @@ Napi::Function RelayWrap::define(Napi::Env env) {
   return DefineClass(env, "Relay",
                      {InstanceAccessor("id", &RelayWrap::getId, nullptr),
                       InstanceAccessor("handshakes", &RelayWrap::getHandshakes, nullptr),
+                      InstanceMethod("setAcceptLimit", &RelayWrap::setAcceptLimit),
+                      InstanceMethod("takeAccept", &RelayWrap::takeAccept),
+                      InstanceAccessor("refusedByLimit", &RelayWrap::getRefusedByLimit, nullptr),
                       InstanceAccessor("refused", &RelayWrap::getRefused, nullptr),
                       InstanceAccessor("refusedBytes", &RelayWrap::getRefusedBytes, nullptr),
                       InstanceAccessor("lostEvents", &RelayWrap::getLostEvents, nullptr),
@@ -159,6 +162,17 @@ bool RelayWrap::ready(Napi::Env env) {
   return false;
 }
 
+// setAcceptLimit(perSecond, burst)
+Napi::Value RelayWrap::setAcceptLimit(const Napi::CallbackInfo& info) {
+  if (ready(info.Env())) core_->accept_limit.set(numberOf(info[0]), numberOf(info[1]));
+  return info.Env().Undefined();
+}
+
+// Whether a listener of JavaScript's may accept one more connection.
+Napi::Value RelayWrap::takeAccept(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), core_ == nullptr || core_->accept_limit.take(uv_now(loopOf(info.Env()))));
+}
+
 Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!ready(env)) return env.Undefined();
@@ -175,6 +189,12 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
       throwCode(env, "ERR_DERP_BAD_OPTION", "tls is no TlsServer of this thread");
       return env.Undefined();
     }
+  }
+  const auto proxies = options.Get("proxies").As<Napi::Array>();
+  for (uint32_t i = 0; i < proxies.Length(); i++) {
+    if (listen_options.proxies.add(textOf(proxies.Get(i)))) continue;
+    throwCode(env, "ERR_DERP_BAD_OPTION", "proxies holds what is no address range");
+    return env.Undefined();
   }
   listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
   auto callback = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));

@@ -29,6 +29,7 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value getId(const Napi::CallbackInfo& info);
   Napi::Value getHandshakes(const Napi::CallbackInfo& info);
   Napi::Value getRefused(const Napi::CallbackInfo& info);
+  Napi::Value getRefusedByLimit(const Napi::CallbackInfo& info);
   Napi::Value getRefusedBytes(const Napi::CallbackInfo& info);
   Napi::Value getEvicted(const Napi::CallbackInfo& info);
   Napi::Value getMute(const Napi::CallbackInfo& info);
@@ -36,6 +37,8 @@ class RelayWrap final : public Napi::ObjectWrap<RelayWrap> {
   Napi::Value getAccepts(const Napi::CallbackInfo& info);
   Napi::Value getTlsCounts(const Napi::CallbackInfo& info);
   Napi::Value getFailures(const Napi::CallbackInfo& info);
+  Napi::Value setAcceptLimit(const Napi::CallbackInfo& info);
+  Napi::Value takeAccept(const Napi::CallbackInfo& info);
   Napi::Value listen(const Napi::CallbackInfo& info);
   Napi::Value importFd(const Napi::CallbackInfo& info);
   Napi::Value socketPair(const Napi::CallbackInfo& info);

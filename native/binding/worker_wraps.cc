@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../io/address.h"
 #include "../io/relay_core.h"
 
 namespace derplane {
@@ -67,6 +68,7 @@ Napi::Function HandshakeIoWrap::define(Napi::Env env) {
        InstanceMethod("read", &HandshakeIoWrap::read), InstanceMethod("consume", &HandshakeIoWrap::consume),
        InstanceMethod("write", &HandshakeIoWrap::write), InstanceMethod("upgraded", &HandshakeIoWrap::upgraded),
        InstanceMethod("watchEnd", &HandshakeIoWrap::watchEnd), InstanceMethod("remote", &HandshakeIoWrap::remote),
+       InstanceMethod("setRemote", &HandshakeIoWrap::setRemote),
        InstanceMethod("provesMeshKey", &HandshakeIoWrap::provesMeshKey),
        InstanceMethod("adopt", &HandshakeIoWrap::adopt), InstanceMethod("serveHttp", &HandshakeIoWrap::serveHttp),
        InstanceMethod("fail", &HandshakeIoWrap::fail)});
@@ -105,7 +107,8 @@ uint64_t idOf(const Napi::Value& value) { return static_cast<uint64_t>(numberOf(
 
 Napi::Value errorOf(Napi::Env env, IoOutcome outcome, const std::string& why = "") {
   const char* name = ioOutcomeName(outcome);
-  Napi::Error error = Napi::Error::New(env, why.empty() ? std::string("connection ") + name : why);
+  const std::string fallback = outcome == IoOutcome::kProxy ? "malformed PROXY header" : std::string("connection ") + name;
+  Napi::Error error = Napi::Error::New(env, why.empty() ? fallback : why);
   error.Set("code", name);
   return error.Value();
 }
@@ -168,6 +171,12 @@ Napi::Value HandshakeIoWrap::watchEnd(const Napi::CallbackInfo& info) {
   const auto deferred = Napi::Promise::Deferred::New(env);
   io_->watchEnd(idOf(info[0]), [env, deferred](IoOutcome outcome) { deferred.Reject(errorOf(env, outcome)); });
   return deferred.Promise();
+}
+
+// setRemote(id, 'ip:port')
+Napi::Value HandshakeIoWrap::setRemote(const Napi::CallbackInfo& info) {
+  io_->setRemote(idOf(info[0]), parseAddress(textOf(info[1])));
+  return info.Env().Undefined();
 }
 
 Napi::Value HandshakeIoWrap::remote(const Napi::CallbackInfo& info) {

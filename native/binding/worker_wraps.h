@@ -37,6 +37,7 @@ class HandshakeIoWrap final : public Napi::ObjectWrap<HandshakeIoWrap> {
   Napi::Value upgraded(const Napi::CallbackInfo& info);
   Napi::Value watchEnd(const Napi::CallbackInfo& info);
   Napi::Value remote(const Napi::CallbackInfo& info);
+  Napi::Value setRemote(const Napi::CallbackInfo& info);
   Napi::Value provesMeshKey(const Napi::CallbackInfo& info);
   Napi::Value adopt(const Napi::CallbackInfo& info);
   Napi::Value serveHttp(const Napi::CallbackInfo& info);

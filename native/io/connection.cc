@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "address.h"
+#include "proxy_header.h"
 #include "relay_core.h"
 
 namespace derplane {
@@ -68,6 +70,7 @@ bool Connection::reserve(size_t size) {
 }
 
 Connection::ReadResult Connection::read(size_t max) {
+  if (may_be_proxied) return readProxyHeader();
   if (tls == nullptr) return readPlain(max);
   // A handshake that waited for its certificate goes on without new bytes.
   ReadResult result = open();
@@ -79,10 +82,38 @@ Connection::ReadResult Connection::read(size_t max) {
   } while (n < 0 && errno == EINTR);
   if (n == 0) return ReadResult::kEnd;
   if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? ReadResult::kNothing : ReadResult::kReset;
+  return takeSealed(sealed, static_cast<size_t>(n));
+}
+
+Connection::ReadResult Connection::takeSealed(const uint8_t* data, size_t size) {
   if (!tls->established() && !reserve(buffer_.size() + SecureSession::kHandshakeMemory)) return ReadResult::kBudget;
-  tls->feed(sealed, static_cast<size_t>(n));
-  result = open();
+  tls->feed(data, size);
+  const ReadResult result = open();
   return result == ReadResult::kNothing ? ReadResult::kBytes : result;
+}
+
+// What follows the header was read with it, and belongs to the client.
+Connection::ReadResult Connection::readProxyHeader() {
+  uint8_t chunk[kMaxProxyHeader];
+  ssize_t n;
+  do {
+    n = ::recv(fd.get(), chunk, sizeof chunk, MSG_DONTWAIT);
+  } while (n < 0 && errno == EINTR);
+  if (n == 0) return ReadResult::kEnd;
+  if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? ReadResult::kNothing : ReadResult::kReset;
+  proxy_bytes_.insert(proxy_bytes_.end(), chunk, chunk + n);
+  const ProxyHeader header = derplane::readProxyHeader(proxy_bytes_);
+  if (header.state == ProxyHeader::State::kMore) return ReadResult::kBytes;
+  if (header.state == ProxyHeader::State::kBad) return ReadResult::kProxy;
+  may_be_proxied = false;
+  const bool told = header.state == ProxyHeader::State::kAddress;
+  ConnectionTable::instance().setRemote(id, told ? header.client : remote);
+  const std::vector<uint8_t> read = std::exchange(proxy_bytes_, {});
+  const uint8_t* const rest = read.data() + header.size;
+  const size_t size = read.size() - header.size;
+  if (size == 0) return ReadResult::kBytes;
+  if (tls != nullptr) return takeSealed(rest, size);
+  return append(rest, size) ? ReadResult::kBytes : ReadResult::kBudget;
 }
 
 // Opens all records that are there. What ends the connection shows when the bytes before it have been seen.
@@ -258,6 +289,23 @@ void ConnectionTable::discardAll(const RelayCore* relay) {
       ended.push_back(takeOut(it++));
     }
   }
+}
+
+void ConnectionTable::setRemote(uint64_t id, const Address& remote) {
+  HandshakeBudget* budget = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = entries_.find(id);
+    if (it == entries_.end()) return;
+    budget = &it->second.connection->relay().budget;
+  }
+  // Ends one of the same source, if that has its share: before this one counts there, and without our lock.
+  budget->makeRoomOf(remote);
+  const std::lock_guard lock(mutex_);
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  it->second.connection->remote = remote;
+  budget->move(*it->second.connection);
 }
 
 std::string ConnectionTable::remoteText(uint64_t id) {

@@ -34,6 +34,7 @@ class Connection {
   bool notify = false;                       // the control plane wants to hear of its end
   bool exempt = false;                       // the relay made it: never ended to make room
   bool spoke = false;                        // its client had sent something before the relay got it
+  bool may_be_proxied = false;               // a trusted proxy may tell the client's address first
   bool not_ideal = false;                    // an `Ideal-Node` header came with it
   std::shared_ptr<SecureServer> tls_server;  // of a connection that begins with a TLS handshake
   std::unique_ptr<SecureSession> tls;        // what bytes() were opened by; null: they came as they are
@@ -49,7 +50,8 @@ class Connection {
   // kBytes: there may be more; over TLS also when only the handshake got further. kBudget: the relay's budget for
   // handshakes is used up. kTls: TLS failed, see tlsFailure(). kWantCertificate: read() again when the server's version
   // rises.
-  enum class ReadResult { kBytes, kNothing, kEnd, kReset, kBudget, kTls, kWantCertificate };
+  // kProxy: a malformed PROXY header.
+  enum class ReadResult { kBytes, kNothing, kEnd, kReset, kBudget, kTls, kWantCertificate, kProxy };
   // One recv of at most `max` bytes behind what is buffered. Over TLS it is a record's worth whatever `max` says, and
   // there may be something to send afterwards.
   ReadResult read(size_t max);
@@ -78,11 +80,14 @@ class Connection {
  private:
   bool reserve(size_t size);
   ReadResult readPlain(size_t max);
+  ReadResult readProxyHeader();
+  ReadResult takeSealed(const uint8_t* data, size_t size);
   ReadResult open();
 
   std::shared_ptr<RelayCore> relay_;
   std::vector<uint8_t> buffer_;
   size_t start_ = 0;
+  std::vector<uint8_t> proxy_bytes_;                  // of a PROXY header that is not whole yet
   std::atomic<int64_t>* greeted_over_tls_ = nullptr;  // the relay's gauge that counts this connection
   std::atomic<size_t> reserved_{0};
   std::atomic<bool> evicted_{false};
@@ -107,6 +112,8 @@ class ConnectionTable {
   // The same for a connection whose room is needed; false when it is unknown.
   bool evict(uint64_t id);
   void discardAll(const RelayCore* relay);
+  // Tells where a connection comes from, once its proxy has told; the share of that source counts from now on.
+  void setRemote(uint64_t id, const Address& remote);
   // Address of a connection, as text.
   std::string remoteText(uint64_t id);
 

@@ -33,16 +33,21 @@ bool HandshakeBudget::evict(Eviction why, Choose choose) {
   return false;
 }
 
-bool HandshakeBudget::admit(const Address& remote) {
+// Where none of its own is silent it may exceed its share as long as nobody else needs the room: many clients reach a
+// relay through one address, and come back at once after a restart.
+bool HandshakeBudget::makeRoomOf(const Address& remote) {
   const uint64_t now = nowMs();
-  bool at_share = false;
   {
     const std::lock_guard lock(mutex_);
-    at_share = roster_.atShare(remote);
+    if (!roster_.atShare(remote)) return false;
   }
-  // A source without silent connections may exceed its share while others need no room: many clients reach a
-  // relay through one address, and come back at once after a restart.
-  if (at_share) evict(Eviction::kSourceShare, [&](HandshakeRoster& r) { return r.takeSilentOf(remote, now); });
+  evict(Eviction::kSourceShare, [&](HandshakeRoster& r) { return r.takeSilentOf(remote, now); });
+  return true;
+}
+
+bool HandshakeBudget::admit(const Address& remote) {
+  const uint64_t now = nowMs();
+  const bool at_share = makeRoomOf(remote);
   if (hasRoom()) return true;
   if (evict(Eviction::kHandshakes, [&](HandshakeRoster& r) { return r.takeSilent(now); })) return true;
   if (!at_share && evict(Eviction::kSourceShare, [](HandshakeRoster& r) { return r.takeOverShare(); })) return true;
@@ -74,7 +79,15 @@ void HandshakeBudget::join(Connection& connection, bool spoke) {
   connection.roster.id = connection.id;
   connection.roster.fd = connection.fd.get();
   const std::lock_guard lock(mutex_);
-  roster_.join(connection.roster, connection.remote, spoke, nowMs());
+  // Behind a proxy the client's source counts, which is not known yet.
+  roster_.join(connection.roster, connection.may_be_proxied ? Address{} : connection.remote, spoke, nowMs());
+}
+
+void HandshakeBudget::move(Connection& connection) {
+  const std::lock_guard lock(mutex_);
+  if (!connection.roster.listed) return;
+  roster_.leave(connection.roster);
+  roster_.join(connection.roster, connection.remote, true, nowMs());
 }
 
 void HandshakeBudget::leave(Connection& connection) {

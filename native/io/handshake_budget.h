@@ -47,6 +47,10 @@ class HandshakeBudget {
   void join(Connection& connection, bool spoke);
   // It may no longer be chosen.
   void leave(Connection& connection);
+  // Its `remote` changed: it counts for that source now.
+  void move(Connection& connection);
+  // Ends a silent connection of a source that has its share; whether it has.
+  bool makeRoomOf(const Address& remote);
   // It made progress.
   void step(Connection& connection);
 

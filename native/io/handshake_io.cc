@@ -25,6 +25,8 @@ const char* ioOutcomeName(IoOutcome outcome) {
       return "tls";
     case IoOutcome::kEvicted:
       return "evicted";
+    case IoOutcome::kProxy:
+      return "proxy";
   }
   return "";
 }
@@ -258,6 +260,10 @@ void HandshakeIo::watchEnd(uint64_t id, OnWrite done) {
   }
 }
 
+void HandshakeIo::setRemote(uint64_t id, const Address& remote) {
+  if (find(id) != nullptr) ConnectionTable::instance().setRemote(id, remote);
+}
+
 std::string HandshakeIo::remote(uint64_t id) {
   const Job* job = find(id);
   return job == nullptr ? "" : addressText(job->connection->remote);
@@ -311,6 +317,9 @@ void HandshakeIo::tryRead(Job& job) {
         return;
       case Connection::ReadResult::kBudget:
         finishRead(job, IoOutcome::kBudget);
+        return;
+      case Connection::ReadResult::kProxy:
+        finishRead(job, IoOutcome::kProxy);
         return;
     }
   }

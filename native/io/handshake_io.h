@@ -21,7 +21,7 @@
 namespace derplane {
 
 // How a wait ended. The names are the codes that JavaScript sees.
-enum class IoOutcome { kOk, kClosed, kReset, kTimeout, kBudget, kDiscarded, kTls, kEvicted };
+enum class IoOutcome { kOk, kClosed, kReset, kTimeout, kBudget, kDiscarded, kTls, kEvicted, kProxy };
 const char* ioOutcomeName(IoOutcome outcome);
 
 class HandshakeIo final : public LoopUser {
@@ -52,6 +52,8 @@ class HandshakeIo final : public LoopUser {
   void write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite done);
   // Waits until something ends the connection's handshake: its deadline, its client, or want of room. Never kOk.
   void watchEnd(uint64_t id, OnWrite done);
+  // The client's address, as a trusted proxy told it.
+  void setRemote(uint64_t id, const Address& remote);
   // Address of the client, as text; empty when it is unknown.
   std::string remote(uint64_t id);
   // The connection asked for DERP; to be called once, before ServerKey is written.

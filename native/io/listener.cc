@@ -136,13 +136,15 @@ void Listener::acceptBatch() {
       break;
     }
     const Address remote = toAddress(from);
-    if (!core_->budget.admit(remote)) {
+    const bool may_be_proxied = options_.proxies.contains(remote);
+    if (!core_->accept_limit.take(uv_now(poll_.loop)) || !core_->budget.admit(may_be_proxied ? Address{} : remote)) {
       if (options_.tls != nullptr) core_->tls_rejected.fetch_add(1, std::memory_order_relaxed);
       continue;
     }
     inherited(fd.get());
     auto connection = std::make_unique<Connection>(core_, std::move(fd), remote);
     connection->listener = options_.tag;
+    connection->may_be_proxied = may_be_proxied;
     connection->tls_server = options_.tls;
     if (options_.tls != nullptr) core_->tls_accepted.fetch_add(1, std::memory_order_relaxed);
     core_->startHandshake({ConnectionTable::instance().add(std::move(connection)), HandshakeStart::kRequest});

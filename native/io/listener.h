@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "address_range.h"
 #include "loop_handles.h"
 #include "relay_core.h"
 
@@ -21,6 +22,7 @@ struct ListenOptions {
   uint32_t user_timeout_ms = 15'000;  // TCP_USER_TIMEOUT
   uint32_t tag = 0;                   // the control plane's number for this listener
   std::shared_ptr<SecureServer> tls;  // null: connections are plain
+  AddressRanges proxies;              // those that may tell the client's address by a PROXY header
 };
 
 class Listener final : public LoopUser {

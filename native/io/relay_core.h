@@ -13,6 +13,7 @@
 
 #include "../core/client_listing.h"
 #include "../core/router.h"
+#include "accept_limit.h"
 #include "connection.h"
 #include "fd.h"
 #include "handshake_budget.h"
@@ -186,6 +187,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
   const RelayConfig config;
   std::vector<std::unique_ptr<ShardSlot>> slots;
   HandshakeBudget budget;
+  AcceptLimit accept_limit;                // the control plane's thread
   std::atomic<uint64_t> accepts{0};        // upgrades to DERP
   std::atomic<uint64_t> accepts_tls12{0};  // those of them over TLS
   std::atomic<uint64_t> accepts_tls13{0};

@@ -7,6 +7,7 @@ import type { CertificateConfig, CertificateMode } from '../certificates/source.
 import { canonicalHost } from '../host_name.js';
 import { isHttpUrl } from '../http_client.js';
 import { canonicalAddress } from '../ip_address.js';
+import { checkRanges } from '../proxies.js';
 import type { SecretSource } from '../secrets/mesh_secret.js';
 import { parseMeshEntry } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
@@ -111,6 +112,8 @@ export function relayConfig(
     stun: stunConfig(flags, address, sockets),
     server: {
       ...(values.shards > 0 && { shards: values.shards }),
+      trustProxy: trustProxy(values['trust-proxy']),
+      acceptLimit: acceptLimit(flags),
       logClients: values['log-level'] === 'debug',
       mesh: {
         with: meshWith(flags, meshKey),
@@ -195,6 +198,25 @@ function certificateFiles({ values, given }: RelayFlags): PairFiles | undefined 
     throw new StartError(`-cert ${cert}: needs -certmode manual, and -certmode is ${certmode}`);
   }
   return { cert, key };
+}
+
+function trustProxy(list: string): string[] {
+  if (list === '') return [];
+  const ranges = list.split(',').map((range) => range.trim());
+  try {
+    checkRanges(ranges, '-trust-proxy');
+  } catch (error) {
+    throw new StartError((error as Error).message, { cause: error });
+  }
+  return ranges;
+}
+
+/** A limit without a burst never limits, as derper's. */
+function acceptLimit({ values, given }: RelayFlags): { perSecond: number; burst: number } {
+  const { 'accept-connection-limit': perSecond, 'accept-connection-burst': burst } = values;
+  if (!(perSecond >= 0)) throw new StartError(`-accept-connection-limit ${perSecond}: must be a number from 0 on`);
+  if (burst < 0) throw new StartError(`-accept-connection-burst ${burst}: must be an integer from 0 on`);
+  return { perSecond, burst: given.has('accept-connection-burst') ? burst : Number.POSITIVE_INFINITY };
 }
 
 function certificateMode(certmode: string, ipCertificates: boolean): CertificateMode {
@@ -353,6 +375,9 @@ function warnings({ values, given }: RelayFlags, address: Address): string[] {
     found.push(
       `-certmode ${values.certmode} serves TLS on port 443 only, and this is plain HTTP on ${formatAddress(address)}: nodes need TLS; use "-a :443", "-certmode manual" or a proxy in front`,
     );
+  }
+  if (given.has('accept-connection-limit') && !given.has('accept-connection-burst')) {
+    found.push('-accept-connection-limit limits nothing without -accept-connection-burst, as in derper');
   }
   if (!values.derp && values['mesh-with'] !== '') found.push('-mesh-with has no effect with -derp=false');
   if (!values['debug-pages'] && values['metrics-addr'] === '') {

@@ -147,14 +147,12 @@ export const FLAGS = {
   'accept-connection-limit': {
     type: 'float',
     default: Infinity,
-    help: 'connections accepted per second',
-    pending: 'limits on accepting',
+    help: 'connections that all listeners accept per second; others are closed. Needs -accept-connection-burst',
   },
   'accept-connection-burst': {
     type: 'int',
     default: MAX_INT,
-    help: 'burst of -accept-connection-limit',
-    inert: 'it needs -accept-connection-limit',
+    help: 'connections accepted at once under -accept-connection-limit, which limits nothing without it',
   },
   'rate-config': {
     type: 'string',
@@ -244,7 +242,11 @@ export const FLAGS = {
     default: true,
     help: 'serve the pages below /debug/ on the public listeners too; if false, only -metrics-addr serves them',
   },
-  'trust-proxy': { type: 'string', default: '', help: 'proxies to believe, as `CIDRs`', pending: 'proxies in front' },
+  'trust-proxy': {
+    type: 'string',
+    default: '',
+    help: "proxies that may tell the client's address, `CIDRs` separated by commas: by a PROXY header (version 1 or 2) on any listener, X-Forwarded-For or X-Real-IP",
+  },
   'allow-keys': {
     type: 'string',
     default: '',

@@ -3,7 +3,7 @@
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import type { BootstrapDns } from '../http/bootstrap_dns.js';
 import type { DebugPagesOptions, DebugSource } from '../http/debug_pages.js';
-import { createMetricsServer } from '../http/metrics_server.js';
+import { type MetricsServerOptions, metricsServer } from '../http/metrics_server.js';
 import type { Logger } from '../log.js';
 import { type Address, formatAddress } from './address.js';
 import { type HttpListener, listenHttp } from './http_listener.js';
@@ -43,10 +43,11 @@ export function debugOptions(
  */
 export async function serveMetrics(
   address: Address,
-  options: DebugPagesOptions,
+  options: Omit<MetricsServerOptions, 'host'>,
+  mayAccept: () => boolean,
   logger: Logger,
 ): Promise<HttpListener> {
-  const listener = await listenHttp(createMetricsServer({ ...options, host: address.host }), address, logger);
+  const listener = await listenHttp(metricsServer({ ...options, host: address.host }, mayAccept), address, logger);
   logger.info({}, `derper: serving metrics on ${formatAddress(listener.address)}`);
   return listener;
 }

@@ -10,6 +10,7 @@ import { pages } from '../http/pages.js';
 import { plainPages } from '../http/plain_pages.js';
 import type { Logger } from '../log.js';
 import { PrivateKey } from '../protocol/key.js';
+import { TrustedProxies } from '../proxies.js';
 import { RING_BYTES } from '../server/defaults.js';
 import type { ListenOptions, ServerOptions } from '../server/options.js';
 import { readRateConfig } from '../server/rate_config.js';
@@ -80,7 +81,14 @@ async function serveAll(config: Ready, key: PrivateKey, tls: RelayTls | undefine
   let relay = await serve(config, key, tls, log);
   const { metricsAddress } = config;
   if (metricsAddress !== undefined) {
-    relay = await beside(relay, metricsAddress, () => serveMetrics(metricsAddress, relay.debug, logger));
+    relay = await beside(relay, metricsAddress, () =>
+      serveMetrics(
+        metricsAddress,
+        { ...relay.debug, trustProxy: config.server.trustProxy ?? [] },
+        relay.mayAccept,
+        logger,
+      ),
+    );
   }
   if (config.tls === undefined || tls === undefined) return relay;
   const { plainAddress, certificates } = config.tls;
@@ -106,6 +114,8 @@ async function serveAll(config: Ready, key: PrivateKey, tls: RelayTls | undefine
 type Serving = RunningRelay & {
   debug: DebugPagesOptions;
   pages: RequestListener;
+  /** Whether a listener beside the relay's own may accept one more connection. */
+  mayAccept: () => boolean;
   /** Undefined: STUN is not served. */
   stunPort: number | undefined;
 };
@@ -123,15 +133,15 @@ async function beside(relay: Serving, address: Address, listen: () => Promise<Ht
 
 async function servePlain(
   address: Address,
-  { pages }: Serving,
+  { pages, mayAccept }: Serving,
   { source }: RelayTls,
-  { tcpKeepaliveTime, home, publicDebugPages }: RelayConfig,
+  { tcpKeepaliveTime, home, publicDebugPages, server: { trustProxy = [] } }: RelayConfig,
   logger: Logger,
 ): Promise<HttpListener> {
   const hidden = home === 'none';
   const server = boundedServer(
     plainPages({ pages, challenge: source.challenge, hidden, ...(!publicDebugPages && { access: () => false }) }),
-    { hidden },
+    { hidden, mayAccept, proxies: new TrustedProxies(trustProxy) },
   );
   server.on('connection', (socket) => socket.setKeepAlive(true, tcpKeepaliveTime));
   const listener = await listenHttp(server, address, logger);
@@ -146,8 +156,12 @@ async function serve(
   { logger, linesLost }: Log,
 ): Promise<Serving> {
   const { address, tcpKeepaliveTime, tcpUserTimeout, drainTime, derp, home, rateConfig } = config;
-  const { Server } = await import('../server/server.js');
-  const server = new Server(key, { ...(derp ? derpOptions(config, logger) : NO_DERP), logger });
+  const { trustProxy = [], acceptLimit = {} } = config.server;
+  const { mayAccept, Server } = await import('../server/server.js');
+  const server = new Server(key, {
+    ...(derp ? derpOptions(config, logger) : { ...NO_DERP, trustProxy, acceptLimit }),
+    logger,
+  });
   const expiry = tls && (() => tls.source.expiry());
   const stun = config.stun && (await startStun(config.stun, config.hostname, logger));
   const bootstrapDns = new BootstrapDns({ ...config.bootstrapDns, logger });
@@ -163,7 +177,7 @@ async function serve(
       bootstrapDns,
       logger,
     });
-    const httpServer = boundedServer(listener, { hidden: home === 'none' });
+    const httpServer = boundedServer(listener, { hidden: home === 'none', proxies: new TrustedProxies(trustProxy) });
     const port = await listen(server, address, {
       tcpKeepaliveTime,
       tcpUserTimeout,
@@ -175,6 +189,7 @@ async function serve(
       address: { ...address, port },
       debug,
       pages: listener,
+      mayAccept: () => mayAccept(server),
       stunPort: stun?.port,
       answers: () => server.ping(),
       reload: () => {

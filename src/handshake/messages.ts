@@ -17,6 +17,8 @@ export interface HandshakeThreadData {
   privateKey: Uint8Array;
   /** Whether DERP is served; if not, every request is for pages. */
   derp: boolean;
+  /** Address ranges of proxies whose `X-Forwarded-For` counts. */
+  proxies: readonly string[];
   /** Milliseconds for the request head. */
   requestTimeout: number;
   /** Milliseconds for ServerKey to be written and ClientInfo to be read, each. */
@@ -43,6 +45,7 @@ export const HANDSHAKE_FAILURES = [
   'internal',
   'tls',
   'refused',
+  'proxy',
 ] as const;
 
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number];

@@ -3,6 +3,7 @@ import { parentPort } from 'node:worker_threads';
 import { workerData } from 'piscina';
 import { type Admission, ALLOWED } from '../admission/decision.js';
 import { DerpError } from '../errors.js';
+import { hostOf, withHost } from '../ip_address.js';
 import { LineBudget, OPERATOR_RATE, withSuppressed } from '../log_limit.js';
 import { HandshakeStart, type NativeHandshakeIo, native } from '../native.js';
 import { FRAME_HEADER_LENGTH, FrameType, readBodyLength, serverKeyFrame } from '../protocol/frame.js';
@@ -14,7 +15,8 @@ import {
   sealServerInfo,
 } from '../protocol/info.js';
 import { PrivateKey, type PublicKey } from '../protocol/key.js';
-import { MAX_REQUEST_HEAD, readHead } from '../requests/head.js';
+import { TrustedProxies } from '../proxies.js';
+import { MAX_REQUEST_HEAD, type RequestHead, readHead } from '../requests/head.js';
 import { RefusedRequest } from '../requests/refusal.js';
 import { threadName } from '../thread_name.js';
 import { AdmissionAsker } from './admission.js';
@@ -36,8 +38,10 @@ const {
   requestTimeout,
   clientInfoTimeout,
   admissionTimeout,
+  proxies: proxyRanges,
 } = workerData as HandshakeThreadData;
 const privateKey = PrivateKey.fromBytes(keyBytes);
+const proxies = new TrustedProxies(proxyRanges);
 
 const serverKey = serverKeyFrame(privateKey.publicKey);
 /** The answer to an upgrade and ServerKey leave in one write. */
@@ -113,6 +117,7 @@ const reports = new Map<HandshakeFailure, LineBudget>([
   ['tls', new LineBudget(OPERATOR_RATE)],
   ['internal', new LineBudget(OPERATOR_RATE)],
   ['refused', new LineBudget(OPERATOR_RATE)],
+  ['proxy', new LineBudget(OPERATOR_RATE)],
 ]);
 
 /**
@@ -130,9 +135,19 @@ async function readRequest(id: number): Promise<DerpRequest> {
     }
     const request = derpRequest(found.head);
     if (!derp) request.upgrade = false;
-    if (request.upgrade) io.consume(id, found.end);
+    if (request.upgrade) {
+      if (proxyRanges.length > 0) noteClient(id, found.head);
+      io.consume(id, found.end);
+    }
     return request;
   }
+}
+
+/** A trusted proxy's headers tell the client's address, though not its port. */
+function noteClient(id: number, { headers }: RequestHead): void {
+  const remote = io.remote(id);
+  const client = proxies.clientOf(hostOf(remote), headers);
+  if (client !== undefined) io.setRemote(id, withHost(remote, client));
 }
 
 /** From ServerKey to ServerInfo. */

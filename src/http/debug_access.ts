@@ -6,7 +6,7 @@ import { BlockList, isIP } from 'node:net';
 import { wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
 import { queryValue } from '../requests/query.js';
-import { clientAddress } from './client_address.js';
+import { clientAddress, isForwarded } from './client_address.js';
 
 /** Whether a request may see the debug pages. */
 export type DebugAccess = (request: IncomingMessage) => boolean;
@@ -74,10 +74,6 @@ function add(list: BlockList, variable: string, text: string, withPrefix: boolea
 function contains(list: BlockList, ip: string): boolean {
   const family = isIP(ip);
   return family !== 0 && list.check(ip, family === 4 ? 'ipv4' : 'ipv6');
-}
-
-function isForwarded(request: IncomingMessage): boolean {
-  return (request.headers['x-forwarded-for'] ?? '') !== '';
 }
 
 /** The file is read each time, so that a new key needs no restart. */

@@ -2,12 +2,15 @@ import { type IncomingMessage, type RequestListener, Server, type ServerResponse
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { isDerpPath, isKnownUpgrade } from '../handshake/request.js';
+import { checkRanges, NO_PROXIES, TrustedProxies } from '../proxies.js';
 import { headerOf, type RequestHead } from '../requests/head.js';
 import { REFUSE, type Refuser, refuseRequest } from '../requests/last_answer.js';
 import type { RefusalCode } from '../requests/refusal.js';
+import { noteClient } from './client_address.js';
 import { ConnectionPlaces, type PlaceBounds } from './connection_places.js';
 import { PageConnection } from './page_connection.js';
 import { type PagesOptions, pages } from './pages.js';
+import { afterProxyHeader } from './proxy_header.js';
 
 /** Milliseconds from accept to the end of a request, for writing an answer, and between two requests, as in derper. */
 const CONNECTION_DEADLINE = 30_000;
@@ -23,25 +26,39 @@ const PLACES: PlaceBounds = { max: 4_096, maxPerSource: 256, grace: 100 };
  *
  * @throws {@link DerpError} `ERR_DERP_BAD_OPTION`
  */
-export function createPageServer(options: PagesOptions = {}): Server {
-  return boundedServer(pages(options), { hidden: options.home === 'none' });
+export function createPageServer(options: PageServerOptions = {}): Server {
+  const { trustProxy, ...shown } = options;
+  if (trustProxy !== undefined) checkRanges(trustProxy, 'trustProxy');
+  return boundedServer(pages(shown), { hidden: options.home === 'none', proxies: new TrustedProxies(trustProxy) });
+}
+
+/** Options of {@link createPageServer}. */
+export interface PageServerOptions extends PagesOptions {
+  /** Proxies that may tell the client's address, as {@link ServerOptions.trustProxy}. Default: none. */
+  trustProxy?: readonly string[];
 }
 
 /** How a {@link boundedServer} differs from that of {@link createPageServer}. */
 export interface BoundedServerOptions extends Partial<PlaceBounds> {
   /** Closes the connection of a malformed request without an answer. Default: false. */
   hidden?: boolean;
+  /** Those that may tell a client's address. Default: none. */
+  proxies?: TrustedProxies;
+  /** Whether a connection may come in that the server accepted itself. Default: always. */
+  mayAccept?: () => boolean;
 }
 
 /** A server with the bounds of {@link createPageServer} for other pages. */
 export function boundedServer(
   listener: RequestListener,
-  { hidden = false, ...bounds }: BoundedServerOptions = {},
+  { hidden = false, proxies = NO_PROXIES, mayAccept = () => true, ...bounds }: BoundedServerOptions = {},
 ): Server {
-  const server = new PageServer({ ...PLACES, ...bounds }, hidden);
+  const server = new PageServer({ ...PLACES, ...bounds }, { hidden, proxies, mayAccept });
   server.on('request', listener);
   return server;
 }
+
+type Behaviour = Required<Pick<BoundedServerOptions, 'hidden' | 'proxies' | 'mayAccept'>>;
 
 /** The state of an open connection. */
 interface Open {
@@ -51,17 +68,26 @@ interface Open {
 }
 
 class PageServer extends Server implements Refuser {
-  readonly #hidden: boolean;
+  readonly #behaviour: Behaviour;
   readonly #open = new Map<Socket, Open>();
   readonly #places: ConnectionPlaces;
 
-  constructor(bounds: PlaceBounds, hidden: boolean) {
+  constructor(bounds: PlaceBounds, behaviour: Behaviour) {
     super();
-    this.#hidden = hidden;
+    this.#behaviour = behaviour;
     this.#places = new ConnectionPlaces(bounds);
     // Node's parser never sees a connection.
     this.removeAllListeners('connection');
-    this.on('connection', (socket: Socket) => this.#begin(socket));
+    this.on('connection', (socket: Socket) => this.#meet(socket));
+  }
+
+  /** What a relay's listener gives away it has accepted, with bytes that it read behind a PROXY header. */
+  #meet(socket: Socket): void {
+    const { proxies, mayAccept } = this.#behaviour;
+    if (socket.readableLength > 0) return this.#begin(socket);
+    if (!mayAccept()) return void socket.destroy();
+    if (!proxies.has(socket.remoteAddress ?? '')) return this.#begin(socket);
+    afterProxyHeader(socket, FIRST_BYTE_DEADLINE, () => this.#begin(socket));
   }
 
   #begin(socket: Socket): void {
@@ -104,6 +130,7 @@ class PageServer extends Server implements Refuser {
   #serve(request: IncomingMessage, response: ServerResponse): void {
     this.#setDeadline(request.socket, CONNECTION_DEADLINE);
     this.#places.busy(request.socket);
+    noteClient(request, this.#behaviour.proxies);
     this.emit('request', request, response);
   }
 
@@ -125,7 +152,7 @@ class PageServer extends Server implements Refuser {
   }
 
   [REFUSE](socket: Duplex, code: RefusalCode): void {
-    if (this.#hidden) socket.destroy();
+    if (this.#behaviour.hidden) socket.destroy();
     else refuseRequest(socket, code);
   }
 

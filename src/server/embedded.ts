@@ -4,25 +4,29 @@ import type { Duplex } from 'node:stream';
 import { type DerpRequest, derpRequest } from '../handshake/request.js';
 import type { LimitedLog } from '../log_limit.js';
 import { type ConnectionId, HandshakeStart, type NativeRelay } from '../native.js';
+import type { TrustedProxies } from '../proxies.js';
+import type { RequestHead } from '../requests/head.js';
 import { refuseRequest } from '../requests/last_answer.js';
 import { headOf, refusalOf } from '../requests/message.js';
 import { isWebSocketRequest } from '../websocket/upgrade.js';
 import { WebSockets } from '../websocket/web_sockets.js';
 import { refuseUpgrade } from './refusal.js';
-import { connectedPair, remoteOf, takeOver } from './takeover.js';
+import { clientOf, connectedPair, takeOver } from './takeover.js';
 
 type OnUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 
 export class EmbeddedConnections {
   readonly #relay: NativeRelay;
   readonly #log: LimitedLog;
+  readonly #proxies: TrustedProxies;
   readonly #servers = new Map<HttpServer, OnUpgrade>();
   /** What waits for the end of a connection. */
   readonly #ends = new Map<ConnectionId, () => void>();
   readonly webSockets: WebSockets;
 
-  constructor(relay: NativeRelay, log: LimitedLog) {
+  constructor(relay: NativeRelay, log: LimitedLog, proxies: TrustedProxies) {
     this.#relay = relay;
+    this.#proxies = proxies;
     this.#log = log;
     this.webSockets = new WebSockets({ log, connect: (remote) => this.#connect(remote) });
   }
@@ -40,9 +44,9 @@ export class EmbeddedConnections {
       if (refusal !== undefined) {
         refuseRequest(socket, refusal);
       } else if (isWebSocket) {
-        this.webSockets.upgrade(requestHead, socket, head, remoteOf(request.socket));
+        this.webSockets.upgrade(requestHead, socket, head, this.#clientOf(request, requestHead));
       } else if (derp.upgrade) {
-        void this.#upgrade(request, derp, socket, head);
+        void this.#upgrade(this.#clientOf(request, requestHead), derp, socket, head);
       } else if (httpServer.listenerCount('upgrade') === 1) {
         refuseUpgrade(request, socket);
       }
@@ -100,8 +104,12 @@ export class EmbeddedConnections {
     this.#ends.clear();
   }
 
-  async #upgrade(request: IncomingMessage, derp: DerpRequest, socket: Duplex, head: Buffer): Promise<void> {
+  #clientOf(request: IncomingMessage, { headers }: RequestHead): string {
+    return clientOf(request.socket, headers, this.#proxies);
+  }
+
+  async #upgrade(remote: string, derp: DerpRequest, socket: Duplex, head: Buffer): Promise<void> {
     const start = derp.fastStart ? HandshakeStart.DERP : HandshakeStart.ANSWER;
-    await this.admit(socket, head, remoteOf(request.socket), start, derp.notIdeal);
+    await this.admit(socket, head, remote, start, derp.notIdeal);
   }
 }

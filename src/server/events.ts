@@ -102,7 +102,7 @@ function handleHttp(event: EventOf<'http'>, { relay, log, pages, isClosing }: He
   if (refused !== undefined) log.log('debug', 'malformed', { remote }, `derp: ${remote}: ${refused.message}`);
   if (isClosing()) relay.discard(id);
   else if (refused !== undefined) pages.refuse(id, event.listener, refused.refusal);
-  else pages.serve(id, event.listener);
+  else pages.serve(id, event.listener, remote);
 }
 
 /** A handshake that came to nothing. */

@@ -50,7 +50,11 @@ export function relayFigures({
     gauge_memstats_sys0: MEMORY_AT_START,
     gauge_handshakes_in_progress: relay.handshakes,
     gauge_handshakes_waiting: relay.waitingHandshakes,
-    refused_connections: { handshakes: relay.refused, handshake_bytes: relay.refusedBytes },
+    refused_connections: {
+      accept_limit: relay.refusedByLimit,
+      handshakes: relay.refused,
+      handshake_bytes: relay.refusedBytes,
+    },
     evicted_connections: Object.fromEntries(EVICTIONS.map((name, index) => [name, evicted[index]!])),
     handshakes_failed: {
       ...Object.fromEntries(HANDSHAKE_FAILURES.map((name, index) => [name, failures[index] ?? 0])),

@@ -51,6 +51,8 @@ export interface ListeningOptions {
   logger: Logger;
   pages: PageConnections;
   tls: TlsListeners;
+  /** Address ranges of proxies. */
+  proxies: readonly string[];
 }
 
 /** A native listener, and the address that it took. */
@@ -106,10 +108,10 @@ export class Listening {
   #bind(options: ListenOptions, host: string, tag: number): Bound {
     const { port = 0, fd } = options;
     const { tcpKeepaliveTime = defaults.TCP_KEEPALIVE_TIME, tcpUserTimeout = defaults.TCP_USER_TIMEOUT } = options;
-    const { relay, logger } = this.#options;
+    const { relay, logger, proxies } = this.#options;
     const trouble = new AcceptTrouble(logger, 'accept', 'connections wait');
     const tls = options.tls === undefined ? {} : { tls: nativeOf(options.tls) };
-    const at = { tcpKeepaliveTime, tcpUserTimeout, tag, ...tls };
+    const at = { tcpKeepaliveTime, tcpUserTimeout, tag, proxies, ...tls };
     const listenAt = (address: string, socket = {}) => ({
       native: relay.listen({ host: address, port, ...at, ...socket }, (code) => trouble.failed(code)),
       address,

@@ -30,6 +30,13 @@ export interface ServerOptions {
   admission?: ServerAdmissionOptions;
   /** Limits of handshakes. */
   handshake?: ServerHandshakeOptions;
+  /**
+   * Proxies that may tell the client's address, as ranges (`192.0.2.0/24`) or addresses: by a PROXY header (version 1 or 2) in front of the
+   * connection, TLS included, by `X-Forwarded-For` or by `X-Real-IP`. The client's address then counts everywhere. Default: none.
+   */
+  trustProxy?: readonly string[];
+  /** Connections that all listeners accept together; others are closed at once and counted. Default: no limit. */
+  acceptLimit?: ServerAcceptLimit;
   /** Deadlines and intervals of clients. */
   timeouts?: ServerTimeoutOptions;
   /** Bounds of memory. */
@@ -58,6 +65,14 @@ export interface ServerMeshOptions {
   dnsInterval?: number;
   /** Certificate name of relays behind `dns:NAME` if the entry has none. Default: each entry must name one. */
   hostname?: string;
+}
+
+/** A token bucket of connections. */
+export interface ServerAcceptLimit {
+  /** Connections accepted a second, from 0 on. Default: no limit. */
+  perSecond?: number;
+  /** Connections accepted at once; the bucket is full at first. Default: no bound, and then `perSecond` limits nothing. */
+  burst?: number;
 }
 
 /** From accepting a connection to the end of its handshake. */

@@ -3,6 +3,7 @@ import type { Server as HttpServer } from 'node:http';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { ConnectionId, NativeRelay, NativeTlsSession } from '../native.js';
+import { setRemoteAddress, type TrustedProxies } from '../proxies.js';
 import { readHead } from '../requests/head.js';
 import { REFUSE, type Refuser, refuseRequest } from '../requests/last_answer.js';
 import type { RefusalCode } from '../requests/refusal.js';
@@ -10,10 +11,11 @@ import { TlsStream } from '../tls/tls_stream.js';
 import { isWebSocketRequest } from '../websocket/upgrade.js';
 import type { WebSockets } from '../websocket/web_sockets.js';
 import { refuseDerp } from './refusal.js';
-import { remoteOf } from './takeover.js';
+import { clientOf, remoteOf } from './takeover.js';
 
 export class PageConnections {
   readonly #relay: NativeRelay;
+  readonly #proxies: TrustedProxies;
   readonly #webSockets: WebSockets | undefined;
   /** Who serves each listener's requests, by the listener's tag. Connections may come after their listener closed. */
   readonly #servers = new Map<number, HttpServer | undefined>();
@@ -21,8 +23,9 @@ export class PageConnections {
   readonly #sockets = new Set<Socket>();
 
   /** @param webSockets - takes WebSockets of listeners without a server; undefined: DERP is not served */
-  constructor(relay: NativeRelay, webSockets: WebSockets | undefined) {
+  constructor(relay: NativeRelay, webSockets: WebSockets | undefined, proxies: TrustedProxies) {
     this.#relay = relay;
+    this.#proxies = proxies;
     this.#webSockets = webSockets;
   }
 
@@ -41,8 +44,9 @@ export class PageConnections {
     this.#servers.delete(tag);
   }
 
-  serve(id: ConnectionId, tag: number): void {
-    const taken = this.#take(id);
+  /** @param remote - where it comes from, `ip:port` */
+  serve(id: ConnectionId, tag: number, remote: string): void {
+    const taken = this.#take(id, remote);
     if (taken === undefined) return;
     const { stream, bytes } = taken;
     const server = this.#servers.get(tag);
@@ -58,12 +62,18 @@ export class PageConnections {
   #serveAlone(stream: Duplex, bytes: Buffer): void {
     const found = readHead(bytes, 0);
     if (this.#webSockets === undefined || found === undefined || !isWebSocketRequest(found.head)) refuseDerp(stream);
-    else this.#webSockets.upgrade(found.head, stream, bytes.subarray(found.end), remoteOf(stream));
+    else
+      this.#webSockets.upgrade(
+        found.head,
+        stream,
+        bytes.subarray(found.end),
+        clientOf(stream, found.head.headers, this.#proxies),
+      );
   }
 
   /** Answers a malformed request; what was read of the connection is thrown away. */
   refuse(id: ConnectionId, tag: number, code: RefusalCode): void {
-    const stream = this.#take(id)?.stream;
+    const stream = this.#take(id, '')?.stream;
     if (stream === undefined) return;
     const server = this.#servers.get(tag) as Partial<Refuser> | undefined;
     if (server?.[REFUSE] === undefined) refuseRequest(stream, code);
@@ -71,7 +81,7 @@ export class PageConnections {
   }
 
   /** Makes a stream of a connection; undefined if it closed meanwhile. */
-  #take(id: ConnectionId): { stream: Duplex; bytes: Buffer } | undefined {
+  #take(id: ConnectionId, remote: string): { stream: Duplex; bytes: Buffer } | undefined {
     let detached: { fd: number; bytes: Buffer; tls?: NativeTlsSession };
     try {
       detached = this.#relay.detach(id);
@@ -80,6 +90,8 @@ export class PageConnections {
     }
     const socket = new Socket({ fd: detached.fd, readable: true, writable: true, allowHalfOpen: true });
     socket.on('error', () => socket.destroy());
+    // A PROXY header named the client.
+    if (remote !== '' && remote !== remoteOf(socket)) setRemoteAddress(socket, remote);
     // Node's server knows only connections that it accepted itself: these are ours to end.
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));

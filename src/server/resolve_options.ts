@@ -1,12 +1,24 @@
 /** Options of a {@link Server}, checked, and with their defaults filled in. */
 import { ADMISSION_CHECKS, type ResolvedAdmission, type ServerAdmissionOptions } from '../admission/options.js';
-import { arrayOf, type Checks, checkBoolean, checkLogger, checkOptions, checkString, oneOf } from '../checks.js';
+import {
+  arrayOf,
+  badOption,
+  type Checks,
+  checkBoolean,
+  checkLogger,
+  checkOptions,
+  checkString,
+  oneOf,
+  wrong,
+} from '../checks.js';
 import { type Logger, silentLogger } from '../log.js';
+import { checkRanges } from '../proxies.js';
 import { checkPem } from '../tls/pem_option.js';
 import * as defaults from './defaults.js';
 import { numberOption } from './option_ranges.js';
 import type {
   DuplicatePolicy,
+  ServerAcceptLimit,
   ServerHandshakeOptions,
   ServerMeshOptions,
   ServerOptions,
@@ -24,6 +36,8 @@ export interface ResolvedOptions {
   readonly mesh: ServerMeshOptions &
     Required<Pick<ServerMeshOptions, 'with' | 'insecureHttp' | 'retryInterval' | 'dnsInterval'>>;
   readonly admission: ResolvedAdmission;
+  readonly trustProxy: readonly string[];
+  readonly acceptLimit: Required<ServerAcceptLimit>;
   readonly handshake: Required<ServerHandshakeOptions>;
   readonly timeouts: Required<ServerTimeoutOptions>;
   readonly queues: Required<ServerQueueOptions>;
@@ -46,6 +60,8 @@ const CHECKS: Checks<ServerOptions> = {
     hostname: checkString,
   },
   admission: ADMISSION_CHECKS,
+  trustProxy: checkRanges,
+  acceptLimit: { perSecond: checkAmount, burst: checkAmount },
   handshake: {
     threads: numberOption('handshake.threads'),
     maxPending: numberOption('handshake.maxPending'),
@@ -90,6 +106,8 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
       dnsInterval: mesh.dnsInterval ?? defaults.MESH_DNS_INTERVAL,
     },
     admission: { urlFailOpen: true, urlCache: 0, admitTimeout: defaults.ADMIT_TIMEOUT, ...given(options.admission) },
+    trustProxy: options.trustProxy ?? [],
+    acceptLimit: resolveAcceptLimit(options.acceptLimit ?? {}),
     handshake: resolveHandshake(handshake, threads.handshakeThreads),
     timeouts: {
       write: timeouts.write ?? defaults.WRITE_TIMEOUT,
@@ -107,6 +125,20 @@ export function resolveOptions(options: ServerOptions): ResolvedOptions {
 /** Without options that are undefined, which would hide a default. */
 function given(options: ServerAdmissionOptions = {}): ServerAdmissionOptions {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
+
+/** A number from 0 on, which may be infinite. */
+function checkAmount(value: unknown, name: string): void {
+  if (typeof value !== 'number') wrong(name, value, 'a number');
+  if (!(value >= 0)) throw badOption(`${name} ${value}: must be a number from 0 on`);
+}
+
+/** Without a burst the bucket is endless, as derper's is by default: then there is no limit. */
+function resolveAcceptLimit({
+  perSecond = Number.POSITIVE_INFINITY,
+  burst = Number.POSITIVE_INFINITY,
+}: ServerAcceptLimit): Required<ServerAcceptLimit> {
+  return { perSecond: burst === Number.POSITIVE_INFINITY ? burst : perSecond, burst };
 }
 
 function resolveHandshake(handshake: ServerHandshakeOptions, threads: number): ResolvedOptions['handshake'] {

@@ -10,6 +10,7 @@ import { LimitedLog } from '../log_limit.js';
 import type { PacketForwarder } from '../protocol/forwarder.js';
 import { checkPrivateKey, checkPublicKey, type PrivateKey, type PublicKey, secretOf } from '../protocol/key.js';
 import { parseMeshKey } from '../protocol/mesh_key.js';
+import { TrustedProxies } from '../proxies.js';
 import { Shards } from '../shard/shards.js';
 import type { ClientList, ClientQuery } from './client_query.js';
 import { Clients } from './clients.js';
@@ -36,6 +37,14 @@ import { type ConnectionTraffic, Traffic } from './traffic.js';
 
 /** The range of a receive limit. */
 const NOT_NEGATIVE = { min: 0, max: Number.MAX_SAFE_INTEGER };
+
+/** How each relay's limit on accepting is asked. */
+const accepting = new WeakMap<Server, () => boolean>();
+
+/** Whether a listener beside the relay's own may accept one more connection. */
+export function mayAccept(server: Server): boolean {
+  return accepting.get(server)!();
+}
 
 const checkForwarder = having('a PacketForwarder', 'forwardPacket');
 
@@ -130,7 +139,12 @@ export class Server extends ServerEmitter {
     });
     this.#shards.relay.setMeshKey(this.meshKey);
     if (this.#options.logClients) this.#shards.relay.setLogClients(true);
+    const proxies = new TrustedProxies(this.#options.trustProxy);
+    const { perSecond, burst } = this.#options.acceptLimit;
+    this.#shards.relay.setAcceptLimit(perSecond, burst);
+    accepting.set(this, () => this.#shards.relay.takeAccept());
     this.#handshakes = new Handshakes({
+      proxies: proxies.ranges,
       relay: this.#shards.relay,
       privateKey: secretOf(privateKey),
       derp: this.#options.derp,
@@ -141,14 +155,19 @@ export class Server extends ServerEmitter {
       threads: handshake.threads,
       onTrouble: (message) => this.#strangersLog.log('error', 'handshake thread', {}, `derper: ${message}`),
     });
-    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog);
-    this.#pages = new PageConnections(this.#shards.relay, this.#options.derp ? this.#embedded.webSockets : undefined);
+    this.#embedded = new EmbeddedConnections(this.#shards.relay, this.#strangersLog, proxies);
+    this.#pages = new PageConnections(
+      this.#shards.relay,
+      this.#options.derp ? this.#embedded.webSockets : undefined,
+      proxies,
+    );
     this.#tls = new TlsListeners(this.#shards.relay.id, privateKey.publicKey);
     this.#listening = new Listening({
       relay: this.#shards.relay,
       logger: this.#logger,
       pages: this.#pages,
       tls: this.#tls,
+      proxies: proxies.ranges,
     });
     this.#checks = new ConsistencyChecks(this.#shards.relay, shards);
     this.#forwarders = new Forwarders(this.#shards.relay, this.#strangersLog);

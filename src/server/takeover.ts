@@ -2,8 +2,9 @@
 import { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { TLSSocket } from 'node:tls';
-import { withPort } from '../ip_address.js';
+import { hostOf, withHost, withPort } from '../ip_address.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
+import type { HeaderList, TrustedProxies } from '../proxies.js';
 import { readAll, TlsStream } from '../tls/tls_stream.js';
 
 /**
@@ -39,6 +40,13 @@ export function remoteOf(stream: Duplex): string {
   if (remoteAddress === undefined || remotePort === undefined) return '';
   const ip = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
   return withPort(ip, remotePort);
+}
+
+/** The client of a request that came over `stream`, `ip:port`; of one that a trusted proxy passed on, the port is the proxy's. */
+export function clientOf(stream: Duplex, headers: HeaderList, proxies: TrustedProxies): string {
+  const remote = remoteOf(stream);
+  const client = proxies.clientOf(hostOf(remote), headers);
+  return client === undefined ? remote : withHost(remote, client);
 }
 
 function descriptorOf(stream: Duplex): number | undefined {

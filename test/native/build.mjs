@@ -19,6 +19,8 @@ const FAKE_UV = join('test/native/fake_uv', 'uv.h');
 /** Of native/io: what compiles and links without libuv. */
 export const IO_SOURCES = [
   'address.cc',
+  'address_range.cc',
+  'proxy_header.cc',
   'connection.cc',
   'inherited.cc',
   'line_writer.cc',
