@@ -107,7 +107,8 @@ uint64_t idOf(const Napi::Value& value) { return static_cast<uint64_t>(numberOf(
 
 Napi::Value errorOf(Napi::Env env, IoOutcome outcome, const std::string& why = "") {
   const char* name = ioOutcomeName(outcome);
-  const std::string fallback = outcome == IoOutcome::kProxy ? "malformed PROXY header" : std::string("connection ") + name;
+  const std::string fallback =
+      outcome == IoOutcome::kProxy ? "malformed PROXY header" : std::string("connection ") + name;
   Napi::Error error = Napi::Error::New(env, why.empty() ? fallback : why);
   error.Set("code", name);
   return error.Value();
