@@ -84,10 +84,10 @@ class PageServer extends Server implements Refuser {
   /** What a relay's listener gives away it has accepted, with bytes that it read behind a PROXY header. */
   #meet(socket: Socket): void {
     const { proxies, mayAccept } = this.#behaviour;
-    if (socket.readableLength > 0) return this.#begin(socket);
-    if (!mayAccept()) return void socket.destroy();
-    if (!proxies.has(socket.remoteAddress ?? '')) return this.#begin(socket);
-    afterProxyHeader(socket, FIRST_BYTE_DEADLINE, () => this.#begin(socket));
+    const isGiven = socket.readableLength > 0;
+    if (!isGiven && !mayAccept()) socket.destroy();
+    else if (isGiven || !proxies.has(socket.remoteAddress ?? '')) this.#begin(socket);
+    else afterProxyHeader(socket, FIRST_BYTE_DEADLINE, () => this.#begin(socket));
   }
 
   #begin(socket: Socket): void {
