@@ -109,7 +109,7 @@ class TwoShards {
 
   // What the shard's consistency check finds.
   std::vector<std::string> violations(uint32_t shard) {
-    slot(shard).post(Mail{.kind = Mail::Kind::kCheck});
+    slot(shard).post(Mail{.kind = Mail::Kind::kCheck, .on = true});
     run(shard);
     for (Event& event : core_->takeEvents()) {
       if (event.kind == Event::Kind::kCheck) return std::move(event.violations);
