@@ -55,6 +55,8 @@ export interface HttpLoad {
   connections: number;
   /** Requests per second of all connections together. Default: as many as are answered. */
   rate?: number;
+  /** Milliseconds of requests before those that are measured. Default: none. */
+  warmup?: number;
   /** Milliseconds. */
   duration: number;
 }

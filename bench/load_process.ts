@@ -17,12 +17,13 @@ function run(load: Load): Promise<unknown> {
 }
 
 async function runHttp(load: HttpLoad): Promise<HttpResult> {
+  const { url, connections, rate, warmup, duration } = load;
+  const pace = { url, connections, ...(rate !== undefined && { overallRate: rate }) };
+  if (warmup !== undefined) await autocannon({ ...pace, duration: warmup / 1000 });
   const relayCpu = addon.cpuNanos(load.relayPid);
   const loadCpu = process.cpuUsage();
   const start = process.hrtime.bigint();
-  const { url, connections, rate, duration } = load;
-  const pace = rate === undefined ? {} : { overallRate: rate };
-  const result = await autocannon({ url, connections, duration: duration / 1000, ...pace });
+  const result = await autocannon({ ...pace, duration: duration / 1000 });
   const used = process.cpuUsage(loadCpu);
   return {
     durationNanos: Number(process.hrtime.bigint() - start),

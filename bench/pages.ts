@@ -18,20 +18,22 @@ const PACKET_RATE = 20_000;
 const PACKET_BYTES = 1280;
 /** Of the load that asks for pages: the packets' load, on the same core, must not wait for it. */
 const NICENESS = 10;
+/** Milliseconds, about 100,000 requests: a relay's code is interpreted at first, as when clients connect. */
+const HTTP_WARMUP = 3_000;
 /** autocannon counts whole seconds. */
 const wholeSeconds = (seconds: number) => Math.max(1, Math.round(seconds)) * 1000;
 
 function httpLoad(
   relay: RunningRelay,
   path: string,
-  more: Pick<HttpLoad, 'connections' | 'duration' | 'rate'>,
+  more: Pick<HttpLoad, 'connections' | 'duration' | 'rate' | 'warmup'>,
 ): HttpLoad {
   const url = `${relay.tls ? 'https' : 'http'}://127.0.0.1:${relay.port}${path}`;
   return { mode: 'http', relayPid: relay.pid, url, ...more };
 }
 
 export async function runHttp(scenario: Http, relay: RunningRelay, options: MeasureOptions): Promise<Figures> {
-  const more = { connections: scenario.clients, duration: wholeSeconds(options.seconds) };
+  const more = { connections: scenario.clients, warmup: HTTP_WARMUP, duration: wholeSeconds(options.seconds) };
   const result = await runLoad(httpLoad(relay, scenario.path, more), options.loadCores);
   return {
     cost: result.relayCpuNanos / 1000 / result.requests,
