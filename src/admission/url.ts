@@ -50,7 +50,7 @@ export class UrlAdmission implements AdmissionSource {
   constructor(options: UrlOptions) {
     this.#options = options;
     this.#timeout = options.timeout ?? TIMEOUT;
-    const ca = options.url.startsWith('https:') ? rootsPem(process.env) : undefined;
+    const ca = new URL(options.url).protocol === 'https:' ? rootsPem(process.env) : undefined;
     this.#httpsAgent = new HttpsAgent({
       keepAlive: true,
       ...(ca !== undefined && { secureContext: createSecureContext({ ca }) }),
