@@ -125,13 +125,21 @@ bool Departures::purge() {
 uint32_t Departures::purgeFirst(uint32_t budget) {
   Sender* sender = find(purges_.front());
   if (sender->leaving == 0) {
-    if (purge_from_ == 0) seen_.assign(slots_.size() / 64 + 1, 0);
+    const bool is_short = sender->listed <= kSearched;
+    if (purge_from_ == 0 || is_short != purge_searches_) {  // it begins, or begins again since the list has grown
+      purge_from_ = purge_to_ = 0;
+      purge_searches_ = is_short;
+      if (!is_short) seen_.assign(slots_.size() / 64 + 1, 0);
+    }
     uint32_t* slots = sender->slots();
+    const auto is_twice = [&](uint32_t slot) {
+      return is_short ? std::find(slots, slots + purge_to_, slot) != slots + purge_to_ : isSeen(slot);
+    };
     for (; purge_from_ < sender->listed; ++purge_from_, --budget) {
       if (budget == 0) return 0;
       const uint32_t slot = slots[purge_from_];
       const Client* client = slots_[slot];
-      if (client == nullptr || !client->senders.contains(sender->hash) || isSeen(slot)) continue;
+      if (client == nullptr || !client->senders.contains(sender->hash) || is_twice(slot)) continue;
       slots[purge_to_++] = slot;
     }
     setSlots(*sender, slots, purge_to_);

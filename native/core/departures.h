@@ -75,6 +75,9 @@ class Departures {
   // step before, so that lists cannot grow faster than they are purged.
   static constexpr uint32_t kPurgedPerStep = 1024;
   static constexpr uint32_t kPurgedPerRemoval = 2;
+  // Lists up to this length are searched for slots that stand twice. Longer ones mark what they found in a bit for each
+  // client, which would cost more than the list when there are many short ones.
+  static constexpr uint32_t kSearched = 32;
   // A client that leaves with more senders than this is taken out of their lists in steps.
   static constexpr uint32_t kForgottenAtOnce = 16;
   static constexpr uint32_t kFew = 2;
@@ -173,6 +176,7 @@ class Departures {
   std::deque<uint64_t> purges_;  // senders whose lists are to be purged
   uint32_t purge_from_ = 0;      // of the first of them: places below were looked at ...
   uint32_t purge_to_ = 0;        // ... and what stays of them lies below this place
+  bool purge_searches_ = false;  // its list is short: no bits
   uint32_t removed_ = 0;         // receivers since the last purge
   std::vector<uint64_t> seen_;   // a bit for each slot that it found
   std::deque<Waiting> waiting_;
