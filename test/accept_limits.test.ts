@@ -59,8 +59,7 @@ test('a limit without a burst never limits', () =>
   }));
 
 describe('the flags', () => {
-  const config = (...args: string[]) =>
-    relayConfig(parseFlags(FLAGS, ['-dev', '-stun=false', ...args]), {}, '1.2.3', true);
+  const config = (...args: string[]) => relayConfig(parseFlags(FLAGS, ['-dev', '-stun=false', ...args]), {}, true);
 
   test('reach the server', () => {
     const { server, warnings } = config('-accept-connection-limit=5.5', '-accept-connection-burst=7');

@@ -47,7 +47,7 @@ describe.skipIf(pebbleMissing !== undefined)('-certmode letsencrypt', () => {
       ...['-a', '127.0.0.1:443', '-c', join(folder, 'derper.key'), '-stun=false', '-shards', '1', '-drain-time', '0'],
       ...['-hostname', HOST, '-certdir', join(folder, 'certs'), '-acme-directory', pebble.directory],
     ]);
-    const config = relayConfig(flags, process.env, '1.2.3', false);
+    const config = relayConfig(flags, process.env, false);
     const plainAddress = { flag: '-http-port', host: '127.0.0.1', port: httpPort };
     const tls = config.tls && { ...config.tls, plainAddress };
     const log = { logger, writeLine: () => {}, print: () => {}, linesLost: () => 0 };

@@ -118,7 +118,7 @@ describe('-certmode manual', () => {
   });
 
   test('serves TLS with -dev too', async () => {
-    const config = relayConfig(parseFlags(FLAGS, ['-dev', '-certmode=manual', '-certdir=/x']), {}, '1.2.3', false);
+    const config = relayConfig(parseFlags(FLAGS, ['-dev', '-certmode=manual', '-certdir=/x']), {}, false);
     expect(config).toMatchObject({ address: { port: 3340 }, tls: { certificates: { mode: 'manual', folder: '/x' } } });
   });
 });
@@ -235,7 +235,7 @@ describe('-http-port', () => {
 
 describe('the configuration', () => {
   const config = (args: string[], env: NodeJS.ProcessEnv = {}) =>
-    relayConfig(parseFlags(FLAGS, ['-c=x', '-stun=false', ...args]), env, '1.2.3', false).tls;
+    relayConfig(parseFlags(FLAGS, ['-c=x', '-stun=false', ...args]), env, false).tls;
 
   test('has TLS with manual certificates on any port', () => {
     expect(config(['-a', '192.0.2.1:8443', '-certmode=manual', '-certdir=/d', '-hostname=h'])).toEqual({

@@ -34,7 +34,7 @@ const args = (...more: string[]) => [
   ...['-a', '127.0.0.1:0', '-c', join(root, 'derper.key'), '-shards', '1', '-stun=false', '-http-port', '-1'],
   ...['-cert', cert, '-key', key, ...more],
 ];
-const config = (...flags: string[]) => relayConfig(parseFlags(FLAGS, flags), { HOME: '/h' }, '1.2.3', true);
+const config = (...flags: string[]) => relayConfig(parseFlags(FLAGS, flags), { HOME: '/h' }, true);
 
 function put(certificate: TestCertificate): void {
   writeFileSync(cert, certificate.cert);

@@ -157,13 +157,13 @@ describe('a certificate is valid for', () => {
   });
 
   test.each([
-    [[], 'CN.Example.com', /not valid for "CN\.Example\.com": only its common name \(CN\) is that, .* \(SAN\)$/],
+    [[], 'CN.Example.com', /invalid for hostname "CN\.Example\.com": only its common name \(CN\) is that, .* \(SAN\)$/],
     [['a.example.com'], 'cn.example.com', /only its common name \(CN\) is that, .*, beside DNS:a\.example\.com$/],
-    [['a.example.com'], 'b.example.com', /not valid for "b\.example\.com", but for DNS:a\.example\.com$/],
+    [['a.example.com'], 'b.example.com', /invalid for hostname "b\.example\.com", valid for DNS:a\.example\.com$/],
     [
       [],
       'b.example.com',
-      /not valid for "b\.example\.com", but for nothing: it has no subject alternative name \(SAN\)$/,
+      /invalid for hostname "b\.example\.com", valid for nothing: it has no subject alternative name \(SAN\)$/,
     ],
   ])('names %j, not %s, and the error says which', async (names, host, message) => {
     const { cert, keyPem } = await makeCertificate({ names, commonName: 'cn.example.com' });

@@ -7,7 +7,7 @@ import { formatDuration, parseDuration } from '../dist/duration.js';
 import { derplane } from './support/derplane.js';
 
 const parse = (...args: string[]) => parseFlags(FLAGS, args);
-const config = (args: string[], env = {}, isRoot = false) => relayConfig(parse(...args), env, '1.2.3', isRoot);
+const config = (args: string[], env = {}, isRoot = false) => relayConfig(parse(...args), env, isRoot);
 
 describe('forms', () => {
   test.each([[['-a', ':1']], [['-a=:1']], [['--a', ':1']], [['--a=:1']], [['-a=:0', '-a', ':1']]])('%j', (args) => {
@@ -157,14 +157,12 @@ describe('help and version', () => {
 \`derplane [flags]\` runs a relay. \`derplane demo\` sends packets between two clients through a running one.
 
 Flags have the names, defaults and meaning of Tailscale's \`derper\`, and its style: \`-flag v\`, \`-flag=v\`, \`--flag v\`,
-\`--flag=v\`; booleans \`-stun\`, \`-stun=false\`; durations \`10m\`, \`1m30s\`, \`500ms\`. Flags marked *not available yet* are
-known, but end the program with one line when they are set to anything but their default: a relay that ignored, say,
-\`-accept-connection-limit\` would be unprotected without its operator knowing. Flags marked *no effect yet* are accepted.
+\`--flag=v\`; booleans \`-stun\`, \`-stun=false\`; durations \`10m\`, \`1m30s\`, \`500ms\`.
 
 | exit code | meaning |
 |---|---|
 | 0 | ended by SIGTERM or SIGINT, \`-version\`, \`-help\`; \`demo\`: every packet came back |
-| 1 | cannot start (port in use, unreadable key file, a flag that is not available yet), or failed; one line says why |
+| 1 | cannot start (port in use, unreadable key file, a flag that cannot be served), or failed; one line says why |
 | 2 | wrong flag, value or argument; the usage follows |
 
 A second SIGTERM or SIGINT ends the program at once. SIGHUP reloads the files of \`-rate-config\` and
@@ -275,7 +273,7 @@ describe('what the flags ask for', () => {
     },
   );
 
-  test('the defaults of what is not available yet are accepted', () => {
+  test("the defaults of derper's flags are accepted", () => {
     const args = ['-accept-connection-limit=+Inf', '-trust-proxy='];
     expect(config(['-dev', ...args, '-accept-connection-burst=9223372036854775807']).warnings).toEqual([]);
   });

@@ -25,8 +25,7 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-const config = (args: string[], env: NodeJS.ProcessEnv = {}) =>
-  relayConfig(parseFlags(FLAGS, args), env, '1.2.3', true);
+const config = (args: string[], env: NodeJS.ProcessEnv = {}) => relayConfig(parseFlags(FLAGS, args), env, true);
 
 describe('the mesh key', () => {
   test('is read from its file, white space trimmed, in either case', () => {

@@ -91,7 +91,7 @@ describe('derplane', () => {
 
 describe('the configuration', () => {
   const config = (args: string[], env: NodeJS.ProcessEnv = {}) =>
-    relayConfig(parseFlags(FLAGS, ['-dev', ...args]), env, '1.2.3', false);
+    relayConfig(parseFlags(FLAGS, ['-dev', ...args]), env, false);
 
   test.each([
     ['10.0.0.5:9090', { flag: '-metrics-addr', host: '10.0.0.5', port: 9090 }],

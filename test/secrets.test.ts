@@ -201,7 +201,7 @@ test.each([
   [['-secrets-url', 'https://s/', '-mesh-psk-file', '/f', '-secrets-path-prefix', ''], 'meshkey', undefined],
   [['-secrets-url', 'https://s/', '-secrets-cache-dir', '/c'], undefined, '/c'],
 ])('%j asks for %s, and keeps it in %s', (flags, secret, cache) => {
-  const { meshKey } = relayConfig(parseFlags(FLAGS, ['-a=:1', ...flags]), { HOME: '/home/x' }, '1.2.3', true);
+  const { meshKey } = relayConfig(parseFlags(FLAGS, ['-a=:1', ...flags]), { HOME: '/home/x' }, true);
   expect(meshKey).toMatchObject({
     secretsUrl: 'https://s/',
     ...(secret !== undefined && { secret }),
@@ -210,7 +210,7 @@ test.each([
 });
 
 test('with -dev the environment counts, not -secrets-url; and a URL must be one', () => {
-  const config = (...flags: string[]) => relayConfig(parseFlags(FLAGS, flags), {}, '1.2.3', true);
+  const config = (...flags: string[]) => relayConfig(parseFlags(FLAGS, flags), {}, true);
   expect(config('-dev', '-secrets-url', 'https://s/').meshKey).toBeUndefined();
   expect(() => config('-a=:1', '-secrets-url', 'file:///x')).toThrow(
     '-secrets-url: must be an http:// or https:// URL',

@@ -255,7 +255,7 @@ describe('a flag that names passed sockets', () => {
     { fd: 6, name: '', kind: 'udp', address: '[::]:3478' },
   ];
   const config = (sockets: InheritedSocket[], ...args: string[]) =>
-    relayConfig(parseFlags(FLAGS, args), { HOME: '/h' }, '1.2.3', true, sockets);
+    relayConfig(parseFlags(FLAGS, args), { HOME: '/h' }, true, sockets);
   const fdsOf = (address: { sockets?: readonly { fd: number }[] } | undefined) => address?.sockets?.map(({ fd }) => fd);
 
   test('takes those of its name and kind, or all that no other flag names', () => {

@@ -13,7 +13,7 @@ import { parseMeshEntry } from '../server/mesh_host.js';
 import type { ServerOptions } from '../server/options.js';
 import { type Address, formatAddress, parseAddress } from './address.js';
 import { StartError } from './exit.js';
-import type { FlagTable, ParsedFlags } from './flag_set.js';
+import type { ParsedFlags } from './flag_set.js';
 import { FLAGS } from './flags.js';
 import { defaultMeshKeyFile, MESH_KEY_VARIABLE, type MeshKeySource } from './mesh_key.js';
 import { chooseSockets, type InheritedSocket, isSocketName, socketNames } from './sockets.js';
@@ -74,7 +74,6 @@ export const NO_CERTIFICATES = 'derper: can not start cert provider';
 export const NO_MESH_KEY = 'startMesh: --mesh-with requires --mesh-psk-file';
 
 /**
- * @param version - of derplane, for messages
  * @param isRoot - whether root runs the program
  * @param sockets - that a service manager opened
  * @throws {@link StartError} when the flags are invalid or contradict each other
@@ -82,12 +81,10 @@ export const NO_MESH_KEY = 'startMesh: --mesh-with requires --mesh-psk-file';
 export function relayConfig(
   flags: RelayFlags,
   env: NodeJS.ProcessEnv,
-  version: string,
   isRoot: boolean,
   sockets: readonly InheritedSocket[] = [],
 ): RelayConfig {
   const { values } = flags;
-  refusePending(flags, version);
   const address = values.dev ? DEV_ADDRESS : addressFlag(flags, 'a', sockets);
   const meshKey = meshKeySource(flags, env);
   return {
@@ -131,14 +128,6 @@ export function relayConfig(
     },
     warnings: warnings(flags, address),
   };
-}
-
-/** Rejects flags that do nothing yet: an operator may rely on them. */
-function refusePending({ values }: RelayFlags, version: string): void {
-  for (const [name, spec] of Object.entries(FLAGS as FlagTable)) {
-    if (spec.pending === undefined || values[name as keyof typeof values] === spec.default) continue;
-    throw new StartError(`-${name}: derplane ${version} has no ${spec.pending} yet; start without this flag`);
-  }
 }
 
 /** Flags that name a place to listen, or inherited sockets. */

@@ -10,10 +10,6 @@ import { UsageError } from './exit.js';
 interface FlagBase {
   /** Help text; a word in backquotes names the value. */
   help: string;
-  /** The missing feature that the flag needs; until it exists only the default is accepted. */
-  pending?: string;
-  /** Why the flag is accepted but has no effect yet. */
-  inert?: string;
 }
 
 /** Go's `math.MaxInt`, as near as a double can get. */

@@ -58,7 +58,7 @@ async function main(args: string[]): Promise<number | undefined> {
     printOut(`${version}\n`);
     return 0;
   }
-  const config = relayConfig(flags, process.env, version, process.getuid?.() === 0, await passedSockets());
+  const config = relayConfig(flags, process.env, process.getuid?.() === 0, await passedSockets());
   const { createLog } = await import('./logging.js');
   const log = createLog(flags.values['log-format'], flags.values['log-level']);
   logger = log.logger;

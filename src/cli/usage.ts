@@ -11,7 +11,7 @@ export function usage(program: string, table: FlagTable): string {
 
 function row(name: string, spec: FlagSpec): string {
   const valueName = spec.help.match(/`(.+?)`/)?.[1] ?? spec.type;
-  const help = spec.help.replaceAll('`', '') + defaultOf(spec) + stateOf(spec);
+  const help = spec.help.replaceAll('`', '') + defaultOf(spec);
   return `  -${name}${spec.type === 'bool' ? '' : ` ${valueName}`}\n    \t${help}\n`;
 }
 
@@ -30,9 +30,4 @@ function defaultOf(spec: FlagSpec): string {
     case 'bool':
       return ' (default true)';
   }
-}
-
-function stateOf(spec: FlagSpec): string {
-  if (spec.pending !== undefined) return ` [not available yet: ${spec.pending}]`;
-  return spec.inert === undefined ? '' : ` [no effect yet: ${spec.inert}]`;
 }
