@@ -93,7 +93,11 @@ describe('a relay with a certificate that it made itself', () => {
   });
 
   test.each([
-    ['without it', [], /answers, but TLS fails: .*self-signed certificate.*; if the relay made .*-cert-name/],
+    [
+      'without it',
+      [],
+      /answers, but TLS fails: .*self-signed certificate.*; if the relay has a self-signed .*-cert-name/,
+    ],
     [
       'with another',
       ['-cert-name', `sha256-raw:${'0'.repeat(64)}`],
