@@ -51,10 +51,10 @@ struct ClientQuery {
   static constexpr uint32_t kMaxLimit = 1000;
 
   ClientFilter filter = ClientFilter::kAll;
-  Key key = {};                   // kKey
-  uint8_t prefix[16] = {};        // kPrefix: IPv4 as v4-in-v6
-  uint32_t prefix_bits = 0;       // kPrefix: of the 128
-  std::vector<std::string> apps;  // names of which a client has one; none: any name
+  Key key = {};                        // kKey
+  uint8_t prefix[16] = {};             // kPrefix: IPv4 as v4-in-v6
+  uint32_t prefix_bits = 0;            // kPrefix: of the 128
+  std::vector<std::string> apps = {};  // names of which a client has one; none: any name
   ClientSort sort = ClientSort::kKey;
   bool descending = false;
   uint32_t limit = kMaxLimit;
