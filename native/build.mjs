@@ -194,7 +194,7 @@ function runVisibly(args) {
   return spawnSync(process.execPath, args, { ...gypOptions, stdio: 'inherit' }).status === 0 ? undefined : '';
 }
 
-/** Waits for another build in this folder; the lock of a process that no longer lives is nobody's. */
+/** Waits for another build in this folder; the lock of a dead process does not count. */
 async function lock() {
   for (;;) {
     try {

@@ -14,7 +14,7 @@ export function readBounded(path: string, maxSize: number): Buffer {
   return read(path, constants.O_RDONLY, (fd) => readOpen(fd, maxSize));
 }
 
-/** As {@link readBounded}, of files that are read while others wait: never waits. @throws also for what is no regular file */
+/** As {@link readBounded}, of files that are read while others wait: never waits. @throws also for anything but a regular file */
 export function readRegular(path: string, maxSize: number): Buffer {
   return read(path, constants.O_RDONLY | constants.O_NONBLOCK, (fd) => {
     if (!fstatSync(fd).isFile()) throw new Error('it must be a regular file');

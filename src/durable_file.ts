@@ -13,7 +13,7 @@ export interface FileContent {
 /**
  * Makes a file that is not there yet, and its missing folders (mode 0700).
  *
- * @returns false when there is such a file, which stays as it is
+ * @returns false when the file exists; it stays unchanged
  * @throws the system's error; nothing is left behind then
  */
 export async function createFile(file: FileContent): Promise<boolean> {

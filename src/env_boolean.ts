@@ -7,7 +7,7 @@ const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False'];
 /**
  * Whether a variable switches something on; absent and empty do not.
  *
- * @throws DerpError `ERR_DERP_BAD_OPTION` for a value that is no boolean
+ * @throws DerpError `ERR_DERP_BAD_OPTION` for a value that is not a boolean
  */
 export function envBoolean(env: NodeJS.ProcessEnv, name: string): boolean {
   const value = env[name] ?? '';

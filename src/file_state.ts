@@ -14,7 +14,7 @@ export function stateOf(path: string): string {
   }
 }
 
-/** Calls back when a file has changed, and then stayed as it is for one interval: nobody is in the middle of writing it. */
+/** Calls back when a file has changed, and then stayed as it is for one interval: then no write is under way. */
 export class FileWatch {
   readonly #path: string;
   readonly #timer: NodeJS.Timeout;

@@ -22,11 +22,11 @@ export function canonicalHost(text: string): string | undefined {
   if (address !== undefined) return address;
   if (NOT_IN_HOST.test(text)) return undefined;
   const name = domainToASCII(text.replace(/\.$/, ''));
-  // Browsers take `127.1` and `0x7f.1` for addresses; nobody else does.
+  // Browsers take `127.1` and `0x7f.1` for addresses; other software does not.
   return DNS_NAME.test(name) && isIP(name) === 0 ? name : undefined;
 }
 
-/** The IP address that a host is, as {@link canonicalHost} writes it; `undefined` for a name, and for what is no host. */
+/** The IP address that a host is, as {@link canonicalHost} writes it; `undefined` for a name and for invalid text. */
 export function addressOf(text: string): string | undefined {
   const host = canonicalHost(text);
   return host === undefined || isIP(host) === 0 ? undefined : host;

@@ -1,7 +1,7 @@
 /** IP addresses as texts. */
 import { BlockList, isIP, isIPv4 } from 'node:net';
 
-/** Networks whose addresses are nobody's alone, or not reachable from outside (RFC 6890 and its kin). */
+/** Networks whose addresses are shared, or unreachable from outside (RFC 6890 and its kin). */
 const NOT_PUBLIC = new BlockList();
 for (const [network, prefix] of [
   ['0.0.0.0', 8],

@@ -1,4 +1,4 @@
-/** Bounds for log lines that strangers can cause: whoever connects, asks for pages, or is dialled. */
+/** Limits for log lines that strangers can cause by connecting, requesting pages, or being dialled. */
 import type { Logger } from './log.js';
 
 /** How many lines of one kind may come. */

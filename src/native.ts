@@ -115,7 +115,7 @@ export type RelayEvent =
     }
   /** A mesh link has been up for about a second: how many keys it brought. */
   | { type: 'link'; id: ConnectionId; peers: number }
-  /** A connection that is no DERP upgrade: it waits for `detach`, all its bytes still buffered. */
+  /** A connection without a DERP upgrade: it waits for `detach`, all its bytes still buffered. */
   | {
       type: 'http';
       id: ConnectionId;
@@ -145,7 +145,7 @@ export interface AdoptOptions {
   notIdeal: boolean;
   /** Name under which admission counts the client; undefined: none. */
   label?: string | undefined;
-  /** Bytes per second that admission allows the client to send; undefined: no limit of its own. */
+  /** Bytes per second that admission allows the client to send; undefined: no separate limit. */
   receiveRate?: number | undefined;
 }
 
@@ -204,13 +204,13 @@ export interface NativeListenOptions {
 
 /** Certificates of listeners, for any thread's handshakes. Names are compared in lower case. Errors have the code `ERR_DERP_CERTIFICATE`. */
 export interface NativeTlsServer {
-  /** PEM texts of certificate chains and keys in turn. `*` as name: for whom nothing else fits. */
+  /** PEM texts of certificate chains and keys in turn. The name `*` serves clients that no other name fits. */
   set(name: string, certificates: string[]): void;
   remove(name: string): void;
   /** For handshakes with the protocol `acme-tls/1`. */
   setChallenge(name: string, chain: string, key: string): void;
   removeChallenge(name: string): void;
-  /** Handshakes for `name` wait for its certificate; a `wanted` event tells of the first. `*`: for every address of this machine. */
+  /** Handshakes for `name` wait for its certificate; the first causes a `wanted` event. `*`: for every address of this machine. */
   expect(name: string): void;
   unexpect(name: string): void;
   /** DER of a certificate that the relay of that number sends behind every chain. */
@@ -236,7 +236,7 @@ export interface NativeTlsSession {
   readonly version: string;
   /** Goes on with the handshake; whether it is done. */
   handshake(): boolean;
-  /** Opens what came from the network; what is no whole record yet is kept. Goes on with the handshake too. */
+  /** Opens what came from the network; incomplete records are kept. Goes on with the handshake too. */
   receive(bytes: Uint8Array): Buffer;
   /** Seals plaintext; only once established. */
   send(bytes: Uint8Array): void;
@@ -266,7 +266,7 @@ export interface NativeRelay {
    * pause. Throws an Error with a `code` such as `EADDRINUSE`.
    */
   listen(options: NativeListenOptions, onTrouble: (code: string) => void): NativeListener;
-  /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is no socket.
+  /** Takes over a duplicate of `fd`; the caller closes its own. `head` are bytes already read. Throws when `fd` is not a socket.
    * `exempt`: the relay made the connection itself, `maxHandshakes` does not count. `tls`: what `head` was opened by, which is the
    * connection's from then on. */
   importFd(fd: number, head: Uint8Array, remote: string, exempt: boolean, tls?: NativeTlsSession): ConnectionId;
@@ -366,7 +366,7 @@ export interface NativeShard {
 export interface NativeHandshakeIo {
   /** Starts to watch the connection on this thread. `timeout` in milliseconds from now ends every pending call. */
   open(id: ConnectionId, timeout: number): void;
-  /** Begins the next step of the handshake, with a deadline of its own. */
+  /** Begins the next step of the handshake, with its own deadline. */
   setTimeout(id: ConnectionId, timeout: number): void;
   /**
    * Waits until at least `min` bytes are buffered, at most `max` are read ahead; resolves with a copy of all that is buffered.
@@ -383,14 +383,14 @@ export interface NativeHandshakeIo {
   watchEnd(id: ConnectionId): Promise<never>;
   /** `ip:port` of the client, IPv6 in brackets; empty when it is unknown. */
   remote(id: ConnectionId): string;
-  /** The client's address as a trusted proxy told it, `ip:port`. */
+  /** The client's address as a trusted proxy named it, `ip:port`. */
   setRemote(id: ConnectionId, remote: string): void;
   /** Whether a client that offers this is a mesh peer. */
   provesMeshKey(meshKey: string): boolean;
   /** Hands the client to the shard that owns `key`; `firstOutput` (whole frames) is what it will read first. False when that ended. */
   adopt(id: ConnectionId, key: Uint8Array, firstOutput: Uint8Array, options: AdoptOptions): boolean;
   /**
-   * Gives a connection that is no DERP upgrade to the control plane, which gets an `http` event. Text in `malformed` says what is wrong with
+   * Gives a connection without a DERP upgrade to the control plane, which gets an `http` event. Text in `malformed` says what is wrong with
    * the request, which is counted as `failure`.
    */
   serveHttp(id: ConnectionId, failure: number, malformed: string): void;
@@ -398,7 +398,7 @@ export interface NativeHandshakeIo {
   fail(id: ConnectionId, failure: number, report: boolean, text: string): void;
 }
 
-/** Writes lines to a descriptor on a thread of its own; whatever becomes of the descriptor, callers are never delayed. */
+/** Writes lines to a descriptor on its own thread; the descriptor never delays callers. */
 export interface NativeLineWriter {
   /** Lines lost that no queued notice reports yet. */
   readonly unreported: number;
@@ -420,7 +420,7 @@ export interface NativeStunServer {
   figures(): number[];
   /** Of the last read that failed; empty without one. */
   readonly readError: string;
-  /** The first private address that an answer told, `ip:port`; empty without one. */
+  /** The first private address in an answer, `ip:port`; empty without one. */
   readonly firstPrivate: string;
   /** Waits for its thread, which ends at once. */
   close(): void;
@@ -443,7 +443,7 @@ export interface NativeAddon {
   Relay: new (config: NativeRelayConfig) => NativeRelay;
   Shard: new (relayId: number, index: number) => NativeShard;
   TlsServer: new () => NativeTlsServer;
-  /** `roots`: PEM certificates of whom to trust. */
+  /** `roots`: PEM certificates of trusted roots. */
   TlsClient: new (
     roots: string,
   ) => NativeTlsClient;

@@ -1,9 +1,9 @@
-/** Proxies in front of a relay, and whom they say they speak for. */
+/** Proxies in front of a relay, and the clients that they name. */
 import { BlockList, isIP, type Socket } from 'node:net';
 import { badOption, type Check, checkString } from './checks.js';
 import { canonicalAddress, hostOf } from './ip_address.js';
 
-/** Lets a socket's remote address be another one than its network's: a proxy told it. @param address - `ip:port` */
+/** Replaces a socket's remote address by the one that a proxy named. @param address - `ip:port` */
 export function setRemoteAddress(socket: Socket, address: string): void {
   Object.defineProperties(socket, {
     remoteAddress: { value: hostOf(address), configurable: true },
@@ -17,7 +17,7 @@ const MAX_RANGES = 256;
 /** Headers of a request by their names, which may repeat. */
 export type HeaderList = readonly (readonly [name: string, value: string])[];
 
-/** The proxies that may tell a client's address. */
+/** The proxies that may name a client's address. */
 export class TrustedProxies {
   /** As they were given: `192.0.2.0/24`, `2001:db8::/32`, `192.0.2.1`. */
   readonly ranges: readonly string[];
@@ -46,7 +46,7 @@ export class TrustedProxies {
    * left of it is the client's own claim; without that header `X-Real-IP`.
    *
    * @param from - IP address that the request came from
-   * @returns undefined when that is not a trusted proxy, or it tells no client
+   * @returns undefined when that is not a trusted proxy, or it names no client
    */
   clientOf(from: string, headers: HeaderList): string | undefined {
     if (!this.has(from)) return undefined;
@@ -63,7 +63,7 @@ export class TrustedProxies {
   }
 }
 
-/** Nobody is trusted. */
+/** No proxy is trusted. */
 export const NO_PROXIES = new TrustedProxies();
 
 /** An array of address ranges, `192.0.2.0/24` or a single address. */

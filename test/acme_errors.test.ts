@@ -277,7 +277,7 @@ test.each(['SSL_CERT_FILE', 'NODE_EXTRA_CA_CERTS'])('a %s that cannot be read is
 test('a file of roots without a root is told', async () => {
   await writeFile(rig.path('empty.pem'), '');
   await start({ env: { SSL_CERT_FILE: rig.path('empty.pem') } });
-  expect(await failed()).toMatch(/SSL_CERT_FILE: there is no PEM certificate in .*empty\.pem/);
+  expect(await failed()).toMatch(/SSL_CERT_FILE: no PEM certificate in .*empty\.pem/);
 });
 
 test('an answer without end is cut off', async () => {

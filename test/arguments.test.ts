@@ -181,7 +181,7 @@ const rows: Row[] = [
   [
     'Server.setMeshKey',
     [
-      [() => relay.setMeshKey(any(5)), 'it is no string'],
+      [() => relay.setMeshKey(any(5)), 'it is not a string'],
       [() => relay.setMeshKey('abc'), '3 characters'],
     ],
   ],
@@ -248,7 +248,7 @@ const rows: Row[] = [
       [() => relay.clients(any({ sorted: 'key' })), 'unknown option "sorted": did you mean sort?'],
       [() => relay.clients(any({ sort: 'name' })), 'sort "name": must be key or ip or'],
       [() => relay.clients({ limit: 1001 }), 'limit 1001: must be an integer from 1 to 1000'],
-      [() => relay.clients({ ip: 'x' }), 'ip "x": is no IP address'],
+      [() => relay.clients({ ip: 'x' }), 'ip "x": is not an IP address'],
       [() => relay.clients({ cidr: '1.2.3.4/33' }), 'cidr "1.2.3.4/33": needs an address and a prefix length'],
       [() => relay.clients({ ip: '::1', cidr: '::/0' }), 'at most one of key, ip and cidr may be given'],
       [() => relay.clients({ apps: any('x') }), 'apps: must be an array, not a string'],
@@ -299,7 +299,7 @@ const rows: Row[] = [
       [() => new RelayClient(key, URL_OF_NOBODY, { meshKey: 'abc' }), 'meshKey: 3 characters'],
       [() => new RelayClient(key, URL_OF_NOBODY, any({ ca: 5 })), 'ca: must be a PEM text, as string or Buffer, not 5'],
       [() => new RelayClient(key, URL_OF_NOBODY, { ca: 'no PEM' }), 'ca: there is no PEM certificate'],
-      [() => new RelayClient(key, URL_OF_NOBODY, { certName: 'sha256-raw:0f' }), '"sha256-raw:0f" is no pin'],
+      [() => new RelayClient(key, URL_OF_NOBODY, { certName: 'sha256-raw:0f' }), '"sha256-raw:0f" is not a pin'],
       [() => new RelayClient(key, URL_OF_NOBODY, any({ fastStart: 'yes' })), 'fastStart: must be true or false'],
       [() => new RelayClient(key, URL_OF_NOBODY, { idealNode: 'a\nb' }), 'idealNode has characters'],
       [

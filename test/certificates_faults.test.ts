@@ -51,7 +51,7 @@ function start(): { manual: ManualCertificate; log: LogWatch; sink: RecordingSin
 const warnings = () => start().log.lines.map((line) => line.replace(`WARN certificate of ${HOST}: `, ''));
 
 const ONLY =
-  /^the file holds this certificate only, and its issuer "intermediate" is no root .* many nodes refuse it\. .*fullchain\.pem/;
+  /^the file holds this certificate only, and its issuer "intermediate" is not a root .* many nodes refuse it\. .*fullchain\.pem/;
 
 describe('a chain', () => {
   test('without its intermediate is warned of', () => {
@@ -69,7 +69,7 @@ describe('a chain', () => {
   test('is fine without intermediates where a root signed the certificate itself', async () => {
     const direct = await makeCertificate({ issuer: root });
     put(direct.keyPem, direct);
-    expect(warnings()).toEqual([expect.stringMatching(/its issuer "root" is no root that this machine trusts/)]);
+    expect(warnings()).toEqual([expect.stringMatching(/its issuer "root" is not a root that this machine trusts/)]);
     const bundle = join(folder, 'roots.pem');
     writeFileSync(bundle, root.cert);
     vi.stubEnv('SSL_CERT_FILE', bundle);

@@ -103,7 +103,7 @@ describe('a relay with a certificate that it made itself', () => {
       ['-cert-name', `sha256-raw:${'0'.repeat(64)}`],
       /answers, but TLS fails: .*its hash is [0-9a-f]{64}/,
     ],
-    ['with one that is none', ['-cert-name', 'sha256-raw:0'], /^derplane: "sha256-raw:0" is no pin/],
+    ['with one that is none', ['-cert-name', 'sha256-raw:0'], /^derplane: "sha256-raw:0" is not a pin/],
   ])('%s the demo says why it fails', async (_, args, message) => {
     const ended = await derplane(['demo', '-url', `https://127.0.0.1:${relay.port}/derp`, ...args]);
     expect({ code: ended.code, stdout: ended.stdout }).toEqual({ code: 1, stdout: '' });

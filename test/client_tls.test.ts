@@ -305,6 +305,6 @@ describe('roots', () => {
     );
     expect(await message(folder)).toMatch(new RegExp(`${prefix}: EISDIR: `));
     const empty = await file('empty.pem', 'no certificate\n');
-    expect(await message(empty)).toMatch(new RegExp(`${prefix}: there is no PEM certificate in ${empty}$`));
+    expect(await message(empty)).toMatch(new RegExp(`${prefix}: no PEM certificate in ${empty}$`));
   });
 });

@@ -65,7 +65,7 @@ describe('the request', () => {
   it('is not sent for a URL or option that cannot be', () => {
     const bad: [string, RelayClientOptions, string][] = [
       ['ftp://derp.example/derp', {}, 'scheme ftp: must be https or http'],
-      ['https://derp.example/derp', { certName: 'sha256-raw:0f' }, '"sha256-raw:0f" is no pin'],
+      ['https://derp.example/derp', { certName: 'sha256-raw:0f' }, '"sha256-raw:0f" is not a pin'],
       ['http://user:secret@derp.example/derp', {}, 'takes no user or password'],
       [relay.url, { idealNode: 'a\r\nb' }, 'idealNode has characters'],
       [relay.url, { meshKey: 'x' }, 'meshKey: 1 characters'],

@@ -43,7 +43,7 @@ describe('a pin', () => {
     `sha256-raw:${EMPTY}\n`,
     HOST,
   ])('is not %j', (text) => {
-    expect(() => parsePin(text)).toThrow(/is no pin; it takes sha256-raw: and 64 hexadecimal digits$/);
+    expect(() => parsePin(text)).toThrow(/is not a pin; it takes sha256-raw: and 64 hexadecimal digits$/);
   });
 
   test('is told apart from a host name, even when malformed', () => {

@@ -193,7 +193,7 @@ Napi::Value RelayWrap::listen(const Napi::CallbackInfo& info) {
   const auto proxies = options.Get("proxies").As<Napi::Array>();
   for (uint32_t i = 0; i < proxies.Length(); i++) {
     if (listen_options.proxies.add(textOf(proxies.Get(i)))) continue;
-    throwCode(env, "ERR_DERP_BAD_OPTION", "proxies holds what is no address range");
+    throwCode(env, "ERR_DERP_BAD_OPTION", "proxies holds an invalid address range");
     return env.Undefined();
   }
   listen_options.user_timeout_ms = static_cast<uint32_t>(numberField(options, "tcpUserTimeout"));
@@ -259,7 +259,7 @@ Napi::Value RelayWrap::importFd(const Napi::CallbackInfo& info) {
   int type = 0;
   socklen_t size = sizeof type;
   if (!fd.valid() || ::getsockopt(fd.get(), SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM) {
-    throwCode(env, "ENOTSOCK", "the descriptor is no stream socket");
+    throwCode(env, "ENOTSOCK", "the descriptor is not a stream socket");
     return env.Undefined();
   }
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);

@@ -1,5 +1,5 @@
 // The atomics, fences and locks of the wake-up protocols. They are the standard ones, except in the explorer
-// (test/native/explore), which runs the protocols under a scheduler and a memory model of its own.
+// (test/native/explore), which runs the protocols under its own scheduler and memory model.
 #pragma once
 
 #ifdef DERPLANE_EXPLORE

@@ -32,7 +32,7 @@ struct Peer {
   Client* active = nullptr;        // gets the packets; null: none, or all disabled
   Client* primary = nullptr;       // what `active` is unless it is disabled
   Client* connections = nullptr;   // newest first, linked by Client::next_of_key
-  Client* last_speaker = nullptr;  // of a set of several; null: nobody spoke since the set formed
+  Client* last_speaker = nullptr;  // of a set of several; null: none spoke since the set formed
   uint32_t connection_count = 0;
   Forwarders forwarders = {};
   bool announced = false;  // some watcher heard of it
@@ -72,8 +72,8 @@ struct Client {
   std::unique_ptr<LinkState>
       link;  // a mesh link, of which we are the client: it has no peer and is in no duplicate set
   bool watching = false;
-  uint32_t presence_changes = 0;  // told in the batch under way, see Router::observePresence
-  uint64_t flooding = 0;          // a bit for each shard that has not told it of all keys yet
+  uint32_t presence_changes = 0;  // in the batch under way, see Router::observePresence
+  uint64_t flooding = 0;          // a bit for each shard whose keys it has not all heard of
 
   // Duplicates.
   Client* next_of_key = nullptr;
@@ -84,11 +84,11 @@ struct Client {
   Peer* last_destination = nullptr;   // a hint: checked for liveness and key before use
   uint64_t received_packets = 0;      // SendPacket and ForwardPacket frames from it
   uint64_t received_bytes = 0;        // payload of those
-  uint64_t receive_rate = 0;          // bytes per second that it may send at most, a limit of its own; 0: none
+  uint64_t receive_rate = 0;          // bytes per second that it may send at most, its own limit; 0: none
   Block* carry = nullptr;             // bytes read and not consumed: part of a frame, or frames that wait for a ring
   uint64_t skip = 0;                  // bytes of an unknown frame still to come
   bool header_counted = false;        // the frame that carry begins with was counted as speech already
-  bool slowed = false;                // was told that its limit slows it down, and not yet that it is over
+  bool slowed = false;                // has heard that its limit slows it down, and not yet that this is over
   uint8_t label = 0;                  // its packets are counted under; 0: none
   uint64_t not_here_ms = 0;           // token bucket of not-here answers: time at which it is full again
   double receive_tokens = 0;          // bytes that it may still send; below 0 it waits
@@ -96,7 +96,7 @@ struct Client {
   uint32_t receive_epoch = 0;         // of the limit that the tokens are for
   uint64_t throttled_until_ms = 0;    // 0: not waiting for its receive limit
   uint64_t slowed_ms = 0;             // when it last had to wait for its receive limit
-  uint64_t told_slow_ms = 0;          // when it was last told so; 0: never
+  uint64_t told_slow_ms = 0;          // when it last heard so; 0: never
   Links<Client> slowed_links;         // among those who are `slowed`, in the order of slowed_ms
   Links<Client> blocked;              // among those that wait for the same ring, in the order of coming
   uint32_t blocked_on = kNotBlocked;  // shard whose ring has no room for the first frame in carry

@@ -11,7 +11,8 @@
 
 namespace derplane {
 
-// What is told of a client. The control plane reads it as it lies here, little-endian (src/server/client_records.ts).
+// A client as the listing shows it. The control plane reads it as it lies here, little-endian
+// (src/server/client_records.ts).
 struct ClientRecord {
   uint8_t key[kKeySize] = {};
   uint8_t ip[16] = {};         // IPv4 as v4-in-v6

@@ -14,7 +14,7 @@ namespace derplane {
   X(bad_note_preferred, "NotePreferred of another length than 1 byte")                                   \
   X(bad_watch_conns, "WatchConns with a body")                                                           \
   X(bad_close_peer, "ClosePeer of another length than 32 bytes")                                         \
-  X(insufficient_permissions, "mesh frame from a client that is no mesh peer")                           \
+  X(insufficient_permissions, "mesh frame from a client that is not a mesh peer")                        \
   X(bad_forward_source, "ForwardPacket with an all-zero source key")                                     \
   X(write_timeout, "the socket refused output longer than the write timeout")                            \
   X(write_error, "the socket failed while writing")                                                      \

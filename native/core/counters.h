@@ -46,7 +46,7 @@ namespace derplane {
   X(ring_packets_out, "packets put into rings")                                                     \
   X(ring_full, "times that a connection had to wait for room in a ring")                            \
   X(ring_wakes, "wake-ups sent to sleeping shards")                                                 \
-  X(lost_wakes, "rings whose room the timer found and nobody had told of: must stay 0")             \
+  X(lost_wakes, "rings with room that only the timer found, without a wake-up: must stay 0")        \
   X(watchers, "gauge: mesh peers that watch presence")                                              \
   X(multiforwarder_created, "keys that got a second forwarder")                                     \
   X(multiforwarder_deleted, "keys that went back to one forwarder")                                 \

@@ -170,11 +170,11 @@ void Departures::keyLeft(const Key& key, uint64_t hash) {
   hash = SenderSet::nonZero(hash);
   Sender* sender = find(hash);
   if (sender != nullptr) {
-    // The list is told in its order, so a purge that has begun begins again later.
+    // The list is worked off in its order, so a purge that has begun begins again later.
     if (sender->purging && purges_.front() == hash) purge_from_ = purge_to_ = 0;
     if (sender->leaving > 0) {
-      // It came back and left again. Its new receivers join those still to be told. They wait for a turn of their own
-      // when these are being told: else a key that comes and goes would keep all others waiting.
+      // It came back and left again. Its new receivers join those that have not heard yet. They wait for their own turn
+      // while the others hear of it: else a key that comes and goes would keep all others waiting.
       if (waiting_.front().hash == hash && told_ > 0) {
         sender->leaving_again = sender->listed & kMaxListed;
       } else {
@@ -189,7 +189,7 @@ void Departures::keyLeft(const Key& key, uint64_t hash) {
   waiting_.push_back({key, hash});
 }
 
-// All were told, except of those who heard of the sender again since.
+// All have heard, except receivers that heard from the sender again since.
 void Departures::endLeaving(Sender* sender) {
   const uint32_t told = sender->leaving;
   const std::vector<uint32_t> rest(sender->slots() + told, sender->slots() + sender->listed);

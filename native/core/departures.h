@@ -1,4 +1,4 @@
-// Who is to be told when a key leaves: for each sender the clients of this shard that received from it. So the cost of
+// Who must hear when a key leaves: for each sender the clients of this shard that received from it. So the cost of
 // a departure follows the number of its receivers, and a key that never sent anything to anyone here costs a look-up.
 //
 // A client knows its senders (SenderSet), and a sender here the slots of its receivers. Only the former is exact: a
@@ -21,8 +21,8 @@ class Departures {
   // Of senders and receivers that the shard knows together: about 30 to 50 bytes each. Beyond it new ones are counted
   // and forgotten: their receivers do not hear that they left.
   static constexpr uint64_t kMaxPairs = 4 << 20;
-  // Keys whose departure is still to be told. Beyond this, clients with many senders no longer hear of keys that nobody
-  // else here knows.
+  // Keys whose departure is still to be announced. Beyond this, clients with many senders no longer hear of keys that
+  // no one else here knows.
   static constexpr size_t kMaxWaiting = 64 << 10;
 
   // `slots`: the shard's clients.
@@ -56,7 +56,7 @@ class Departures {
     return true;
   }
 
-  // Keys whose receivers are still to be told.
+  // Keys whose receivers have not heard yet.
   size_t waiting() const { return waiting_.size(); }
   uint64_t pairs() const { return pairs_; }
   // Lists that are to lose the slots of clients that left.
@@ -92,8 +92,8 @@ class Departures {
     };
     uint32_t live;     // clients that know it
     uint32_t listed;   // slots of clients that know it, and of some that left
-    uint32_t leaving;  // so many slots of the list are being told, or will be; 0: it does not leave
-    // It left again while `leaving` were being told: the slots up to this one are told in a turn of their own; 0: none.
+    uint32_t leaving;  // so many slots of the list hear of it, or will; 0: it does not leave
+    // It left again meanwhile: the slots up to this one hear of it in their own turn; 0: none.
     uint32_t leaving_again : 31;
     uint32_t purging : 1;  // it is in purges_
 

@@ -1,5 +1,5 @@
 // Histograms whose buckets stand among a shard's counters. Bounds are upper ones and those of derper; a value
-// beyond the last falls into one more bucket. Buckets hold their own values only: whoever shows them adds up.
+// beyond the last falls into one more bucket. Buckets hold their own values only: displaying code adds up.
 #pragma once
 
 #include <cstdint>

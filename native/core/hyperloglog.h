@@ -28,7 +28,8 @@ class HyperLogLog {
     double sum = 0;
     for (int longest = 0; longest < 64 - kIndexBits + 2; ++longest) sum += std::ldexp(having[longest], -longest);
     const double raw = kAlpha * kRegisters * kRegisters / sum;
-    // Few distinct ones: how many registers nobody hit tells more. 64-bit hashes need no correction at the other end.
+    // Few distinct ones: the number of untouched registers tells more. 64-bit hashes need no correction at the other
+    // end.
     const double estimate =
         raw <= 2.5 * kRegisters && untouched > 0 ? kRegisters * std::log(kRegisters / untouched) : raw;
     return static_cast<uint64_t>(std::llround(estimate));

@@ -71,7 +71,7 @@ class Forwarders {
 };
 
 // A set of keys. Keys are points of a curve, or what strangers make of them: only a seeded hash may place them. The
-// zero key, which nobody can have, is never in it.
+// zero key, which no client can have, is never in it.
 class KeySet {
  public:
   explicit KeySet(const HashSeed& seed) : seed_(seed), table_(Traits{seed}) {}

@@ -1,4 +1,4 @@
-// A doubly linked list through a member of its elements: no memory of its own, O(1) to add and to take out.
+// A doubly linked list through a member of its elements: no extra memory, O(1) to add and to take out.
 #pragma once
 
 namespace derplane {

@@ -14,7 +14,7 @@ class QueueDuration {
 
   void waited(uint64_t ms) { average_ += kAlpha * (static_cast<double>(ms) - average_); }
 
-  // The usual case by far: nobody waited, and nobody did recently.
+  // The usual case by far: no packet waited, and none did recently.
   void didNotWait(uint32_t packets) {
     if (average_ != 0) decay(packets);
   }

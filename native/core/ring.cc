@@ -120,7 +120,7 @@ bool RingConsumer::moveTail() {
 }
 
 void RingConsumer::told() {
-  // Release: the wake-up happened before whoever sees this value looks for it.
+  // Release: the wake-up happened before anyone who sees this value looks for it.
   memory_.shared->told.store(released_, std::memory_order_release);
 }
 

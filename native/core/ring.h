@@ -7,7 +7,7 @@
 // record that does not fit before the end of the data is preceded by a pad. Positions only rise; the index is position
 // & mask.
 //
-// Waiting for room. `waits` belongs to the producer, `tail` and `told` to the consumer; nobody else writes them.
+// Waiting for room. `waits` belongs to the producer, `tail` and `told` to the consumer; no one else writes them.
 //
 //   producer, finds no room               consumer, in release()
 //   1. waits = 1                          a. tail = what it read
@@ -18,9 +18,9 @@
 // One of the two fences comes first. If it is the consumer's, step 3 sees the new tail. If it is the producer's, step c
 // sees that the producer waits. So after step 3 found no room, the first release wakes the producer.
 //
-// `waits` says that someone waits, not who. It stays 1 until the owner of the producer says that nobody waits any more
-// (nobodyWaits): whoever finds room after all, or gives up, leaves the flag to the others. A wake-up that nobody needs
-// is harmless. Each wake-up means: look at all who wait, in order, until one finds no room (steps 1 to 3 again).
+// `waits` says that someone waits, not who. It stays 1 until the owner of the producer says that no one waits any more
+// (nobodyWaits): a client that finds room after all, or gives up, leaves the flag to the others. A wake-up that no one
+// needs is harmless. Each wake-up means: look at all who wait, in order, until one finds no room (steps 1 to 3 again).
 //
 // `told` lets the producer see, without a guess, that a wake-up was lost (see roomWasMade).
 #pragma once
@@ -47,18 +47,18 @@ enum class RecordKind : uint8_t {
   kUnwatch,          // to all shards: it does not any more; no frame follows
   kPresent,          // to a watcher's shard: RingRecord followed by a whole PeerPresent frame for the client named
   kAbsent,           // to a watcher's shard: `destination` left, for the client named; no frame follows
-  kFlooded,  // to a watcher's shard: the client named was told of all keys of the sending shard; no frame follows
+  kFlooded,  // to a watcher's shard: the named client has heard of all keys of the sending shard; no frame follows
 };
 
 struct RingRecord {
   uint32_t size;  // of the whole record, a multiple of 8
   RecordKind kind;
-  uint8_t label;               // kPacket: the sender's
-  uint8_t wants_reply;         // kPacket: the sender may be told that the destination is not here
-  uint8_t forwarded;           // kPacket: came from a mesh peer, never forwarded again
-  uint32_t client_slot;        // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: who is told;
-                               // others: link or watcher
-  uint32_t client_generation;  // so that a successor in the same slot is not told
+  uint8_t label;         // kPacket: the sender's
+  uint8_t wants_reply;   // kPacket: the sender may hear that the destination is not here
+  uint8_t forwarded;     // kPacket: came from a mesh peer, never forwarded again
+  uint32_t client_slot;  // kPacket: the sender in its shard; kNotHere, kPresent, kAbsent, kFlooded: who hears of it;
+                         // others: link or watcher
+  uint32_t client_generation;  // so that a successor in the same slot does not hear it
   uint64_t destination_hash;
   uint64_t source_hash;
   Key destination;
@@ -72,7 +72,7 @@ inline constexpr size_t kMinRingBytes = 256 << 10;
 // What a SharedArrayBuffer must hold besides a ring's data: the shared header, and the bytes lost to alignment.
 inline constexpr size_t kRingOverhead = 256;
 
-// The producer's values and the consumer's lie on cache lines of their own. `waits` is apart from `head`: a consumer
+// The producer's values and the consumer's lie on separate cache lines. `waits` is apart from `head`: a consumer
 // reads it after each release, while the producer writes heads.
 struct RingShared {
   alignas(kRingAlign) Atomic<uint64_t> head;

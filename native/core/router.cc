@@ -150,7 +150,7 @@ void Router::closePeer(const Key& key, CloseReason reason) {
 }
 
 void Router::closeAll(CloseReason reason) {
-  watches_.clear();  // they all end too: nobody is left to be told
+  watches_.clear();  // they all end too, so no one needs to hear
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (slots_[slot] != nullptr) close(*slots_[slot], reason);
   }

@@ -97,7 +97,7 @@ class Router {
     uint64_t number = 0;        // how many upgrades to DERP the relay had seen with this one
     int64_t version = ClientNote::kUsualVersion;
     uint8_t label = kNoLabel;
-    uint64_t receive_rate = 0;  // bytes per second that the client may send at most; 0: no limit of its own
+    uint64_t receive_rate = 0;  // bytes per second that the client may send at most; 0: no separate limit
     std::string app_name = {};  // what is longer than ClientNote::kMaxAppName is cut off
   };
   // Enters a client in the tables; `first_output` (whole frames) is the first thing it will read. Null when memory ran
@@ -153,7 +153,7 @@ class Router {
 
   // --- output ----------------------------------------------------------------------------------------------------
   Client* takeTouched();
-  // Counts the presence changes that a watcher was told of, unless there are more to come at once.
+  // Counts the presence changes that a watcher heard of, unless there are more to come at once.
   void observePresence(Client& watcher);
   void touch(Client& client);
   // A KeepAlive for every client whose timer is due.
@@ -161,7 +161,7 @@ class Router {
   uint64_t tickMs() const { return timers_.tickMs(); }
   // Shows the rings' records to their consumers; returns the mask of shards that have something new.
   uint64_t publish();
-  // Rings that have room for whoever waits for it, and whose consumer has finished the wake-up for that. Where no such
+  // Rings that have room for someone who waits, and whose consumer has finished the wake-up for that. Where no such
   // wake-up is on its way (look after this call, not before), it was lost.
   uint64_t ringsWithRoomMade() const;
   bool someoneWaitsForRoom() const { return rings_waited_for_ != 0; }
@@ -230,7 +230,7 @@ class Router {
     uint32_t generation;
   };
 
-  // A client of some shard that hears of every key. Slots below `cursor` were told to it; once it is `flooded`, all
+  // A client of some shard that hears of every key. It has heard of the slots below `cursor`; once it is `flooded`, all
   // were.
   struct Watch {
     uint32_t shard;
@@ -323,7 +323,7 @@ class Router {
   void startWatch(uint32_t shard, uint32_t slot, uint32_t generation);
   void stopWatch(uint32_t shard, uint32_t slot, uint32_t generation);
   void unwatch(Client& client);
-  // A shard has told the watcher, which is here, of all of its keys.
+  // The watcher, which is here, has heard of all keys of a shard.
   void endFlood(uint32_t shard, Client& watcher);
   void announce(const Client& client);
   void announceAbsence(const Peer& peer, uint32_t slot);
@@ -376,7 +376,7 @@ class Router {
   // Null outside of it.
   uint8_t* front_ = nullptr;
   uint8_t* front_end_ = nullptr;
-  // Of the ForwardPacket before, whoever it came from: a sender's packets mostly come in runs.
+  // Of the ForwardPacket before, whatever its source: a sender's packets mostly come in runs.
   Key forward_source_;
   uint64_t forward_source_hash_ = 0;
 
@@ -398,7 +398,8 @@ class Router {
   uint64_t rate_bytes_per_second_ = 0;
   uint64_t rate_burst_ = 0;
   uint32_t rate_epoch_ = 1;
-  LinkedList<Client, &Client::slowed_links> slowed_;  // told that their limit slows them down, longest not slowed first
+  LinkedList<Client, &Client::slowed_links>
+      slowed_;  // heard that their limit slows them down, longest not slowed first
 };
 
 }  // namespace derplane

@@ -7,9 +7,9 @@
 namespace derplane {
 
 // Who waits for a ring's room: notices in notices_, clients in blocked_. A wake-up (takeRoomBits of the shard) lets the
-// notices go first, then the clients in order, until one finds no room and says so by waitForRoom. Whoever comes while
-// clients wait goes behind them without asking the ring: those in front have asked. publish(), at the end of a turn, is
-// the only place that takes the ring's flag back, when nobody waits. See ring.h for why no wake-up is lost.
+// notices go first, then the clients in order, until one finds no room and says so by waitForRoom. A client that comes
+// while clients wait goes behind them without asking the ring: those in front have asked. publish(), at the end of a
+// turn, is the only place that takes the ring's flag back, when no one waits. See ring.h for why no wake-up is lost.
 
 bool Router::waitForRoom(uint32_t shard, uint32_t size) {
   rings_waited_for_ |= uint64_t{1} << shard;
@@ -19,7 +19,7 @@ bool Router::waitForRoom(uint32_t shard, uint32_t size) {
 
 RingRecord* Router::reserveInRing(Client& client, uint32_t shard, uint32_t frame_size) {
   const uint32_t size = static_cast<uint32_t>(sizeof(RingRecord)) + frame_size;
-  // Whoever came first goes first: while others wait for this ring, only the one being resumed may take its room.
+  // First come, first served: while others wait for this ring, only the one being resumed may take its room.
   const bool others_wait = !blocked_[shard].empty() && resuming_ != shard;
   RingRecord* record = others_wait ? nullptr : rings_[shard].reserve(size);
   if (record != nullptr || drop_when_full_) return record;
@@ -258,7 +258,7 @@ void Router::pauseForCrowd(Client& client) {
   paused_.push_back({client.slot, client.generation});
 }
 
-// Whoever waits for lists to become shorter goes on when they are; true when there was anybody.
+// Clients that wait for shorter lists go on when these are short; true when there was one.
 bool Router::endCrowd() {
   if (paused_.empty() || crowded(kCrowd / 2)) return false;
   resumed_.insert(resumed_.end(), paused_.begin(), paused_.end());

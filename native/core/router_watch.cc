@@ -1,6 +1,6 @@
 // Presence: mesh peers that watch hear of every key with an active connection, then of every change.
 //
-// Each shard keeps all watchers of the relay and tells each of its own keys: first a flood in bounded steps over the
+// Each shard keeps all watchers of the relay and announces its keys to each: first a flood in bounded steps over the
 // client slots, which a watcher's slow reading or a full ring holds up, then changes as they happen. Both go through
 // the same ring in order.
 #include <algorithm>
@@ -27,8 +27,8 @@ bool isFirstOfKey(const Client& client) {
 
 }  // namespace
 
-// What follows WatchConns takes effect after its flood: a key that is closed at once is first told of, and whoever asks
-// again hears everything again.
+// What follows WatchConns takes effect after its flood: a key that is closed at once is announced first, and whoever
+// asks again hears everything again.
 bool Router::mustPause(Client& client) {
   if (client.flooding != 0) {
     client.paused = true;  // endFlood resumes it

@@ -65,7 +65,7 @@ struct QueueShared {
 };
 
 // Pongs that may wait for a client; beyond, its pings are ignored. A burst of pings that arrives at once is answered,
-// and whoever does not read cannot fill the queue.
+// and a client that does not read cannot fill the queue.
 inline constexpr uint32_t kMaxPongsWaiting = 32;
 // Bytes of control frames (PeerGone, Pong, KeepAlive, ...) that a client may have waiting; a client over it does not
 // read and is closed.

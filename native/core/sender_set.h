@@ -1,4 +1,4 @@
-// From whom a client received packets, so that it can be told when one of them leaves. Keys stand as their 64-bit
+// The keys from which a client received packets, so that it hears when one of them leaves. Keys stand as their 64-bit
 // seeded hashes. See Departures, which finds the receivers of a sender.
 #pragma once
 

@@ -22,7 +22,7 @@ class TimerWheel {
   // Fires at the first tick that is not before `at_ms`. Replaces an earlier setting.
   void set(Client& client, uint64_t now_ms, uint64_t at_ms) {
     cancel(client);
-    if (count_ == 0 && !advancing_) now_tick_ = now_ms / tick_ms_;  // nobody tells an empty wheel the time
+    if (count_ == 0 && !advancing_) now_tick_ = now_ms / tick_ms_;  // an empty wheel is not advanced
     uint64_t tick = (at_ms + tick_ms_ - 1) / tick_ms_;
     if (tick <= now_tick_) tick = now_tick_ + 1;
     if (tick - now_tick_ >= kBuckets) tick = now_tick_ + kBuckets - 1;

@@ -112,7 +112,7 @@ class ConnectionTable {
   // The same for a connection whose room is needed; false when it is unknown.
   bool evict(uint64_t id);
   void discardAll(const RelayCore* relay);
-  // Tells where a connection comes from, once its proxy has told; the share of that source counts from now on.
+  // Sets where a connection comes from, once its proxy has named the client; that source's share counts from now on.
   void setRemote(uint64_t id, const Address& remote);
   // Address of a connection, as text.
   std::string remoteText(uint64_t id);

@@ -33,7 +33,7 @@ bool HandshakeBudget::evict(Eviction why, Choose choose) {
   return false;
 }
 
-// Where none of its own is silent it may exceed its share as long as nobody else needs the room: many clients reach a
+// Where none of its own is silent it may exceed its share as long as no one else needs the room: many clients reach a
 // relay through one address, and come back at once after a restart.
 bool HandshakeBudget::makeRoomOf(const Address& remote) {
   const uint64_t now = nowMs();

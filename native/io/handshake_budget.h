@@ -20,7 +20,7 @@ class Connection;
 enum class Eviction : uint32_t {
   kHandshakes,      // the number of handshakes
   kHandshakeBytes,  // their bytes
-  kSourceShare,     // the share of its own source address
+  kSourceShare,     // the share of its source address
   kDescriptors,     // file descriptors of the process
   kCount,
 };

@@ -60,7 +60,7 @@ bool HandshakeIo::openHandles(uv_loop_t* loop, std::string& error) {
 }
 
 void HandshakeIo::onClose() {
-  // Only the end of the environment closes this: JavaScript of this thread cannot be told of outcomes any more, the
+  // Only the end of the environment closes this: JavaScript of this thread can hear of no more outcomes, the
   // control plane can.
   core_->removeInbox(inbox_);
   for (const HandshakeRequest& request : inbox_->take()) drop(ConnectionTable::instance().remove(request.id));

@@ -30,7 +30,7 @@ class HandshakeIo final : public LoopUser {
   using OnRead = std::function<void(IoOutcome, const uint8_t* bytes, size_t size)>;
   using OnWrite = std::function<void(IoOutcome)>;
 
-  // Runs its argument where JavaScript may be told of outcomes, and lets JavaScript react only after it returned: a
+  // Runs its argument where JavaScript may hear of outcomes, and lets JavaScript react only after it returned: a
   // reaction may end any job.
   using Enter = std::function<void(const std::function<void()>&)>;
 
@@ -44,7 +44,7 @@ class HandshakeIo final : public LoopUser {
 
   // False when the connection is unknown or in use.
   bool open(uint64_t id, uint64_t timeout_ms);
-  // Begins the next step of the handshake, with a deadline of its own.
+  // Begins the next step of the handshake, with its own deadline.
   void setTimeout(uint64_t id, uint64_t timeout_ms);
   // `done` is called when at least `min` bytes are buffered, at once if they are; at most `max` are read ahead.
   void read(uint64_t id, size_t min, size_t max, OnRead done);
@@ -52,7 +52,7 @@ class HandshakeIo final : public LoopUser {
   void write(uint64_t id, const uint8_t* bytes, size_t size, OnWrite done);
   // Waits until something ends the connection's handshake: its deadline, its client, or want of room. Never kOk.
   void watchEnd(uint64_t id, OnWrite done);
-  // The client's address, as a trusted proxy told it.
+  // The client's address, as a trusted proxy named it.
   void setRemote(uint64_t id, const Address& remote);
   // Address of the client, as text; empty when it is unknown.
   std::string remote(uint64_t id);

@@ -1,4 +1,4 @@
-// Sockets that whoever started this process opened for it.
+// Sockets that the parent process opened for this one.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ struct InheritedSocket {
   std::string address;     // where it is bound, `ip:port`; empty when it is no IP socket
 };
 
-// 0, or an errno: EBADF when there is no such descriptor, ENOTSOCK when it is something else.
+// 0, or an errno: EBADF when the descriptor does not exist, ENOTSOCK when it is something else.
 int describeSocket(int fd, InheritedSocket& found);
 
 // Makes a descriptor ready for a loop: non-blocking, and closed in programs that this one starts. 0 or an errno.

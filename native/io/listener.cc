@@ -117,7 +117,7 @@ void Listener::rest() {
 }
 
 void Listener::acceptBatch() {
-  // A thread that is being replaced needs descriptors to start. Connections that nobody serves must not hold them.
+  // A thread that is being replaced needs descriptors to start. Connections that no thread serves must not hold them.
   if (!core_->hasHandshakeThread()) {
     rest();
     return;
@@ -168,7 +168,7 @@ void Listener::inherited(int fd) {
 void Listener::onClose() {
   on_trouble_ = nullptr;
   // The descriptor stays until libuv has let go of it; clients are refused from now on. Those of a shared socket wait
-  // for whoever listens on it next.
+  // for the next process that listens on it.
   if (!shared_) ::shutdown(fd_.get(), SHUT_RDWR);
 }
 

@@ -5,7 +5,7 @@
 
 namespace derplane {
 
-// Sends `text` as one datagram to the Unix socket at `path`; `@` begins a name that is no path (unix(7), abstract).
+// Sends `text` as one datagram to the Unix socket at `path`; `@` begins a name instead of a path (unix(7), abstract).
 // Waits for at most 100 ms. 0 or an errno.
 int notifyManager(const std::string& path, const std::string& text);
 

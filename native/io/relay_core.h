@@ -242,7 +242,7 @@ class RelayCore : public std::enable_shared_from_this<RelayCore> {
  private:
   RelayCore(uint32_t id, RelayConfig config);
 
-  // Log-only events and forwarded packets beyond these wait for nobody: a control plane that is behind loses them.
+  // Log-only events and forwarded packets beyond these are dropped: a control plane that is behind loses them.
   static constexpr size_t kMaxLogEvents = 4096;
   static constexpr size_t kMaxPacketBytes = 16 << 20;
 

@@ -62,7 +62,7 @@ class SecureServer {
   // `local_address`: the address that the client connected to, as text; `relay`: the number of the relay that listens.
   // Null when memory is exhausted.
   virtual std::unique_ptr<SecureSession> accept(const std::string& local_address, uint32_t relay) = 0;
-  // True for the first who asks since the certificate was last missing: then somebody must be told.
+  // True for the first request since the certificate was last missing: the caller must report that one.
   virtual bool askFor(const std::string& name) = 0;
   // Rises whenever a handshake that waits for a certificate may go on.
   virtual uint64_t version() const = 0;

@@ -261,7 +261,7 @@ void Shard::adopt(Mail& mail) {
     links_[client->id] = client;
   } else {
     emitConnected(mail.adoption);
-    // Those in slots that the announcement has not come to yet are told by it.
+    // The announcement still reaches those in later slots.
     if (drain_.start_ms != 0 && (drain_.all_announced || client->slot < drain_.announced)) {
       router_.announceRestart(client->slot, 1, drain_.reconnect_ms, drain_.try_ms);
     }
@@ -329,7 +329,7 @@ uint64_t Shard::lostRoomWakes() const {
   return made & ~slot_.roomBits();
 }
 
-// The net under the wake-ups: whoever waits in vain goes on at the next tick.
+// The net under the wake-ups: clients that wait in vain go on at the next tick.
 void Shard::resumeForgotten() {
   const uint64_t lost = lostRoomWakes();
   router_.counters().add(Counter::lost_wakes, std::popcount(lost));

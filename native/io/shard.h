@@ -148,7 +148,7 @@ class Shard final : public LoopUser, private RouterEvents {
     uint64_t duration_ms = 0;
     uint32_t reconnect_ms = 0;
     uint32_t try_ms = 0;
-    uint32_t announced = 0;  // slots that were told
+    uint32_t announced = 0;  // slots that have heard of it
     bool all_announced = false;
   } drain_;
   PageMemory<uint8_t> received_{kMeshReadSize};  // TLS records as they came

@@ -118,9 +118,9 @@ void Shard::consume(Client& client, uint8_t* data, uint32_t size, uint32_t room)
   hold(client, data + result.consumed, size - result.consumed);
 }
 
-// A connection that is not read shows neither its end nor its failure. Whoever waits for its receive limit and hangs up
-// is gone at once, and with it what it sent beyond the limit; for a ring or a flood the wait is short, and what came
-// before the end is still handled.
+// A connection that is not read shows neither its end nor its failure. A client that waits for its receive limit and
+// hangs up is gone at once, and with it what it sent beyond the limit; for a ring or a flood the wait is short, and
+// what came before the end is still handled.
 void Shard::endIfHungUp(Client& client) {
   if (client.closing || !client.got_hangup || client.throttled_until_ms == 0) return;
   router_.close(client, CloseReason::eof);

@@ -21,7 +21,7 @@ constexpr size_t kMaxUnsent = 2 * kSealAtOnce;
 
 void Shard::startTls(Client& client, Connection& connection) {
   client.tls = new TlsChannel{.session = std::move(connection.tls), .unsent = std::move(connection.output)};
-  // As derper counts: a link is no request to this relay.
+  // As derper counts: a link is not a request to this relay.
   if (client.link == nullptr) router_.counters().add(client.tls->gauge());
   countUnsent(client);
   client.tls->session->setOutput(&sealed_);

@@ -39,7 +39,7 @@ std::unique_ptr<TlsClient> TlsClient::make(const std::string& roots, std::string
     error = "there is no PEM certificate among the roots";
     return nullptr;
   }
-  // As Go has it: whoever is among them is trusted, an intermediate too.
+  // As in Go: any certificate among them is trusted, an intermediate too.
   X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx.get()), X509_V_FLAG_PARTIAL_CHAIN);
   return std::unique_ptr<TlsClient>(new TlsClient(std::move(ctx)));
 }

@@ -27,7 +27,7 @@ std::unique_ptr<TlsSession> TlsSession::make(Ssl ssl) {
 
 TlsSession& TlsSession::of(const SSL* ssl) { return *static_cast<TlsSession*>(SSL_get_app_data(ssl)); }
 
-// Called for every record and message. A stranger who only sends records without data keeps us busy for nothing, and
+// Called for every record and message. A stranger who only sends records without data keeps us busy in vain, and
 // one who sends a byte of data between them nearly as much: a KeyUpdate costs us what twenty records of data do.
 void TlsSession::onMessage(int write, int, int type, const void* data, size_t size, SSL* ssl, void* self) {
   if (write != 0 || size == 0 || SSL_is_init_finished(ssl) == 0) return;

@@ -24,7 +24,7 @@ export class AdmissionChain {
 
   /**
    * The decision: of all sources the first label and the lowest rate. Never rejects.
-   * @param signal - aborted when the client is gone; the decision is then nobody's, and not counted
+   * @param signal - aborted when the client is gone; the decision is then discarded and not counted
    */
   async admit(request: AdmissionRequest, signal: AbortSignal): Promise<Admission> {
     let label: string | undefined;

@@ -36,7 +36,7 @@ export class AdmissionDesk {
     const asker: Asker = { port: port1, open: new Map(), flushes: new Map() };
     this.#askers.add(asker);
     port1.on('message', (message: ToDesk) => this.#take(asker, message));
-    // The thread has ended, and nobody is left to answer to.
+    // The thread has ended, and no one waits for the answer.
     port1.on('close', () => {
       this.#askers.delete(asker);
       for (const client of asker.open.values()) client.abort();

@@ -54,7 +54,7 @@ export class HookAdmission implements AdmissionSource {
   }
 }
 
-/** @throws DerpError `ERR_DERP_BAD_OPTION` for what is no decision */
+/** @throws DerpError `ERR_DERP_BAD_OPTION` for anything but a decision */
 function readDecision(answer: AdmitDecision): Admission {
   if (answer === true) return ALLOWED;
   if (answer === false) return { allow: false, text: 'refused by the hook' };

@@ -46,7 +46,7 @@ function parseKey(text: string): string {
   const [, hex] = /^nodekey:([0-9a-fA-F]{64})$/.exec(text) ?? [];
   if (hex === undefined) throw new Error(`${shown(text)}: must be "nodekey:" and 64 hexadecimal digits`);
   const key = PublicKey.fromHex(hex);
-  if (key.isZero) throw new Error('an all-zero key is nobody');
+  if (key.isZero) throw new Error('an all-zero key never matches a client');
   return key.hex;
 }
 

@@ -63,7 +63,7 @@ export class ServerAdmission {
     this.summary = this.#summarise(options);
   }
 
-  /** A port by which one handshake thread asks; undefined: nobody needs to ask. */
+  /** A port by which one handshake thread asks; undefined: no thread needs to ask. */
   connect(): MessagePort | undefined {
     return this.#isAsked ? this.#desk.connect() : undefined;
   }

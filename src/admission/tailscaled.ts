@@ -4,7 +4,7 @@ import { goString, readGoObject } from '../protocol/go_json.js';
 import { PublicKey } from '../protocol/key.js';
 import { type Admission, type AdmissionRequest, type AdmissionSource, ALLOWED } from './decision.js';
 
-/** Where tailscaled listens unless told otherwise. */
+/** Where tailscaled listens by default. */
 export const DEFAULT_SOCKET = '/var/run/tailscale/tailscaled.sock';
 
 /** Milliseconds for one question. derper has no bound; a daemon that is well answers within some. */
@@ -147,7 +147,7 @@ function errorMember(body: Buffer): string | undefined {
       },
     });
   } catch {
-    return undefined; // it is no JSON, as most of tailscaled's errors
+    return undefined; // not JSON, like most of tailscaled's errors
   }
   return text === '' ? undefined : text;
 }

@@ -7,7 +7,7 @@ import { parseKey } from './pem.js';
 /**
  * Reads the key from the first of the files `names` that exists.
  *
- * @throws when it cannot be read or is no key, naming the file
+ * @throws naming the file, when it is unreadable or not a key
  */
 export async function readAccountKey(folder: CertificateFolder, names: string[]): Promise<string | undefined> {
   for (const name of names) {

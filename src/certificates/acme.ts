@@ -278,7 +278,7 @@ class AcmeSource implements AcmeCertificates {
     }
     this.#logger.warn(
       {},
-      'derper: acme: -acme-ip-certs: this machine has no public IP address of its own; where addresses are translated, give the public one as -hostname',
+      'derper: acme: -acme-ip-certs: this machine has no public IP address; behind NAT, give the public one as -hostname',
     );
   }
 }

@@ -55,7 +55,7 @@ export class AcmeAccount {
   }
 
   /**
-   * Runs `work` with a session of its own.
+   * Runs `work` with its own session.
    *
    * @param signal - ends the session's requests
    */

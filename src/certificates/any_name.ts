@@ -1,4 +1,4 @@
-/** `-sni any`: the certificate of one name for everybody. */
+/** `-sni any`: the certificate of one name for every client. */
 import { canonicalHost } from '../host_name.js';
 import type { CertificateSink } from '../tls/tls_context.js';
 

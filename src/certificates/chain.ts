@@ -29,7 +29,7 @@ function missingIssuer([leaf, ...others]: readonly X509Certificate[]): string | 
   const found =
     others.length === 0 ? 'the file holds this certificate only' : 'no other certificate in the file issued it';
   return (
-    `${found}, and its issuer ${nameOf(leaf.issuer)} is no root that this machine trusts: many nodes refuse it. ` +
+    `${found}, and its issuer ${nameOf(leaf.issuer)} is not a root that this machine trusts: many nodes refuse it. ` +
     'Put the intermediate certificates behind it (fullchain.pem); if the issuer is a root of your own, nodes must trust that'
   );
 }
@@ -70,7 +70,7 @@ function trustedPem(): string {
     return rootsPem(process.env);
   } catch (error) {
     if (!(error instanceof DerpError)) throw error;
-    return rootCertificates.join('\n'); // who dials is told that a variable names an unreadable file
+    return rootCertificates.join('\n'); // dialling reports that a variable names an unreadable file
   }
 }
 

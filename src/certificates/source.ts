@@ -35,9 +35,9 @@ export interface CertificateSource {
   readonly pin: string | undefined;
   /** Asks for what is missing; to be called once the ports listen, which an authority connects to. */
   start(): void;
-  /** Looks again at what operators replace; what became of it is logged. Undefined where there is no such thing. */
+  /** Reads replaced files again and logs the result. Undefined for sources without such files. */
   readonly reload?: () => void;
-  /** Called for a name that the sink was told to expect, when a handshake waits for it. */
+  /** Called when a handshake waits for a name that the sink expects. */
   readonly wanted?: (name: string) => void;
   /** Answers HTTP-01 validations on the plain port; whether the request was one. */
   readonly challenge?: (request: IncomingMessage, response: ServerResponse) => boolean;

@@ -309,7 +309,7 @@ function stunConfig(flags: RelayFlags, listen: Address, sockets: readonly Inheri
   return { address, answersPerSecond };
 }
 
-/** The list, each entry of which is right; without the key only an empty one is. */
+/** The list, with every entry checked; without the key it must be empty. */
 function meshWith({ values }: RelayFlags, meshKey: MeshKeySource | SecretSource | undefined): string[] {
   if (values['mesh-with'] === '') return [];
   const hosts = values['mesh-with'].split(',');

@@ -10,7 +10,7 @@ export class ServiceManager {
   #timer: NodeJS.Timeout | undefined;
 
   /**
-   * @param socket - `NOTIFY_SOCKET`: a path, or an abstract name behind `@`; empty when nobody wants to hear
+   * @param socket - `NOTIFY_SOCKET`: a path, or an abstract name behind `@`; empty when no service manager listens
    */
   constructor(socket: string, logger: Logger, send = native.notifyManager) {
     this.#socket = socket;
@@ -24,7 +24,7 @@ export class ServiceManager {
   }
 
   reloading(): void {
-    // systemd compares it with its own clock, of which Node's high-resolution time is the same one.
+    // systemd compares it with its own clock, which Node's high-resolution time uses too.
     this.#tell(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1_000n}`);
   }
 

@@ -42,7 +42,7 @@ export function inheritedSockets(
     try {
       return { fd, name: each[index] ?? '', ...describe(fd) };
     } catch (error) {
-      throw new StartError(`LISTEN_FDS=${count}: descriptor ${fd} is no socket: ${(error as Error).message}`, {
+      throw new StartError(`LISTEN_FDS=${count}: descriptor ${fd} is not a socket: ${(error as Error).message}`, {
         cause: error,
       });
     }

@@ -1,5 +1,5 @@
 /**
- * What a client needs of a connection to a relay. Node's `net.Socket`, `tls.TLSSocket` and any binary `stream.Duplex` fit. Nobody else
+ * What a client needs of a connection to a relay. Node's `net.Socket`, `tls.TLSSocket` and any binary `stream.Duplex` fit. Nothing else
  * may read it or write to it from then on.
  */
 export interface Conn {

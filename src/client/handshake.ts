@@ -84,7 +84,7 @@ function serverKeyOf({ type, body }: Frame): PublicKey {
   if (type !== FrameType.SERVER_KEY) {
     throw new DerpError(
       'ERR_DERP_BAD_HANDSHAKE',
-      `the first frame has type ${type}, needs ServerKey: this is no DERP relay`,
+      `the first frame has type ${type}, needs ServerKey: this is not a DERP relay`,
     );
   }
   return readServerKey(body);

@@ -19,7 +19,7 @@ const PATH = 'derp';
 
 /**
  * Reads `[https://]HOST[:PORT][/DIALHOST][/derp]`, or the same with `http://` for a plain connection. The relay is called HOST, which its
- * certificate must be for, and found at DIALHOST, which has no port of its own. A URL may have a query behind `/derp`.
+ * certificate must be for, and found at DIALHOST, which has no port. A URL may have a query behind `/derp`.
  * @param what - begins the messages: `mesh host`
  * @throws DerpError `ERR_DERP_BAD_OPTION` naming the part that is wrong; it shows no password
  */
@@ -84,7 +84,7 @@ function checkHost(text: string, bad: Bad): void {
 
 function checkDialHost(text: string, bad: Bad): void {
   if (text === '') throw bad(`dial host: is empty, needs ${FORM}`);
-  if (isIPv6(text) || canonicalHost(text) !== undefined) return; // without brackets: there is no port to tell it from
+  if (isIPv6(text) || canonicalHost(text) !== undefined) return; // without brackets, since no port can follow
   if (/^(?:\[[^\]]*\]|[^:]*):\d*$/.test(text)) {
     throw bad(`dial host ${JSON.stringify(text)}: the port belongs to the name in front of the slash`);
   }

@@ -10,7 +10,7 @@ export interface HandshakesOptions extends Omit<HandshakeThreadData, 'relayId' |
   threads: number;
   /** A port for each thread by which it asks who may use the relay; undefined: all may. */
   connectAdmission: () => MessagePort | undefined;
-  /** Told when a thread ended without having been asked to (another one takes its place), and when threads start late. */
+  /** Called when a thread ends unasked (another one replaces it), and when threads start late. */
   onTrouble: (message: string) => void;
 }
 

@@ -2,7 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { HeaderList, TrustedProxies } from '../proxies.js';
 
-/** Clients of requests, as trusted proxies told them. */
+/** Clients of requests, as trusted proxies named them. */
 const clients = new WeakMap<IncomingMessage, string>();
 
 /** The IP address of a request's client: never an IPv4-mapped IPv6 address, and without a zone. Empty once the connection is gone. */
@@ -15,7 +15,7 @@ export function isForwarded(request: IncomingMessage): boolean {
   return !clients.has(request) && (request.headers['x-forwarded-for'] ?? '') !== '';
 }
 
-/** Notes a request's client, if a trusted proxy tells it. */
+/** Notes a request's client, if a trusted proxy names it. */
 export function noteClient(request: IncomingMessage, proxies: TrustedProxies): void {
   const client = proxies.clientOf(connectionAddress(request), headersOf(request));
   if (client !== undefined) clients.set(request, client);

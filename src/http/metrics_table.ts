@@ -150,7 +150,7 @@ const LABEL: Row[] = [
   [
     'packets_dropped',
     'counter',
-    'Packets of clients with the label dropped: nobody to send to, or too slow to receive.',
+    'Packets of clients with the label dropped: without a receiver, or with a slow one.',
   ],
   ['bytes_dropped', 'counter', 'Payload bytes of packets of clients with the label dropped.'],
   ['limit_waited', 'counter', 'Frames of clients with the label that waited for a receive limit.'],
@@ -326,7 +326,7 @@ function stunMetrics(): Metric[] {
     ),
     ours(
       'derplane_',
-      ['stun_told_private', 'counter', 'STUN answers that told a private address.'],
+      ['stun_told_private', 'counter', 'STUN answers with a private address.'],
       figure((s) => s.told_private),
     ),
     ours('derplane_', ['stun_up', 'gauge', 'Whether STUN is served; 0 where its port is unavailable.'], ({ stun }) =>

@@ -13,7 +13,7 @@ export interface PlainPagesOptions {
   challenge?: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined;
   /** Who is redirected to the debug pages from `/`. Default: {@link debugAccess}, derper's rule. */
   access?: DebugAccess;
-  /** Closes the connection of requests that have no page of their own here, as `home: 'none'` does. Default: false. */
+  /** Closes the connection of requests without a page here, as `home: 'none'` does. Default: false. */
   hidden?: boolean;
 }
 

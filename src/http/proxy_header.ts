@@ -22,7 +22,7 @@ export function afterProxyHeader(socket: Socket, deadline: number, begin: () => 
     if (client !== '') setRemoteAddress(socket, client);
     if (bytes.length > size) socket.unshift(bytes.subarray(size));
     begin();
-    // Whoever reads now was added while the socket was paused, which does not start it.
+    // Adding a reader to a paused socket does not start it.
     socket.resume();
   };
   const finish = () => {

@@ -18,13 +18,13 @@ export const BOX_OVERHEAD = NONCE_LENGTH + 16;
 export class Box {
   readonly #key: Uint8Array;
 
-  /** @throws DerpError `ERR_DERP_BOX` for a public key of low order, with which there is no secrecy */
+  /** @throws DerpError `ERR_DERP_BOX` for a public key of low order, which gives no secrecy */
   constructor(peer: PublicKey, own: PrivateKey) {
     const product = new Uint8Array(KEY_LENGTH);
     try {
       sodium.crypto_scalarmult(product, secretOf(own), peer.bytes);
     } catch (cause) {
-      throw new DerpError('ERR_DERP_BOX', `${peer} is no usable public key (low order)`, { cause });
+      throw new DerpError('ERR_DERP_BOX', `${peer} is not a usable public key (low order)`, { cause });
     }
     this.#key = hsalsa20OfZeroNonce(product);
   }

@@ -122,7 +122,7 @@ export function readServerKey(body: Buffer): PublicKey {
   if (!body.subarray(0, MAGIC.length).equals(MAGIC)) {
     throw new DerpError(
       'ERR_DERP_BAD_HANDSHAKE',
-      'ServerKey does not begin with the magic of DERP: this is no DERP relay',
+      'ServerKey does not begin with the magic of DERP: this is not a DERP relay',
     );
   }
   return PublicKey.fromBytes(body.subarray(MAGIC.length, end));

@@ -171,7 +171,7 @@ export function openServerInfo(frameBody: Buffer, box: Box): ServerInfo {
   return decodeServerInfo(box.open(frameBody));
 }
 
-/** Every value that is no mesh key is refused, `null` and the empty text too. */
+/** Every value that is not a mesh key is refused, `null` and the empty text too. */
 function readMeshKey(value: JsonValue): string {
   const text = goString(value);
   if (text === undefined || !isMeshKey(text)) throw new Error('needs 64 hexadecimal digits');
@@ -187,6 +187,6 @@ function readInfo(
   try {
     readGoObject(json, members);
   } catch (cause) {
-    throw new DerpError(code, `${what} is no valid JSON: ${(cause as Error).message}`, { cause });
+    throw new DerpError(code, `${what} is not valid JSON: ${(cause as Error).message}`, { cause });
   }
 }

@@ -69,7 +69,7 @@ export class PublicKey {
     return this.#bytes.every((byte) => byte === 0);
   }
 
-  /** @throws DerpError `ERR_DERP_BAD_OPTION` when `other` is no PublicKey */
+  /** @throws DerpError `ERR_DERP_BAD_OPTION` when `other` is not a PublicKey */
   equals(other: PublicKey): boolean {
     checkPublicKey(other, 'other');
     return this.#bytes.every((byte, index) => byte === other.#bytes[index]);

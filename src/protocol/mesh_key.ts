@@ -14,7 +14,7 @@ export function isMeshKey(text: string): boolean {
  * @throws DerpError `ERR_DERP_BAD_KEY`; its message does not contain the text
  */
 export function parseMeshKey(text: string): string {
-  if (typeof text !== 'string') throw new DerpError('ERR_DERP_BAD_KEY', 'invalid mesh key: it is no string');
+  if (typeof text !== 'string') throw new DerpError('ERR_DERP_BAD_KEY', 'invalid mesh key: it is not a string');
   if (!isMeshKey(text)) {
     throw new DerpError('ERR_DERP_BAD_KEY', `invalid mesh key: ${text.length} characters, needs 64 hexadecimal digits`);
   }

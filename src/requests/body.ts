@@ -1,4 +1,4 @@
-/** Bodies of requests, which nobody here reads: they are passed over, up to where the next request begins. */
+/** Bodies of requests. No page reads them: they are skipped up to the next request. */
 import type { Framing } from './head.js';
 
 /** Bytes of a body that are passed over; a longer one ends its connection instead. derper's bound. */
@@ -10,7 +10,7 @@ const MAX_OVERHEAD = 16 << 10;
 
 const CRLF = '\r\n';
 
-/** `done`: the next request begins behind what was consumed. `bad`: nobody knows where it begins, the connection must end. */
+/** `done`: the next request begins behind what was consumed. `bad`: its beginning is unknown, so the connection must end. */
 export type SkipState = 'more' | 'done' | 'bad';
 
 /** Finds the end of one body in pieces. */

@@ -127,7 +127,7 @@ function isBlank(character: string | undefined): boolean {
 }
 
 /**
- * What a parser of requests may pass over, and what must be refused so that nobody reads one request as two.
+ * What a parser of requests may pass over, and what must be refused so that no reader takes one request for two.
  * @throws RefusedRequest
  */
 export function checkHead(head: RequestHead): void {

@@ -38,7 +38,7 @@ const REFUSALS = {
 /** Why a request is refused. */
 export type RefusalCode = keyof typeof REFUSALS;
 
-/** A request that must be answered by {@link refusalAnswer}, and its connection closed: nobody knows where the next request begins. */
+/** A request that must be answered by {@link refusalAnswer}, and its connection closed: the beginning of the next request is unknown. */
 export class RefusedRequest extends Error {
   readonly refusal: RefusalCode;
   constructor(refusal: RefusalCode) {

@@ -141,7 +141,7 @@ function addressPlace(text: string): { ip: string; port: number | undefined } {
 
 function checkIp(value: unknown, name: string): void {
   checkString(value, name);
-  if (canonicalAddress(value) === undefined) throw badOption(`${name} ${JSON.stringify(value)}: is no IP address`);
+  if (canonicalAddress(value) === undefined) throw badOption(`${name} ${JSON.stringify(value)}: is not an IP address`);
 }
 
 function checkCursor(value: unknown, name: string): void {

@@ -2,7 +2,7 @@
 import { type NativeRelay, native } from '../native.js';
 import type { Stats } from './stats.js';
 
-/** Labels with figures of their own; `other` stands for all further ones. */
+/** Labels with their own figures; `other` stands for all further ones. */
 export const MAX_LABELS = 63;
 
 const OTHER = 'other';

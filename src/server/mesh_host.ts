@@ -85,6 +85,6 @@ function parseMeshName(
 
 function needsInsecureHttp(entry: string, where: string): Error {
   return badOption(
-    `mesh host ${JSON.stringify(entry)}: without TLS whoever controls the network in between can learn the mesh key; ${where} this needs -mesh-insecure-http (option mesh.insecureHttp)`,
+    `mesh host ${JSON.stringify(entry)}: without TLS, anyone who controls the network in between can learn the mesh key; ${where} this needs -mesh-insecure-http (option mesh.insecureHttp)`,
   );
 }

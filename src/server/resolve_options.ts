@@ -43,7 +43,7 @@ export interface ResolvedOptions {
   readonly queues: Required<ServerQueueOptions>;
 }
 
-/** What each option takes. Text that has a form of its own (keys, hosts) is read where it is used. */
+/** What each option takes. Text with its own form (keys, hosts) is parsed where it is used. */
 const CHECKS: Checks<ServerOptions> = {
   derp: checkBoolean,
   shards: numberOption('shards'),
@@ -133,7 +133,7 @@ function checkAmount(value: unknown, name: string): void {
   if (!(value >= 0)) throw badOption(`${name} ${value}: must be a number from 0 on`);
 }
 
-/** Without a burst the bucket is endless, as derper's is by default: then there is no limit. */
+/** Without a burst the bucket is endless and nothing is limited, as by default in derper. */
 function resolveAcceptLimit({
   perSecond = Number.POSITIVE_INFINITY,
   burst = Number.POSITIVE_INFINITY,

@@ -318,7 +318,7 @@ export class Server extends ServerEmitter {
     return this.#options.timeouts.write;
   }
 
-  /** Number of the shard that owns `key`, from 0. @throws DerpError `ERR_DERP_BAD_OPTION` when it is no PublicKey */
+  /** Number of the shard that owns `key`, from 0. @throws DerpError `ERR_DERP_BAD_OPTION` when it is not a PublicKey */
   shardOf(key: PublicKey): number {
     checkPublicKey(key, 'key');
     return this.#shards.relay.shardOf(key.bytes);

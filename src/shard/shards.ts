@@ -32,7 +32,7 @@ export class Shards {
     this.relay = new native.Relay({ ...config, counters: [...this.counters], rings });
     this.#workers = Array.from({ length: shards }, (_, index) => this.#start(index, onLost));
     this.#ready = Promise.all(this.#workers.map(firstMessage)).then(() => undefined);
-    // Whoever waits for ready() hears of a failure; nobody may be waiting.
+    // ready() reports a failure, if someone waits for it.
     this.#ready.catch(() => undefined);
   }
 

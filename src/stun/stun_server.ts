@@ -1,4 +1,4 @@
-/** STUN for Tailscale's clients: it tells them the address that the network sees them by. Served natively, on a thread of its own. */
+/** STUN for Tailscale's clients: it answers with the address that the network sees them by. Served natively, on its own thread. */
 import { type Checks, checkLogger, checkOptions, checkString, integerIn } from '../checks.js';
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
@@ -41,7 +41,7 @@ export interface StunStats {
   readonly no_local_addr: number;
   /** Valid requests without an answer, since their source asked too often. */
   readonly rate_limited: number;
-  /** Answers that told a private address (RFC 1918, RFC 4193, link-local). */
+  /** Answers with a private address (RFC 1918, RFC 4193, link-local). */
   readonly told_private: number;
 }
 
@@ -124,7 +124,7 @@ export class StunServer {
     };
   }
 
-  /** The first private address that an answer told, as `IP:PORT`; empty while there is none. */
+  /** The first private address in an answer, as `IP:PORT`; empty while there is none. */
   get firstPrivate(): string {
     return this.#native.firstPrivate;
   }

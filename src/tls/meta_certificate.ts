@@ -21,7 +21,7 @@ export interface MetaCertificate {
 }
 
 /**
- * Makes a meta certificate with a key of its own, which is forgotten: Ed25519, self-signed, valid for 30 days to either side of now.
+ * Makes a meta certificate with a fresh key, which is discarded: Ed25519, self-signed, valid for 30 days to either side of now.
  *
  * @returns DER
  */
@@ -53,7 +53,7 @@ function parseCertificate(der: Uint8Array): X509Certificate | undefined {
   try {
     return new X509Certificate(der);
   } catch {
-    return undefined; // what is no certificate is no meta certificate
+    return undefined; // not a certificate at all
   }
 }
 

@@ -23,7 +23,7 @@ export function parsePin(certName: string): CertificatePin {
   const digits = isPin(certName) ? certName.slice(PREFIX.length) : '';
   if (!/^[0-9a-fA-F]{64}$/.test(digits)) {
     const shown = JSON.stringify(certName.slice(0, 128));
-    throw new DerpError('ERR_DERP_BAD_OPTION', `${shown} is no pin; it takes ${PREFIX} and 64 hexadecimal digits`);
+    throw new DerpError('ERR_DERP_BAD_OPTION', `${shown} is not a pin; it takes ${PREFIX} and 64 hexadecimal digits`);
   }
   return digits.toLowerCase() as CertificatePin;
 }

@@ -27,11 +27,11 @@ export function tlsClient(): NativeTlsClient {
 /**
  * The client's role with the roots of one PEM text and no others; the last text's is kept.
  * @param option - what the text was given by, for the message
- * @throws DerpError `ERR_DERP_CERTIFICATE` when there is no certificate in it
+ * @throws DerpError `ERR_DERP_CERTIFICATE` when it holds no certificate
  */
 export function rootsClient(ca: string, option: string): NativeTlsClient {
   if (ca.trim() === '') {
-    throw new DerpError('ERR_DERP_CERTIFICATE', `${option}: there is no certificate, needs PEM text`);
+    throw new DerpError('ERR_DERP_CERTIFICATE', `${option}: holds no certificate, needs PEM text`);
   }
   if (last?.ca !== ca) {
     try {
@@ -74,5 +74,5 @@ function named(variable: string, path: string): string {
     throw new DerpError('ERR_DERP_CERTIFICATE', `${variable}: ${(cause as Error).message}`, { cause });
   }
   if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
-  throw new DerpError('ERR_DERP_CERTIFICATE', `${variable}: there is no PEM certificate in ${path}`);
+  throw new DerpError('ERR_DERP_CERTIFICATE', `${variable}: no PEM certificate in ${path}`);
 }

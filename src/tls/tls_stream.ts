@@ -31,7 +31,7 @@ export class TlsStream extends Duplex {
   #secure: boolean;
   #released = false;
 
-  /** @param socket - nobody else reads or writes it from now on */
+  /** @param socket - only this stream reads and writes it from now on */
   constructor(socket: Socket, session: NativeTlsSession) {
     super({ emitClose: true });
     this.#socket = socket;

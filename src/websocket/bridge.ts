@@ -71,7 +71,7 @@ export class WebSocketBridge {
       .on('error', () => undefined)
       .once('end', () => this.close())
       .once('close', () => this.close());
-    // What the relay sent last may still wait for a client that reads slowly, but not for ever.
+    // What the relay sent last may still wait for a slow client, within a deadline.
     void ended.then(() => this.#setDeadline());
   }
 
@@ -132,7 +132,7 @@ export class WebSocketBridge {
 
   #gone(): void {
     clearTimeout(this.#deadline);
-    // What the client sent is still the relay's, if it reads on; what the relay sends now is nobody's.
+    // What the client sent is still the relay's, if it reads on; what the relay sends now is dropped.
     this.#pair.resume();
     this.#pair.destroySoon();
     if (this.#pair.destroyed) return;

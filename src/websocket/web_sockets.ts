@@ -76,7 +76,7 @@ export class WebSockets {
       });
       if (subprotocol === SUBPROTOCOL) this.#accept(webSocket, remote);
       else this.#refuse(webSocket, remote);
-      // Whoever read the request paused the socket.
+      // Reading the request paused the socket.
       socket.resume();
     });
   }
@@ -130,7 +130,7 @@ export class WebSockets {
   }
 }
 
-/** The request as `ws` shall see it, which checks again, by rules of its own. */
+/** The request as `ws` expects it; `ws` checks it again by its own rules. */
 function cleanRequest(head: RequestHead, subprotocol: string | undefined): IncomingMessage {
   const headers = {
     connection: 'Upgrade',
