@@ -147,11 +147,7 @@ const LABEL: Row[] = [
   ['bytes_received', 'counter', 'Payload bytes of packets that clients with the label sent.'],
   ['packets_sent', 'counter', 'Packets sent to clients with the label.'],
   ['bytes_sent', 'counter', 'Payload bytes of packets sent to clients with the label.'],
-  [
-    'packets_dropped',
-    'counter',
-    'Packets of clients with the label dropped: without a receiver, or with a slow one.',
-  ],
+  ['packets_dropped', 'counter', 'Packets of clients with the label dropped: without a receiver, or with a slow one.'],
   ['bytes_dropped', 'counter', 'Payload bytes of packets of clients with the label dropped.'],
   ['limit_waited', 'counter', 'Frames of clients with the label that waited for a receive limit.'],
 ];
