@@ -61,7 +61,7 @@ export interface HttpLoad {
   duration: number;
 }
 
-/** A shard without sockets, in the process of the load: `departures` keys leave, of each of which `receivers` of the clients know. */
+/** A shard without sockets, in the load's process: `departures` keys leave, each known to `receivers` of the clients. */
 export interface DeparturesLoad {
   mode: 'departures';
   clients: number;

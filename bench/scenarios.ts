@@ -100,7 +100,7 @@ export interface Silent extends Common {
   stop: SilentStop;
 }
 
-/** Keys leave a shard that has `clients` others, of which `receivers` each are to be told. No sockets: the data plane itself. */
+/** Keys leave a shard with `clients` others; `receivers` of these hear of each. No sockets: only the data plane. */
 export interface Departures extends Common {
   kind: 'departures';
   receivers: number;

@@ -13,5 +13,5 @@ export function envBoolean(env: NodeJS.ProcessEnv, name: string): boolean {
   const value = env[name] ?? '';
   if (TRUE.includes(value)) return true;
   if (value === '' || FALSE.includes(value)) return false;
-  throw badOption(`invalid boolean environment variable ${name} value ${JSON.stringify(value)}: needs true or false`);
+  throw badOption(`invalid boolean environment variable ${name} value ${JSON.stringify(value)}: must be true or false`);
 }

@@ -1,7 +1,7 @@
 /** What our questions to other people's HTTP servers have in common. */
-import { readFileSync } from 'node:fs';
 import type { Axios } from 'axios';
 import { canonicalAddress } from './ip_address.js';
+import { packageVersion } from './version.js';
 
 let client: Promise<Axios> | undefined;
 
@@ -26,6 +26,6 @@ export function isHttpUrl(url: string): boolean {
 let agentText: string | undefined;
 
 export function userAgent(): string {
-  agentText ??= `derplane/${(JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version}`;
+  agentText ??= `derplane/${packageVersion()}`;
   return agentText;
 }

@@ -34,6 +34,11 @@ export function canonicalAddress(text: string): string | undefined {
   return high === undefined || low === undefined ? short : [high, low].flatMap(bytesOf).join('.');
 }
 
+/** An IPv4-mapped IPv6 address as Node writes it, without the mapping; anything else as it is. */
+export function unmapped(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/, '');
+}
+
 /** Whether a host to listen on stands for all interfaces of both families: no host, or the unspecified address of either family. */
 export function isUnspecified(host: string): boolean {
   const address = canonicalAddress(host);

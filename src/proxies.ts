@@ -1,5 +1,6 @@
 /** Proxies in front of a relay, and the clients that they name. */
-import { BlockList, isIP, type Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
+import { AddressRanges } from './address_ranges.js';
 import { badOption, type Check, checkString } from './checks.js';
 import { canonicalAddress, hostOf } from './ip_address.js';
 
@@ -21,24 +22,17 @@ export type HeaderList = readonly (readonly [name: string, value: string])[];
 export class TrustedProxies {
   /** As they were given: `192.0.2.0/24`, `2001:db8::/32`, `192.0.2.1`. */
   readonly ranges: readonly string[];
-  readonly #list = new BlockList();
+  readonly #addresses: AddressRanges;
 
   /** @param ranges - checked by {@link checkRanges} */
   constructor(ranges: readonly string[] = []) {
     this.ranges = ranges;
-    for (const range of ranges) {
-      const [address = '', prefix] = range.split('/');
-      const family = isIP(address) === 4 ? 'ipv4' : 'ipv6';
-      if (prefix === undefined) this.#list.addAddress(address, family);
-      else this.#list.addSubnet(address, Number(prefix), family);
-    }
+    this.#addresses = new AddressRanges(ranges);
   }
 
   /** @param address - an IP address as text */
   has(address: string): boolean {
-    const canonical = canonicalAddress(address.replace(/%.*$/, ''));
-    if (canonical === undefined || this.ranges.length === 0) return false;
-    return this.#list.check(canonical, isIP(canonical) === 4 ? 'ipv4' : 'ipv6');
+    return this.ranges.length > 0 && this.#addresses.has(canonicalAddress(address.replace(/%.*$/, '')) ?? '');
   }
 
   /**

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ip.h"
+
 namespace derplane {
 namespace {
-
-constexpr uint8_t kV4InV6[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-bool isV4(const uint8_t* ip) { return std::memcmp(ip, kV4InV6, sizeof kV4InV6) == 0; }
 
 template <typename T>
 int order(T a, T b) {

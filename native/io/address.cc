@@ -6,20 +6,15 @@
 #include <charconv>
 #include <cstring>
 
+#include "../core/ip.h"
+
 namespace derplane {
-namespace {
-
-constexpr uint8_t kV4InV6[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-}  // namespace
 
 Address toAddress(const sockaddr_storage& storage) {
   Address address;
   if (storage.ss_family == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage);
-    std::memcpy(address.ip, kV4InV6, sizeof kV4InV6);
-    std::memcpy(address.ip + 12, &v4->sin_addr, 4);
-    address.port = ntohs(v4->sin_port);
+    return v4Address(&v4->sin_addr, ntohs(v4->sin_port));
   } else if (storage.ss_family == AF_INET6) {
     const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage);
     std::memcpy(address.ip, &v6->sin6_addr, 16);
@@ -28,7 +23,15 @@ Address toAddress(const sockaddr_storage& storage) {
   return address;
 }
 
-bool isV4(const Address& address) { return std::memcmp(address.ip, kV4InV6, sizeof kV4InV6) == 0; }
+Address v4Address(const void* ip, uint16_t port) {
+  Address address;
+  std::memcpy(address.ip, kV4InV6, sizeof kV4InV6);
+  std::memcpy(address.ip + sizeof kV4InV6, ip, 4);
+  address.port = port;
+  return address;
+}
+
+bool isV4(const Address& address) { return isV4(address.ip); }
 
 Address peerAddress(int fd) {
   sockaddr_storage storage{};
@@ -77,11 +80,9 @@ Address parseAddress(const std::string& text) {
   if (ip.size() >= 2 && ip.front() == '[' && ip.back() == ']') ip = ip.substr(1, ip.size() - 2);
   uint8_t v4[4];
   if (inet_pton(AF_INET, ip.c_str(), v4) == 1) {
-    std::memcpy(address.ip, kV4InV6, sizeof kV4InV6);
-    std::memcpy(address.ip + 12, v4, 4);
-  } else if (inet_pton(AF_INET6, ip.c_str(), address.ip) != 1) {
-    return Address{};
+    return v4Address(v4, port);
   }
+  if (inet_pton(AF_INET6, ip.c_str(), address.ip) != 1) return Address{};
   address.port = port;
   return address;
 }

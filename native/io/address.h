@@ -11,6 +11,9 @@ namespace derplane {
 
 Address toAddress(const sockaddr_storage& storage);
 
+// Of 4 bytes.
+Address v4Address(const void* ip, uint16_t port);
+
 // Whether it is an IPv4 address.
 bool isV4(const Address& address);
 

@@ -23,7 +23,6 @@ constexpr uint8_t kLocalCommand = 0x20;
 constexpr uint8_t kProxyCommand = 0x21;
 constexpr uint8_t kTcp4 = 0x11;
 constexpr uint8_t kTcp6 = 0x21;
-constexpr uint8_t kV4InV6[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 // The next word of a line and the blank behind it.
 std::string_view takeWord(std::string_view& line) {
@@ -81,9 +80,13 @@ ProxyHeader readBinary(std::span<const uint8_t> bytes) {
   const size_t ip_size = family == kTcp4 ? 4 : 16;
   if (length < 2 * ip_size + 4) return {.state = State::kBad};
   const uint8_t* at = bytes.data() + kFixed;
-  if (family == kTcp4) std::memcpy(found.client.ip, kV4InV6, sizeof kV4InV6);
-  std::memcpy(found.client.ip + 16 - ip_size, at, ip_size);
-  found.client.port = static_cast<uint16_t>(at[2 * ip_size] << 8 | at[2 * ip_size + 1]);
+  const auto port = static_cast<uint16_t>(at[2 * ip_size] << 8 | at[2 * ip_size + 1]);
+  if (family == kTcp4) {
+    found.client = v4Address(at, port);
+  } else {
+    std::memcpy(found.client.ip, at, ip_size);
+    found.client.port = port;
+  }
   found.state = State::kAddress;
   return found;
 }

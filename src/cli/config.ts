@@ -4,6 +4,7 @@ import type { ServerAdmissionOptions } from '../admission/options.js';
 import { DEFAULT_SOCKET } from '../admission/tailscaled.js';
 import type { PairFiles } from '../certificates/key_pair.js';
 import type { CertificateConfig, CertificateMode } from '../certificates/source.js';
+import { envBoolean } from '../env_boolean.js';
 import { canonicalHost } from '../host_name.js';
 import { isHttpUrl } from '../http_client.js';
 import { canonicalAddress } from '../ip_address.js';
@@ -123,7 +124,7 @@ export function relayConfig(
         ...(values['handshake-threads'] > 0 && { threads: values['handshake-threads'] }),
         ...(values['handshakes-per-source'] > 0 && { maxPendingPerSource: values['handshakes-per-source'] }),
       },
-      timeouts: { write: values['tcp-write-timeout'], ...(isSet(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
+      timeouts: { write: values['tcp-write-timeout'], ...(envBoolean(env, NO_RTT_VARIABLE) && { rttInterval: 0 }) },
       queues: { depth: queueDepth(flags, env), ringBytes: values['ring-bytes'] },
     },
     warnings: warnings(flags, address),
@@ -253,16 +254,6 @@ function keyFile(c: string, isRoot: boolean): string {
   if (isRoot) return ROOT_KEY_FILE;
   throw new StartError(
     'derper: -c <config path> not specified: only root has a default key file; give -c FILE, or -dev to try derplane',
-  );
-}
-
-/** Whether a boolean variable is on, by Go's boolean texts. */
-function isSet(env: NodeJS.ProcessEnv, name: string): boolean {
-  const text = env[name] ?? '';
-  if (/^(?:|0|f|F|false|FALSE|False)$/.test(text)) return false;
-  if (/^(?:1|t|T|true|TRUE|True)$/.test(text)) return true;
-  throw new StartError(
-    `invalid boolean environment variable ${name} value ${JSON.stringify(text)}: must be true or false`,
   );
 }
 

@@ -5,10 +5,10 @@
  * Exit codes: 0 success, 1 cannot start or continue, 2 invalid command line. Modules load on demand for a fast start: clients wait in
  * TCP backoff while a relay restarts.
  */
-import { readFileSync } from 'node:fs';
 import { DerpError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
+import { packageVersion } from '../version.js';
 import { formatAddress } from './address.js';
 import { relayConfig } from './config.js';
 import { StartError, UsageError } from './exit.js';
@@ -38,7 +38,7 @@ try {
 }
 
 async function main(args: string[]): Promise<number | undefined> {
-  const version = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version as string;
+  const version = packageVersion();
   if (args[0] === 'demo') {
     const { DEMO_FLAGS, demo } = await import('./demo.js');
     usageText = usage('derplane demo', DEMO_FLAGS);

@@ -1,5 +1,5 @@
 /** The STUN server of the program. */
-import { lookup } from 'node:dns/promises';
+import { allAddresses } from '../all_addresses.js';
 import { addressOf } from '../host_name.js';
 import { canonicalAddress, isPublicAddress } from '../ip_address.js';
 import type { Logger } from '../log.js';
@@ -70,8 +70,6 @@ async function listen({ address, answersPerSecond }: StunConfig, logger: Logger)
 /** Resolves a name to its addresses. */
 export type Resolve = (name: string) => Promise<string[]>;
 
-const systemLookup: Resolve = async (name) => (await lookup(name, { all: true })).map(({ address }) => address);
-
 /**
  * Logs once when STUN answers with a private address although `hostname` is public. The usual cause is NAT in front of the relay, as
  * in a container's bridge network. It replaces the clients' addresses by its own, and the answers are useless to them.
@@ -80,7 +78,7 @@ export function watchForNat(
   server: Pick<StunServer, 'firstPrivate'>,
   hostname: string,
   logger: Logger,
-  resolve: Resolve = systemLookup,
+  resolve: Resolve = allAddresses,
 ): { readonly found: boolean; close(): void } {
   const watch = { found: false, close: () => clearInterval(timer) };
   const timer = setInterval(() => {

@@ -1,5 +1,7 @@
 /** The names that bootstrap DNS answers, and their lookup. */
-import { lookup, Resolver } from 'node:dns/promises';
+import { Resolver } from 'node:dns/promises';
+import { allAddresses } from '../all_addresses.js';
+import { abortable } from '../client/abortable.js';
 import type { Logger } from '../log.js';
 
 /** One entry of a list of names. */
@@ -33,9 +35,7 @@ const MAX_TEXTS = 64;
 const TXT_QUERY = { timeout: 5_000, tries: 3 };
 
 export const systemResolver: NameResolver = {
-  async addresses(name) {
-    return (await lookup(name, { all: true })).map(({ address }) => address);
-  },
+  addresses: allAddresses,
   async texts(name) {
     return (await new Resolver(TXT_QUERY).resolveTxt(name)).map((pieces) => pieces.join(''));
   },
@@ -96,11 +96,12 @@ async function attempt<T>(
   signal: AbortSignal,
 ): Promise<T | undefined> {
   try {
-    return await untilAborted(look(), signal);
+    return await abortable(look(), signal);
   } catch (error) {
     // Not logged: the relay is closing on purpose.
     if (signal.reason !== CLOSED) {
-      logger.warn({}, `bootstrap DNS lookup ${JSON.stringify(name)}: ${(error as Error).message}`);
+      const { message } = (signal.aborted ? signal.reason : error) as Error;
+      logger.warn({}, `bootstrap DNS lookup ${JSON.stringify(name)}: ${message}`);
     }
     return undefined;
   }
@@ -108,12 +109,3 @@ async function attempt<T>(
 
 /** The abort reason when the relay closes during a lookup. */
 export const CLOSED = Symbol('closed');
-
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    if (signal.aborted) abort();
-    else signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
-}

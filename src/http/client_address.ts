@@ -1,5 +1,6 @@
 /** Where a request comes from, which behind a trusted proxy is not where its connection comes from. */
 import type { IncomingMessage } from 'node:http';
+import { unmapped } from '../ip_address.js';
 import type { HeaderList, TrustedProxies } from '../proxies.js';
 
 /** Clients of requests, as trusted proxies named them. */
@@ -27,5 +28,5 @@ export function headersOf({ rawHeaders }: IncomingMessage): HeaderList {
 }
 
 function connectionAddress(request: IncomingMessage): string {
-  return (request.socket.remoteAddress ?? '').replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*$/, '');
+  return unmapped(request.socket.remoteAddress ?? '').replace(/%.*$/, '');
 }

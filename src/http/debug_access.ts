@@ -2,7 +2,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
+import { AddressRanges } from '../address_ranges.js';
 import { wrong } from '../checks.js';
 import { DerpError } from '../errors.js';
 import { queryValue } from '../requests/query.js';
@@ -20,45 +21,35 @@ export type DebugAccess = (request: IncomingMessage) => boolean;
  */
 export function debugAccess(env: NodeJS.ProcessEnv = process.env): DebugAccess {
   if (typeof env !== 'object' || env === null) wrong('env', env, 'an object of variables, as process.env');
-  const tailnet = tailscaleAddresses();
   const others = allowed(env);
   const keyFile = env['TS_DEBUG_KEY_PATH'] ?? '';
   return (request) => {
     if (keyFile !== '' && request.method === 'GET' && provesKey(request.url ?? '', keyFile)) return true;
     if (isForwarded(request)) return false;
     const ip = clientAddress(request);
-    return contains(LOOPBACK, ip) || tailnet(ip) || contains(others, ip);
+    return LOOPBACK.has(ip) || (TAILNET.has(ip) && !NOT_TAILNET.has(ip)) || others.has(ip);
   };
 }
 
 /** Admits every request except through a proxy: binding the listener to an address is the operator's decision. */
 export const boundAccess: DebugAccess = (request) => !isForwarded(request);
 
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
-LOOPBACK.addAddress('::1', 'ipv6');
+const LOOPBACK = new AddressRanges(['127.0.0.0/8', '::1']);
+const TAILNET = new AddressRanges(['100.64.0.0/10', 'fd7a:115c:a1e0::/48']);
+/** Of the shared address space this part belongs to ChromeOS' virtual machines. */
+const NOT_TAILNET = new AddressRanges(['100.115.92.0/23']);
 
-function tailscaleAddresses(): (ip: string) => boolean {
-  const ranges = new BlockList();
-  ranges.addSubnet('100.64.0.0', 10, 'ipv4');
-  ranges.addSubnet('fd7a:115c:a1e0::', 48, 'ipv6');
-  // Of the shared address space this part belongs to ChromeOS' virtual machines.
-  const except = new BlockList();
-  except.addSubnet('100.115.92.0', 23, 'ipv4');
-  return (ip) => contains(ranges, ip) && !contains(except, ip);
-}
-
-function allowed(env: NodeJS.ProcessEnv): BlockList {
-  const list = new BlockList();
+function allowed(env: NodeJS.ProcessEnv): AddressRanges {
   const single = env['TS_ALLOW_DEBUG_IP'] ?? '';
-  if (single !== '') add(list, 'TS_ALLOW_DEBUG_IP', single, false);
-  for (const part of (env['TS_DEBUG_TRUSTED_CIDRS'] ?? '').split(',')) {
-    if (part.trim() !== '') add(list, 'TS_DEBUG_TRUSTED_CIDRS', part.trim(), true);
-  }
-  return list;
+  const ranges = (env['TS_DEBUG_TRUSTED_CIDRS'] ?? '').split(',').map((part) => part.trim());
+  return new AddressRanges([
+    ...(single === '' ? [] : [checked('TS_ALLOW_DEBUG_IP', single, false)]),
+    ...ranges.filter((range) => range !== '').map((range) => checked('TS_DEBUG_TRUSTED_CIDRS', range, true)),
+  ]);
 }
 
-function add(list: BlockList, variable: string, text: string, withPrefix: boolean): void {
+/** A range, or without `withPrefix` an address; without what stands behind a second slash. */
+function checked(variable: string, text: string, withPrefix: boolean): string {
   const [address = '', prefix] = text.split('/');
   const family = isIP(address);
   const bits =
@@ -67,13 +58,7 @@ function add(list: BlockList, variable: string, text: string, withPrefix: boolea
     const wanted = withPrefix ? 'ranges such as 192.0.2.0/24 or 2001:db8::/32, separated by commas' : 'one IP address';
     throw new DerpError('ERR_DERP_BAD_OPTION', `${variable}: ${JSON.stringify(text)} is invalid: expected ${wanted}`);
   }
-  if (withPrefix) list.addSubnet(address, bits, family === 4 ? 'ipv4' : 'ipv6');
-  else list.addAddress(address, family === 4 ? 'ipv4' : 'ipv6');
-}
-
-function contains(list: BlockList, ip: string): boolean {
-  const family = isIP(ip);
-  return family !== 0 && list.check(ip, family === 4 ? 'ipv4' : 'ipv6');
+  return withPrefix ? `${address}/${bits}` : address;
 }
 
 /** The file is read each time, so that a new key needs no restart. */

@@ -3,9 +3,9 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { parseDuration } from '../duration.js';
 import { addressBytes, addressOf, canonicalAddress } from '../ip_address.js';
 import { PublicKey } from '../protocol/key.js';
+import { formatQuery, queryPairs } from '../requests/query.js';
 import { CLIENTS_DEFAULT, CLIENTS_MAX, type ClientCursor, type ClientQuery } from '../server/client_query.js';
 import { CLIENT_SORTS, type ClientSort } from '../server/client_records.js';
-import { formatQueryString, parseQueryString } from './query_string.js';
 
 /** An invalid query; the message is the answer. */
 export class BadQuery extends Error {}
@@ -35,16 +35,18 @@ export interface ClientsListRequest {
  * @throws BadQuery
  */
 export function readClientsRequest(query: string, now: number): ClientsRequest {
-  const values = parseQueryString(query);
-  const first = (name: string) => values.get(name)?.[0] ?? '';
+  const pairs = queryPairs(query);
+  const valuesOf = (wanted: string) => pairs.filter(([name]) => name === wanted).map(([, value]) => value);
+  const first = (name: string) => valuesOf(name)[0] ?? '';
   const format = first('format');
   if (format !== '' && format !== 'json' && format !== 'html') {
     throw new BadQuery(`bad format ${quoted(format)}; want json or html`);
   }
   const asJson = format === 'json';
-  const apps = values.get('app');
+  const named = valuesOf('app');
+  const apps = named.length === 0 ? undefined : named;
   const filters = [
-    values.has('all') ? ALL : undefined,
+    valuesOf('all').length > 0 ? ALL : undefined,
     first('ip') === '' ? undefined : ipFilter(first('ip')),
     first('cidr') === '' ? undefined : cidrFilter(first('cidr')),
     first('key') === '' ? undefined : keyFilter(first('key')),
@@ -219,7 +221,7 @@ export function clientsLink(
 ): string {
   const cursor: (readonly [string, string])[] = after === undefined ? [] : [['after', after.value.toString()]];
   if (after?.number !== undefined) cursor.push(['afterconn', after.number.toString()]);
-  return formatQueryString([
+  return formatQuery([
     ...cursor,
     ...filter,
     ...(asJson ? [['format', 'json'] as const] : []),

@@ -1,11 +1,11 @@
 /** The pages below /debug/: an index, metrics as JSON and for Prometheus, consistency check, traffic. */
-import { readFileSync } from 'node:fs';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { hostname } from 'node:os';
 import type { CertificateExpiry } from '../certificates/expiry.js';
 import { arrayOf, type Checks, checkBoolean, checkFunction, checkOptions, checkString, having } from '../checks.js';
 import { envBoolean } from '../env_boolean.js';
 import { parseRequestPath } from '../requests/target.js';
+import { packageVersion } from '../version.js';
 import { escapeHtml, sendRedirect, sendText } from './answers.js';
 import type { BootstrapDns } from './bootstrap_dns.js';
 import { type DebugAccess, debugAccess } from './debug_access.js';
@@ -69,7 +69,7 @@ const MAX_TRAFFIC_PAGES = 16;
  */
 export function debugPages(options: DebugPagesOptions = {}): RequestListener {
   checkOptions(options, 'options', DEBUG_CHECKS);
-  const { relay, access = debugAccess(), version = ownVersion(), cmdline = [] } = options;
+  const { relay, access = debugAccess(), version = packageVersion(), cmdline = [] } = options;
   const countsSenders = options.senderCardinality ?? envBoolean(process.env, 'TS_DERP_SENDER_CARDINALITY');
   // Sampling starts here, so that the first scrape covers the time before it.
   sampleEventLoop();
@@ -118,11 +118,6 @@ function sendClientsPage(response: ServerResponse, type: string, body: string, s
 }
 
 type Page = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
-
-function ownVersion(): string {
-  return (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string })
-    .version;
-}
 
 function fail(response: ServerResponse, error: Error): void {
   if (response.headersSent) response.destroy();

@@ -8,19 +8,27 @@ import { parseRequestPath } from './target.js';
  * @returns undefined when there is no such parameter
  */
 export function queryValue(target: string, name: string): string | undefined {
-  return queryPairs(target).find(([key]) => key === name)?.[1];
+  return queryPairs(parseRequestPath(target)?.query ?? '').find(([key]) => key === name)?.[1];
 }
 
-/** All pairs of the query, in their order. */
-export function queryPairs(target: string): [name: string, value: string][] {
-  const query = parseRequestPath(target)?.query.slice(1) ?? '';
-  return query.split('&').flatMap((pair) => {
+/** All pairs of a query, with or without its question mark, in their order. */
+export function queryPairs(query: string): [name: string, value: string][] {
+  const pairs = query.replace(/^\?/, '').split('&');
+  return pairs.flatMap((pair) => {
     if (pair === '' || pair.includes(';')) return [];
     const equals = pair.indexOf('=');
     const name = unescapeQuery(equals < 0 ? pair : pair.slice(0, equals));
     const value = unescapeQuery(equals < 0 ? '' : pair.slice(equals + 1));
     return name === undefined || value === undefined ? [] : [[name, value]];
   });
+}
+
+/** Names and values as a query with its question mark, sorted by name, as Go writes it. */
+export function formatQuery(pairs: readonly (readonly [string, string])[]): string {
+  // URLSearchParams leaves `*` as it is and escapes `~`; Go does the reverse.
+  const text = new URLSearchParams(pairs.map(([name, value]): [string, string] => [name, value]));
+  text.sort();
+  return `?${text.toString().replaceAll('*', '%2A').replaceAll('%7E', '~')}`;
 }
 
 function unescapeQuery(text: string): string | undefined {

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 import { AcceptTrouble } from '../accept_trouble.js';
 import { badOption, type Checks, checkHttpServer, checkOptions, checkString, integerIn, wrong } from '../checks.js';
 import { DerpError, type DerpErrorCode, errnoOf, systemDetail } from '../errors.js';
-import { withPort } from '../ip_address.js';
+import { hostOf, withPort } from '../ip_address.js';
 import type { Logger } from '../log.js';
 import type { NativeListener, NativeRelay } from '../native.js';
 import { nativeOf, TlsContext } from '../tls/tls_context.js';
@@ -116,26 +116,40 @@ export class Listening {
       native: relay.listen({ host: address, port, ...at, ...socket }, (code) => trouble.failed(code)),
       address,
     });
-    if (fd !== undefined) {
-      try {
-        const { native } = listenAt('', { fd });
-        return { native, address: /^\[?(.*?)\]?:\d+$/.exec(native.address)?.[1] ?? '' };
-      } catch (error) {
-        throw listenError(error, `fd ${fd}`);
-      }
-    }
-    try {
-      return listenAt(host);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      const noIPv6 = code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL';
-      if (options.host !== undefined || !noIPv6) throw listenError(error, host, port);
-    }
-    try {
-      return listenAt(EVERYWHERE_IPV4);
-    } catch (error) {
-      throw listenError(error, EVERYWHERE_IPV4, port);
-    }
+    if (fd === undefined) return listenOn({ host, port, everywhere: options.host === undefined }, listenAt);
+    const { native } = listenOnFd(fd, () => listenAt('', { fd }));
+    return { native, address: hostOf(native.address) };
+  }
+}
+
+/**
+ * Opens a socket by `open`. Where that means every address and the machine has no IPv6, on every IPv4 address.
+ * @throws DerpError with the system's code, address and port
+ */
+export function listenOn<T>(
+  { host, port, everywhere }: { host: string; port: number; everywhere: boolean },
+  open: (address: string) => T,
+): T {
+  try {
+    return open(host);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const noIPv6 = code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL';
+    if (!everywhere || !noIPv6) throw listenError(error, host, port);
+  }
+  try {
+    return open(EVERYWHERE_IPV4);
+  } catch (error) {
+    throw listenError(error, EVERYWHERE_IPV4, port);
+  }
+}
+
+/** Takes an inherited socket by `open`. @throws DerpError with the system's code */
+export function listenOnFd<T>(fd: number, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    throw listenError(error, `fd ${fd}`);
   }
 }
 
@@ -154,7 +168,7 @@ export async function numericHost(host: string = EVERYWHERE): Promise<string> {
 }
 
 /** What the system said, in the form of Node's own servers. */
-export function listenError(cause: unknown, address: string, port?: number): DerpError {
+function listenError(cause: unknown, address: string, port?: number): DerpError {
   const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
   const errno = errnoOf(code);
   return new DerpError(

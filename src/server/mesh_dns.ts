@@ -1,6 +1,6 @@
 /** Mesh links that follow DNS: one to each address of a name, added and dropped as the name's records change. */
-import { lookup } from 'node:dns/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { allAddresses } from '../all_addresses.js';
 import { Readiness } from '../client/readiness.js';
 import type { RelayAddress } from '../client/relay_address.js';
 import { DerpError } from '../errors.js';
@@ -12,9 +12,6 @@ import type { MeshPeer } from './options.js';
 
 /** All IPv4 and IPv6 addresses of a name. */
 export type ResolveAddresses = (name: string) => Promise<string[]>;
-
-const systemLookup: ResolveAddresses = async (name) =>
-  (await lookup(name, { all: true })).map(({ address }) => address);
 
 export interface MeshDnsOptions {
   /** Milliseconds from the end of one lookup to the next. */
@@ -87,7 +84,7 @@ export class MeshDns implements MeshPeer {
 
   /** Sorted; undefined when the lookup failed, which leaves all links as they are. */
   async #lookUp(): Promise<string[] | undefined> {
-    const { resolve = systemLookup } = this.#options;
+    const { resolve = allAddresses } = this.#options;
     let found: string[];
     try {
       found = await resolve(this.#name.dnsName);

@@ -2,7 +2,7 @@
 import { Socket } from 'node:net';
 import { type Duplex, pipeline } from 'node:stream';
 import { TLSSocket } from 'node:tls';
-import { hostOf, withHost, withPort } from '../ip_address.js';
+import { hostOf, unmapped, withHost, withPort } from '../ip_address.js';
 import type { ConnectionId, NativeRelay } from '../native.js';
 import type { HeaderList, TrustedProxies } from '../proxies.js';
 import { readAll, TlsStream } from '../tls/tls_stream.js';
@@ -38,8 +38,7 @@ export async function takeOver(
 export function remoteOf(stream: Duplex): string {
   const { remoteAddress, remotePort } = stream as Partial<Socket>;
   if (remoteAddress === undefined || remotePort === undefined) return '';
-  const ip = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
-  return withPort(ip, remotePort);
+  return withPort(unmapped(remoteAddress), remotePort);
 }
 
 /** The client of a request that came over `stream`, `ip:port`; of one that a trusted proxy passed on, the port is the proxy's. */

@@ -3,7 +3,7 @@ import { type Checks, checkLogger, checkOptions, checkString, integerIn } from '
 import { guardedLogger, type Logger } from '../log.js';
 import { LimitedLog } from '../log_limit.js';
 import { type NativeStunServer, native } from '../native.js';
-import { listenError, numericHost } from '../server/listening.js';
+import { listenOn, listenOnFd, numericHost } from '../server/listening.js';
 import { numberOption } from '../server/option_ranges.js';
 import { STUN_ANSWER_RATE, STUN_PORT } from './defaults.js';
 
@@ -53,7 +53,6 @@ const CHECKS: Checks<StunServerOptions> = {
   logger: checkLogger,
 };
 
-const EVERYWHERE_IPV4 = '0.0.0.0';
 /** Milliseconds between two looks at whether reads fail. */
 const LOOK_INTERVAL = 1_000;
 
@@ -88,28 +87,15 @@ export class StunServer {
     checkOptions(options, 'options', CHECKS);
     const { port = STUN_PORT, answersPerSecond = STUN_ANSWER_RATE } = options;
     const logger = guardedLogger(options.logger);
-    if (options.fd !== undefined) {
-      try {
-        return new StunServer(new native.StunServer('', 0, answersPerSecond, options.fd), logger);
-      } catch (error) {
-        throw listenError(error, `fd ${options.fd}`);
-      }
+    const { fd } = options;
+    if (fd !== undefined) {
+      return listenOnFd(fd, () => new StunServer(new native.StunServer('', 0, answersPerSecond, fd), logger));
     }
     const host = await numericHost(options.host);
-    const listenAt = (address: string) =>
-      new StunServer(new native.StunServer(address, port, answersPerSecond), logger);
-    try {
-      return listenAt(host);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      const noIPv6 = code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL';
-      if (options.host !== undefined || !noIPv6) throw listenError(error, host, port);
-    }
-    try {
-      return listenAt(EVERYWHERE_IPV4);
-    } catch (error) {
-      throw listenError(error, EVERYWHERE_IPV4, port);
-    }
+    return listenOn(
+      { host, port, everywhere: options.host === undefined },
+      (address) => new StunServer(new native.StunServer(address, port, answersPerSecond), logger),
+    );
   }
 
   stats(): StunStats {
